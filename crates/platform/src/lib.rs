@@ -1,0 +1,31 @@
+//! The seam between vllm-mlx's control plane and its data plane.
+//!
+//! Above it stand the scheduler, the caches and the servers, which deal in token ids, block ids and plain
+//! values. Below it stands a [`Platform`], which owns devices, memory and tensors. Neither knows the other:
+//! they meet in [`ModelRunner::step`], which takes a [`StepPlan`] and returns a [`StepOutput`].
+//!
+//! The split follows vLLM's platform plugins, one level above tensors: a platform registers itself with
+//! [`inventory`] and is found by [`platforms`], so that the binary alone decides what is linked.
+//!
+//! This crate knows neither MLX nor tokio.
+
+mod device;
+mod error;
+mod model;
+mod registry;
+mod runner;
+pub mod sampling;
+mod step;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use device::{DeviceChoice, DeviceKind, MemoryInfo, ParseDeviceError};
+pub use error::{Error, Result};
+pub use inventory;
+pub use model::{KvCacheSpec, ModelInfo, ModelSource};
+pub use registry::{PlatformPlugin, platforms};
+pub use runner::{LoadOptions, LoadProgress, ModelRunner, Platform};
+pub use sampling::SamplingParams;
+pub use step::{
+    BlockId, Logprob, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,
+};
