@@ -1,6 +1,8 @@
 //! What a backend implements.
 
-use crate::{DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan};
+use crate::{
+    DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan,
+};
 
 /// How to load a model.
 #[derive(Debug, Clone)]

@@ -1,0 +1,477 @@
+//! A model runner without a model, for tests of everything above the seam.
+//!
+//! [`FakeRunner`] keeps what a real one keeps, a pool of KV blocks, but what it stores for a token is the token
+//! itself, its position and a digest of everything before it. It answers from what it *reads back* through the
+//! block tables, so that a wrong block table, a block used twice or a position never written is found at once,
+//! as an [`Error::Step`] that says which, and counted in [`FakeProbe::violations`].
+//!
+//! Its logits are a hash of the whole sequence: the same sequence always gets the same continuation, whatever
+//! batch and whatever chunks it was computed in.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use crate::{
+    DeviceKind, Error, KvCacheSpec, MemoryInfo, ModelInfo, ModelRunner, Result, Row, SampleAt,
+    Sampled, StepOutput, StepPlan, TokenId,
+    sampling::{Draw, Sampler},
+};
+
+/// What the fake is like.
+#[derive(Debug, Clone)]
+pub struct FakeConfig {
+    /// Tokens it knows.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub context_length: usize,
+    /// Tokens a block holds.
+    pub block_size: usize,
+    /// Blocks there are.
+    pub num_blocks: usize,
+    /// Time that each step takes.
+    pub step_delay: Duration,
+    /// Answers with these tokens, over and over, instead of by hash: the token at place `i` of an answer is
+    /// `script[i % script.len()]`, unless sampling parameters outweigh a logit of 50.
+    pub script: Vec<TokenId>,
+    /// Steps (counted from 0) that fail with [`Error::Step`].
+    pub fail_at: HashSet<u64>,
+    /// Steps that panic.
+    pub panic_at: HashSet<u64>,
+}
+
+impl Default for FakeConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 64,
+            context_length: 256,
+            block_size: 4,
+            num_blocks: 256,
+            step_delay: Duration::ZERO,
+            script: Vec::new(),
+            fail_at: HashSet::new(),
+            panic_at: HashSet::new(),
+        }
+    }
+}
+
+/// What a test may read of a runner that lives on another thread.
+#[derive(Debug, Default)]
+pub struct FakeProbe {
+    /// Steps taken, failed ones too.
+    pub steps: AtomicU64,
+    /// Tokens computed.
+    pub tokens: AtomicU64,
+    /// Most tokens in one step.
+    pub widest: AtomicU64,
+    /// Most rows in one step.
+    pub most_rows: AtomicU64,
+    /// Plans that broke the rules of [`StepPlan`].
+    pub violations: AtomicU64,
+}
+
+/// One token's place in the pool.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Slot {
+    token: TokenId,
+    position: usize,
+    /// Digest of the sequence up to and including this token.
+    digest: u64,
+}
+
+/// The runner. See the [module](self).
+///
+/// ```
+/// use vllm_platform::{ModelRunner, Row, SampleAt, SamplingParams, SeqId, StepPlan, testing::FakeRunner};
+///
+/// let mut runner = FakeRunner::new(Default::default());
+/// let params = SamplingParams::default();
+/// let sample = Some(SampleAt { params: &params, prompt: &[3, 4], output: &[] });
+/// let row = Row { seq: SeqId(0), tokens: &[3, 4], start: 0, blocks: &[9], sample };
+/// let first = runner.step(&StepPlan { rows: vec![row.clone()] }).unwrap();
+/// let again = runner.step(&StepPlan { rows: vec![row] }).unwrap();
+/// assert_eq!(first, again);
+/// ```
+#[derive(Debug)]
+pub struct FakeRunner {
+    config: FakeConfig,
+    info: ModelInfo,
+    pool: Vec<Option<Slot>>,
+    sampler: Sampler,
+    probe: Arc<FakeProbe>,
+}
+
+impl FakeRunner {
+    /// A runner whose blocks hold nothing yet.
+    #[must_use]
+    pub fn new(config: FakeConfig) -> Self {
+        let info = ModelInfo {
+            architecture: "FakeForCausalLM".into(),
+            device: DeviceKind::Cpu,
+            parameters: 0,
+            weight_bytes: 0,
+            quantization: "none".into(),
+            context_length: config.context_length,
+            vocab_size: config.vocab_size,
+            kv_cache: KvCacheSpec {
+                block_size: config.block_size,
+                num_blocks: config.num_blocks,
+                bytes_per_token: size_of::<Slot>() as u64,
+            },
+        };
+        let pool = vec![None; config.num_blocks * config.block_size];
+        Self {
+            config,
+            info,
+            pool,
+            sampler: Sampler::default(),
+            probe: Arc::default(),
+        }
+    }
+
+    /// Figures to watch from another thread.
+    #[must_use]
+    pub fn probe(&self) -> Arc<FakeProbe> {
+        Arc::clone(&self.probe)
+    }
+
+    fn run(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, String> {
+        let mut seen = HashSet::new();
+        let mut written = HashSet::new();
+        for row in &plan.rows {
+            if !seen.insert(row.seq) {
+                return Err(at_row(row, "stands in two rows"));
+            }
+            self.check(row).map_err(|e| at_row(row, &e))?;
+            for position in row.start..row.start + row.tokens.len() {
+                let block = row.blocks[position / self.config.block_size];
+                written.insert((block, row.seq));
+            }
+        }
+        let blocks: HashSet<_> = written.iter().map(|(block, _)| block).collect();
+        if blocks.len() != written.len() {
+            return Err(format!(
+                "a block is written by two sequences in one step: {written:?}"
+            ));
+        }
+        // All writes come before all reads, as in a real step.
+        for row in &plan.rows {
+            self.write(row).map_err(|e| at_row(row, &e))?;
+        }
+        let mut output = StepOutput::default();
+        for row in &plan.rows {
+            if let Some(at) = &row.sample {
+                let digest = self.read_back(row, at).map_err(|e| at_row(row, &e))?;
+                let draw = self
+                    .sample(digest, at)
+                    .map_err(|e| at_row(row, &e.to_string()))?;
+                output.sampled.push(Sampled {
+                    seq: row.seq,
+                    token: draw.token,
+                    logprobs: draw.logprobs,
+                });
+            }
+        }
+        Ok(output)
+    }
+
+    fn check(&self, row: &Row<'_>) -> Result<(), String> {
+        let end = row.start + row.tokens.len();
+        if row.tokens.is_empty() {
+            return Err("has no tokens".into());
+        }
+        if end > self.config.context_length {
+            return Err(format!(
+                "ends at {end}, the context at {}",
+                self.config.context_length
+            ));
+        }
+        if row.blocks.len() * self.config.block_size < end {
+            return Err(format!(
+                "ends at {end}, its {} blocks before that",
+                row.blocks.len()
+            ));
+        }
+        if let Some(block) = row
+            .blocks
+            .iter()
+            .find(|&&b| b as usize >= self.config.num_blocks)
+        {
+            return Err(format!("has block {block} of {}", self.config.num_blocks));
+        }
+        if let Some(token) = row
+            .tokens
+            .iter()
+            .find(|&&t| t as usize >= self.config.vocab_size)
+        {
+            return Err(format!(
+                "has token {token}, the vocabulary ends at {}",
+                self.config.vocab_size
+            ));
+        }
+        Ok(())
+    }
+
+    fn index(&self, row: &Row<'_>, position: usize) -> usize {
+        let block = row.blocks[position / self.config.block_size] as usize;
+        block * self.config.block_size + position % self.config.block_size
+    }
+
+    fn write(&mut self, row: &Row<'_>) -> Result<(), String> {
+        let mut digest = match row.start.checked_sub(1) {
+            None => 0,
+            Some(last) => self.slot(row, last)?.digest,
+        };
+        for (position, &token) in (row.start..).zip(row.tokens) {
+            digest = chain(digest, token);
+            let index = self.index(row, position);
+            self.pool[index] = Some(Slot {
+                token,
+                position,
+                digest,
+            });
+        }
+        Ok(())
+    }
+
+    fn slot(&self, row: &Row<'_>, position: usize) -> Result<Slot, String> {
+        match self.pool[self.index(row, position)] {
+            Some(slot) if slot.position == position => Ok(slot),
+            Some(slot) => Err(format!(
+                "reads position {position} and finds position {}",
+                slot.position
+            )),
+            None => Err(format!(
+                "reads position {position}, which was never written"
+            )),
+        }
+    }
+
+    /// Digest of the whole sequence as it stands in the pool.
+    fn read_back(&self, row: &Row<'_>, at: &SampleAt<'_>) -> Result<u64, String> {
+        let end = row.start + row.tokens.len();
+        let truth: Vec<TokenId> = at.prompt.iter().chain(at.output).copied().collect();
+        if truth.len() != end {
+            return Err(format!(
+                "samples after {end} tokens, prompt and output have {}",
+                truth.len()
+            ));
+        }
+        let mut digest = 0;
+        for (position, &token) in truth.iter().enumerate() {
+            digest = chain(digest, token);
+            let slot = self.slot(row, position)?;
+            if slot
+                != (Slot {
+                    token,
+                    position,
+                    digest,
+                })
+            {
+                return Err(format!(
+                    "position {position} is token {token}, its block holds {slot:?}"
+                ));
+            }
+        }
+        Ok(digest)
+    }
+
+    fn sample(&mut self, digest: u64, at: &SampleAt<'_>) -> Result<Draw> {
+        let unit = |i: u64| (chain(digest, i as TokenId) >> 40) as f32 / (1 << 24) as f32;
+        let mut logits: Vec<f32> = (0..self.config.vocab_size as u64)
+            .map(|i| 6.0 * unit(i))
+            .collect();
+        if !self.config.script.is_empty() {
+            let token = self.config.script[at.output.len() % self.config.script.len()];
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = 50.0;
+            }
+        }
+        self.sampler.sample(&mut logits, at)
+    }
+}
+
+impl ModelRunner for FakeRunner {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn memory(&self) -> Result<MemoryInfo> {
+        let active = (self.pool.len() * size_of::<Slot>()) as u64;
+        Ok(MemoryInfo {
+            total: 1 << 30,
+            limit: 1 << 30,
+            active,
+            cached: 0,
+            peak: active,
+        })
+    }
+
+    fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput> {
+        let step = self.probe.steps.fetch_add(1, Relaxed);
+        let tokens = plan.num_tokens() as u64;
+        self.probe.tokens.fetch_add(tokens, Relaxed);
+        self.probe.widest.fetch_max(tokens, Relaxed);
+        self.probe
+            .most_rows
+            .fetch_max(plan.rows.len() as u64, Relaxed);
+        if !self.config.step_delay.is_zero() {
+            std::thread::sleep(self.config.step_delay);
+        }
+        assert!(
+            !self.config.panic_at.contains(&step),
+            "the fake was told to panic at step {step}"
+        );
+        if self.config.fail_at.contains(&step) {
+            return Err(Error::Step(format!(
+                "the fake was told to fail at step {step}"
+            )));
+        }
+        self.run(plan).map_err(|violation| {
+            self.probe.violations.fetch_add(1, Relaxed);
+            Error::Step(violation)
+        })
+    }
+}
+
+fn at_row(row: &Row<'_>, error: &str) -> String {
+    format!("row of sequence {}, from {}: {error}", row.seq.0, row.start)
+}
+
+/// Digest of a sequence one token longer.
+fn chain(digest: u64, token: TokenId) -> u64 {
+    let mut z = (digest ^ u64::from(token).wrapping_mul(0xD6E8_FEB8_6659_FD93))
+        .wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    z ^ (z >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SamplingParams, SeqId};
+
+    fn row<'a>(seq: u64, tokens: &'a [TokenId], start: usize, blocks: &'a [u32]) -> Row<'a> {
+        Row {
+            seq: SeqId(seq),
+            tokens,
+            start,
+            blocks,
+            sample: None,
+        }
+    }
+
+    fn sampled<'a>(row: Row<'a>, prompt: &'a [TokenId], params: &'a SamplingParams) -> Row<'a> {
+        Row {
+            sample: Some(SampleAt {
+                params,
+                prompt,
+                output: &[],
+            }),
+            ..row
+        }
+    }
+
+    #[test]
+    fn chunks_and_batches_do_not_change_the_answer() {
+        let params = SamplingParams::default();
+        let prompt = [1, 2, 3, 4, 5, 6];
+        let mut whole = FakeRunner::new(FakeConfig::default());
+        let plan = StepPlan {
+            rows: vec![sampled(row(0, &prompt, 0, &[3, 1]), &prompt, &params)],
+        };
+        let wanted = whole.step(&plan).unwrap().sampled[0].token;
+
+        let mut chunked = FakeRunner::new(FakeConfig::default());
+        chunked
+            .step(&StepPlan {
+                rows: vec![row(0, &prompt[..5], 0, &[7, 8]), row(1, &[9], 0, &[2])],
+            })
+            .unwrap();
+        let last = sampled(row(0, &prompt[5..], 5, &[7, 8]), &prompt, &params);
+        let found = chunked.step(&StepPlan { rows: vec![last] }).unwrap();
+        assert_eq!(found.sampled[0].token, wanted);
+        assert_eq!(chunked.probe().tokens.load(Relaxed), 7);
+    }
+
+    #[test]
+    fn broken_plans_are_named() {
+        let params = SamplingParams::default();
+        let cases: [(&str, Vec<Row<'_>>, &str); 9] = [
+            ("empty row", vec![row(0, &[], 0, &[1])], "has no tokens"),
+            (
+                "short table",
+                vec![row(0, &[1; 5], 0, &[1])],
+                "its 1 blocks before that",
+            ),
+            (
+                "no such block",
+                vec![row(0, &[1], 0, &[999])],
+                "has block 999 of 256",
+            ),
+            (
+                "no such token",
+                vec![row(0, &[64], 0, &[1])],
+                "has token 64",
+            ),
+            (
+                "two rows",
+                vec![row(0, &[1], 0, &[1]), row(0, &[1], 1, &[1])],
+                "stands in two rows",
+            ),
+            (
+                "shared block",
+                vec![row(0, &[1], 0, &[1]), row(1, &[1], 0, &[1])],
+                "written by two sequences",
+            ),
+            (
+                "gap",
+                vec![row(0, &[1], 3, &[1])],
+                "position 2, which was never written",
+            ),
+            (
+                "samples early",
+                vec![sampled(row(0, &[1], 0, &[1]), &[1, 2], &params)],
+                "prompt and output have 2",
+            ),
+            (
+                "wrong token",
+                vec![sampled(row(0, &[1], 0, &[1]), &[2], &params)],
+                "position 0 is token 2",
+            ),
+        ];
+        for (name, rows, wanted) in cases {
+            let mut runner = FakeRunner::new(FakeConfig::default());
+            let error = runner.step(&StepPlan { rows }).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{name}: {error}");
+            assert_eq!(runner.probe().violations.load(Relaxed), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_block_taken_over_by_another_sequence_is_found() {
+        let params = SamplingParams::default();
+        let mut runner = FakeRunner::new(FakeConfig::default());
+        runner
+            .step(&StepPlan {
+                rows: vec![row(0, &[1, 2], 0, &[5])],
+            })
+            .unwrap();
+        runner
+            .step(&StepPlan {
+                rows: vec![row(1, &[3, 2], 0, &[5])],
+            })
+            .unwrap();
+        let plan = StepPlan {
+            rows: vec![sampled(row(0, &[3], 2, &[5]), &[1, 2, 3], &params)],
+        };
+        let error = runner.step(&plan).unwrap_err().to_string();
+        assert!(error.contains("position 0 is token 1"), "{error}");
+    }
+}
