@@ -1,1 +1,35 @@
-//! vllm-kernels-cpu
+//! SIMD kernels for language models on the CPU, in plain Rust.
+//!
+//! MLX's CPU device on Linux is a fallback: its quantized matmul runs on one thread at a small fraction of what
+//! the cores can do. These kernels are what it is missing. They take row-major slices and fill row-major slices;
+//! activations are always f32, weights stay as the checkpoint stores them (quantized, f32, f16 or bf16).
+//!
+//! Threads come from a [`Pool`] that the caller owns, and so does the choice of instruction set ([`Isa`]):
+//! AVX-512, AVX2 and NEON are found at run time, and every kernel has a scalar path.
+//!
+//! What a caller may rely on:
+//!
+//! * **Threads never change a result.** The order in which a kernel adds is a function of the shapes alone.
+//! * A row of a matmul's result does not depend on how many rows stand beside it (see [`qmm`] and [`gemm`]).
+//!
+//! *Invariant*: this crate knows neither MLX nor models nor files. It holds no global state but the detected
+//! instruction set and one scratch buffer a thread.
+
+pub mod activation;
+pub mod attention;
+mod floats;
+pub mod gemm;
+mod isa;
+pub mod norm;
+mod pool;
+pub mod qmm;
+mod quant;
+pub mod rope;
+mod scratch;
+mod simd;
+pub mod softmax;
+
+pub use floats::{FloatKind, Floats};
+pub use isa::{Isa, IsaError};
+pub use pool::{Pool, SharedMut};
+pub use scratch::with_scratch;

@@ -1,0 +1,1 @@
+//! Gated activations of a transformer's MLP.
