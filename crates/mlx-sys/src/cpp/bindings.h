@@ -1,0 +1,3 @@
+// All that src/bindings.rs is generated from (`cargo xtask bindings`).
+#include "custom_primitive.h"
+#include "mlx/c/mlx.h"
