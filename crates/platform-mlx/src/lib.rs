@@ -1,1 +1,34 @@
-//! vllm-platform-mlx
+//! vllm-mlx's platform over Apple MLX.
+//!
+//! Models are written once, over [`nn`] and [`Ops`]; this crate alone knows which device they run on. On Metal
+//! and CUDA the operations are MLX's own. On the CPU, where MLX's kernels are a fallback, the hot ones are
+//! MLX primitives whose evaluation calls `vllm-kernels-cpu` (see [`Ops`]).
+//!
+//! A model family is a plugin: implement [`model::CausalLm`] and submit a [`model::Family`] with `inventory`.
+//!
+//! *Invariant*: every MLX array belongs to the thread that loaded the model; nothing here hands one to another.
+//! `unsafe` stands in [`ffi`] only.
+
+#![deny(unsafe_code)]
+
+mod batch;
+mod device;
+mod error;
+#[allow(unsafe_code)]
+pub mod ffi;
+pub mod kv;
+mod load;
+pub mod model;
+pub mod nn;
+mod ops;
+mod platform;
+mod runner;
+
+pub use batch::{Batch, Span};
+pub use error::{Error, Result};
+pub use load::{Bias, LoadContext};
+pub use mlx_rs::{self, Array as Tensor, Dtype};
+pub use ops::{Activation, Matrix, Ops, QuantizedMatrix};
+pub use platform::MlxPlatform;
+pub use runner::MlxRunner;
+pub use vllm_platform::inventory;

@@ -1,0 +1,62 @@
+//! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
+
+mod import;
+mod primitive;
+mod quantized;
+
+use std::ffi::CStr;
+
+pub use import::import;
+pub use primitive::{Output, View, ViewMut, cpu_primitive};
+pub use quantized::{dequantize, quantized_matmul};
+
+/// mlx-c ends the process at an error unless a handler is set; mlx-rs sets one with its first call.
+fn set_error_handler() {
+    // Any of mlx-rs's fallible calls will do: this one reads a counter.
+    let _ = mlx_rs::memory::active_memory();
+}
+
+/// Whether the linked MLX can use an Apple GPU here.
+#[must_use]
+pub fn metal_is_available() -> bool {
+    set_error_handler();
+    let mut available = false;
+    // SAFETY: writes one bool; asks the system, no preconditions.
+    let status = unsafe { mlx_sys::mlx_metal_is_available(&raw mut available) };
+    status == 0 && available
+}
+
+/// Whether the linked MLX can use an NVIDIA GPU here.
+#[must_use]
+pub fn cuda_is_available() -> bool {
+    set_error_handler();
+    let mut available = false;
+    // SAFETY: writes one bool; asks the system, no preconditions.
+    let status = unsafe { mlx_sys::mlx_cuda_is_available(&raw mut available) };
+    status == 0 && available
+}
+
+/// The first GPU's memory in bytes, where MLX tells.
+#[must_use]
+pub fn gpu_memory_size() -> Option<u64> {
+    // Apple reports `memory_size`; CUDA's table says `total_memory`.
+    [c"memory_size", c"total_memory"].into_iter().find_map(|key| gpu_info_size(key))
+}
+
+fn gpu_info_size(key: &CStr) -> Option<u64> {
+    set_error_handler();
+    // SAFETY: each handle is freed exactly once below; `key` outlives the calls; the getters write only to locals.
+    unsafe {
+        let device = mlx_sys::mlx_device_new_type(mlx_sys::mlx_device_type__MLX_GPU, 0);
+        let mut info = mlx_sys::mlx_device_info_new();
+        let mut size = 0usize;
+        let mut exists = false;
+        let known = mlx_sys::mlx_device_info_get(&raw mut info, device) == 0
+            && mlx_sys::mlx_device_info_has_key(&raw mut exists, info, key.as_ptr()) == 0
+            && exists
+            && mlx_sys::mlx_device_info_get_size(&raw mut size, info, key.as_ptr()) == 0;
+        mlx_sys::mlx_device_info_free(info);
+        mlx_sys::mlx_device_free(device);
+        known.then_some(size as u64)
+    }
+}

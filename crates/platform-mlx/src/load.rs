@@ -1,0 +1,318 @@
+//! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+};
+
+use mlx_rs::Dtype;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use vllm_checkpoint::{Checkpoint, DenseTensor, QuantMode, QuantizedTensor, TensorData};
+use vllm_platform::{DeviceKind, LoadProgress};
+
+use crate::{
+    Error, Matrix, Ops, QuantizedMatrix, Result, Tensor,
+    batch::dim,
+    ffi,
+    nn::{Embedding, LayerNorm, Linear, RmsNorm},
+};
+
+/// Whether a linear layer has a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bias {
+    /// `y = x·Wᵀ`.
+    None,
+    /// `y = x·Wᵀ + b`.
+    Added,
+}
+
+impl From<bool> for Bias {
+    fn from(added: bool) -> Self {
+        if added { Self::Added } else { Self::None }
+    }
+}
+
+/// What all scopes of one load share.
+pub(crate) struct Loading<'a> {
+    checkpoint: &'a Checkpoint,
+    ops: Ops,
+    /// Of activations, norms and biases.
+    dtype: Dtype,
+    device: DeviceKind,
+    taken: RefCell<HashSet<String>>,
+    progress: RefCell<LoadProgress<'a>>,
+    total: usize,
+    parameters: Cell<u64>,
+    bytes: Cell<u64>,
+}
+
+impl<'a> Loading<'a> {
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        ops: Ops,
+        dtype: Dtype,
+        device: DeviceKind,
+        progress: LoadProgress<'a>,
+    ) -> Self {
+        Self {
+            total: checkpoint.tensor_names().count(),
+            checkpoint,
+            ops,
+            dtype,
+            device,
+            taken: RefCell::default(),
+            progress: RefCell::new(progress),
+            parameters: Cell::new(0),
+            bytes: Cell::new(0),
+        }
+    }
+
+    /// Parameters of what was taken; a quantized weight counts as what it stands for.
+    pub(crate) fn parameters(&self) -> u64 {
+        self.parameters.get()
+    }
+
+    /// Bytes of what was taken, as held in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Every tensor must have found its place.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let taken = self.taken.borrow();
+        let mut left: Vec<_> = self.checkpoint.tensor_names().filter(|name| !taken.contains(*name)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        left.sort_unstable();
+        let names = left.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+        let more = if left.len() > 4 { ", …" } else { "" };
+        Err(Error::Surplus {
+            count: left.len(),
+            architecture: self.checkpoint.architecture().unwrap_or("?").into(),
+            names: names + more,
+        })
+    }
+
+    fn take(&self, name: String, parameters: usize, bytes: usize) {
+        let mut taken = self.taken.borrow_mut();
+        if taken.insert(name) {
+            self.parameters.set(self.parameters.get() + parameters as u64);
+            self.bytes.set(self.bytes.get() + bytes as u64);
+            (self.progress.borrow_mut())(taken.len(), self.total);
+        }
+    }
+}
+
+/// Where a model takes its configuration and tensors from, at one place in the tree of names.
+///
+/// Every tensor is asked for by name and shape, and ticked off: one that is missing or has another shape is an error
+/// that names it, and so is one that nobody took.
+pub struct LoadContext<'a> {
+    shared: &'a Loading<'a>,
+    prefix: String,
+}
+
+impl<'a> LoadContext<'a> {
+    pub(crate) fn root(shared: &'a Loading<'a>) -> Self {
+        Self { shared, prefix: String::new() }
+    }
+
+    /// The scope `name` below this one: `ctx.at("model").at("norm")` speaks of `model.norm.…`.
+    #[must_use]
+    pub fn at(&self, name: &str) -> Self {
+        Self { shared: self.shared, prefix: self.path(name) }
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.into() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// `config.json` as a type.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(self.config_json()).map_err(|e| Error::Config(e.to_string()))
+    }
+
+    /// `config.json` as it is.
+    #[must_use]
+    pub fn config_json(&self) -> &'a Value {
+        self.shared.checkpoint.config()
+    }
+
+    /// The operations of the device that the model is loaded for.
+    #[must_use]
+    pub fn ops(&self) -> Ops {
+        self.shared.ops.clone()
+    }
+
+    /// Whether the checkpoint has a tensor of that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let path = self.path(name);
+        self.shared.checkpoint.tensor_names().any(|n| n == path)
+    }
+
+    /// Leaves aside every tensor in this scope whose name `unused` accepts: a reason belongs beside each call.
+    pub fn ignore(&self, unused: impl Fn(&str) -> bool) {
+        let names: Vec<String> = self.shared.checkpoint.tensor_names().map(Into::into).collect();
+        for name in names {
+            let local = if self.prefix.is_empty() {
+                Some(name.as_str())
+            } else {
+                name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.'))
+            };
+            if local.is_some_and(&unused) {
+                self.shared.take(name, 0, 0);
+            }
+        }
+    }
+
+    /// A linear layer: `name.weight` [`outputs`, `inputs`], quantized or not, and `name.bias` [`outputs`].
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn linear(&self, name: &str, inputs: usize, outputs: usize, bias: Bias) -> Result<Linear> {
+        let scope = self.at(name);
+        let weight = scope.matrix("weight", outputs, inputs)?;
+        let bias = match bias {
+            Bias::Added => Some(scope.tensor("bias", &[outputs])?),
+            Bias::None => None,
+        };
+        Ok(Linear::new(self.ops(), weight, bias))
+    }
+
+    /// An embedding: `name.weight` [`vocab`, `hidden`], quantized or not.
+    ///
+    /// # Errors
+    /// If the tensor is missing or has another shape.
+    pub fn embedding(&self, name: &str, vocab: usize, hidden: usize) -> Result<Embedding> {
+        Ok(Embedding::new(self.ops(), self.at(name).matrix("weight", vocab, hidden)?))
+    }
+
+    /// An RMS norm: `name.weight` [`size`].
+    ///
+    /// # Errors
+    /// If the tensor is missing or has another shape.
+    pub fn rms_norm(&self, name: &str, size: usize, eps: f32) -> Result<RmsNorm> {
+        Ok(RmsNorm::new(self.ops(), self.at(name).tensor("weight", &[size])?, eps))
+    }
+
+    /// Gemma's RMS norm, whose stored weight is the factor's distance from one.
+    ///
+    /// # Errors
+    /// If the tensor is missing or has another shape.
+    pub fn rms_norm_plus_one(&self, name: &str, size: usize, eps: f32) -> Result<RmsNorm> {
+        let weight = self.at(name).tensor("weight", &[size])?;
+        let one = Tensor::from_f32(1.0).as_dtype(weight.dtype())?;
+        let weight = weight.add(&one)?;
+        weight.eval()?;
+        Ok(RmsNorm::new(self.ops(), weight, eps))
+    }
+
+    /// A layer norm: `name.weight` [`size`] and, if there is one, `name.bias` [`size`].
+    ///
+    /// # Errors
+    /// If the weight is missing or a tensor has another shape.
+    pub fn layer_norm(&self, name: &str, size: usize, eps: f32) -> Result<LayerNorm> {
+        let scope = self.at(name);
+        let bias = if scope.has("bias") { Some(scope.tensor("bias", &[size])?) } else { None };
+        Ok(LayerNorm::new(self.ops(), scope.tensor("weight", &[size])?, bias, eps))
+    }
+
+    /// A plain tensor in the activations' type.
+    ///
+    /// # Errors
+    /// If it is missing, quantized, or has another shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let path = self.path(name);
+        let TensorData::Dense(dense) = self.shared.checkpoint.tensor(&path)? else {
+            return Err(Error::Tensor {
+                name: path,
+                problem: "is quantized; this layer needs it in f32, f16 or bf16".into(),
+            });
+        };
+        check_shape(&path, &dense.shape, shape)?;
+        let array = self.dense(&dense)?.as_dtype(self.shared.dtype)?;
+        array.eval()?;
+        self.shared.take(path, array.size(), array.nbytes());
+        Ok(array)
+    }
+
+    /// A weight matrix [`rows`, `columns`], quantized or not.
+    ///
+    /// # Errors
+    /// If it is missing, or has another shape.
+    pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
+        let path = self.path(name);
+        let matrix = match self.shared.checkpoint.tensor(&path)? {
+            TensorData::Dense(dense) => {
+                check_shape(&path, &dense.shape, &[rows, columns])?;
+                let array = self.dense(&dense)?;
+                Matrix::Dense(if self.on_cpu() {
+                    array
+                } else {
+                    // The GPU's kernels want operands of one type.
+                    let array = array.as_dtype(self.shared.dtype)?;
+                    array.eval()?;
+                    array
+                })
+            }
+            TensorData::Quantized(quantized) => {
+                check_shape(&path, &quantized.shape, &[rows, columns])?;
+                Matrix::Quantized(self.quantized(&quantized)?)
+            }
+        };
+        self.shared.take(path, rows * columns, matrix.nbytes());
+        Ok(matrix)
+    }
+
+    fn on_cpu(&self) -> bool {
+        self.shared.device == DeviceKind::Cpu
+    }
+
+    fn dense(&self, tensor: &DenseTensor<'_>) -> Result<Tensor> {
+        let shape: Vec<i32> = tensor.shape.iter().map(|&n| dim(n)).collect();
+        ffi::import(tensor, &shape, self.on_cpu())
+    }
+
+    fn quantized(&self, tensor: &QuantizedTensor<'_>) -> Result<QuantizedMatrix> {
+        let affine = tensor.mode == QuantMode::Affine;
+        let cast = |part: &DenseTensor<'_>| -> Result<Tensor> {
+            let array = self.dense(part)?;
+            if self.on_cpu() || !affine {
+                return Ok(array);
+            }
+            // MLX promotes the activations to the scales' type: keep them equal.
+            let array = array.as_dtype(self.shared.dtype)?;
+            array.eval()?;
+            Ok(array)
+        };
+        let [rows, columns] = tensor.shape[..] else {
+            return Err(Error::Tensor {
+                name: String::new(),
+                problem: format!("quantized with shape {:?}; a matrix was wanted", tensor.shape),
+            });
+        };
+        Ok(QuantizedMatrix {
+            packed: self.dense(&tensor.packed)?,
+            scales: cast(&tensor.scales)?,
+            biases: tensor.biases.as_ref().map(cast).transpose()?,
+            rows,
+            columns,
+            bits: tensor.bits,
+            group_size: tensor.group_size,
+            mode: tensor.mode,
+        })
+    }
+}
+
+fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::Shape { name: name.into(), found: found.into(), wanted: wanted.into() })
+}

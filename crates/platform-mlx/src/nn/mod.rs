@@ -1,0 +1,13 @@
+//! Layers that models are made of. Each holds its weights and the [`crate::Ops`] of the device they are on.
+
+mod embedding;
+mod linear;
+mod mlp;
+mod norm;
+mod rope;
+
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use mlp::GatedMlp;
+pub use norm::{LayerNorm, RmsNorm};
+pub use rope::{Rope, RopeConfig};

@@ -1,0 +1,54 @@
+//! Normalisation layers.
+
+use crate::{Ops, Result, Tensor};
+
+/// Root mean square norm: `x / sqrt(mean(x²) + eps) · w` (Zhang & Sennrich, arXiv:1910.07467).
+pub struct RmsNorm {
+    ops: Ops,
+    weight: Tensor,
+    eps: f32,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(ops: Ops, weight: Tensor, eps: f32) -> Self {
+        Self { ops, weight, eps }
+    }
+
+    /// Over the last axis; the shape stays.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.ops.rms_norm(x, &self.weight, self.eps)
+    }
+
+    /// The residual sum and its norm: `(x + r, norm(x + r))`, as one operation where the device gains by it.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward_residual(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.ops.add_rms_norm(x, r, &self.weight, self.eps)
+    }
+}
+
+/// Layer norm: `(x − mean) / sqrt(var + eps) · w + b` (Ba et al., arXiv:1607.06450).
+pub struct LayerNorm {
+    ops: Ops,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(ops: Ops, weight: Tensor, bias: Option<Tensor>, eps: f32) -> Self {
+        Self { ops, weight, bias, eps }
+    }
+
+    /// Over the last axis; the shape stays.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.ops.layer_norm(x, &self.weight, self.bias.as_ref(), self.eps)
+    }
+}

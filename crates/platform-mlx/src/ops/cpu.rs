@@ -1,0 +1,272 @@
+//! Our CPU primitives.
+
+use std::sync::Arc;
+
+use mlx_rs::{Dtype, Stream};
+use vllm_checkpoint::QuantMode as FileMode;
+use vllm_kernels_cpu::{self as kernels, DenseMatrix, Floats, Pool, QuantMatrix, QuantMode};
+
+use super::{Activation, Matrix, QuantizedMatrix};
+use crate::{
+    Batch, Error, Result, Tensor,
+    batch::dim,
+    ffi::{Output, View, cpu_primitive},
+};
+
+pub(super) struct Cpu {
+    pub pool: Arc<Pool>,
+    pub stream: Stream,
+}
+
+/// What a kernel needs to know of a matrix beside its arrays, which are graph inputs.
+#[derive(Clone, Copy)]
+enum Layout {
+    Dense { rows: usize, columns: usize },
+    Quantized { rows: usize, columns: usize, bits: u8, group_size: usize, mode: QuantMode, biased: bool },
+}
+
+impl Layout {
+    fn of(matrix: &Matrix) -> Self {
+        match matrix {
+            Matrix::Dense(w) => Self::Dense { rows: matrix.rows(), columns: w.dim(1) as usize },
+            Matrix::Quantized(q) => Self::Quantized {
+                rows: q.rows,
+                columns: q.columns,
+                bits: q.bits,
+                group_size: q.group_size,
+                mode: mode(q.mode),
+                biased: q.biases.is_some(),
+            },
+        }
+    }
+
+    fn rows(self) -> usize {
+        match self {
+            Self::Dense { rows, .. } | Self::Quantized { rows, .. } => rows,
+        }
+    }
+
+    /// The matrix over the graph inputs from `inputs[*next]` on, which it consumes.
+    fn bind<'a>(self, inputs: &[View<'a>], next: &mut usize) -> Result<Bound<'a>, String> {
+        let mut take = || {
+            *next += 1;
+            inputs[*next - 1]
+        };
+        match self {
+            Self::Dense { rows, columns } => {
+                Ok(Bound::Dense(DenseMatrix::new(take().floats(), rows, columns).map_err(|e| e.to_string())?))
+            }
+            Self::Quantized { rows, columns, bits, group_size, mode, biased } => {
+                let packed = take().u32();
+                let scales = take();
+                let matrix = if mode == QuantMode::Affine {
+                    let biases = if biased { take().floats() } else { Floats::F32(&[]) };
+                    QuantMatrix::affine(packed, scales.floats(), biases, rows, columns, bits, group_size)
+                } else {
+                    QuantMatrix::with_exponents(packed, scales.u8(), rows, columns, mode)
+                };
+                Ok(Bound::Quantized(matrix.map_err(|e| e.to_string())?))
+            }
+        }
+    }
+}
+
+enum Bound<'a> {
+    Dense(DenseMatrix<'a>),
+    Quantized(QuantMatrix<'a>),
+}
+
+impl Bound<'_> {
+    fn matmul(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        match self {
+            Self::Dense(w) => kernels::matmul(pool, x, w, y),
+            Self::Quantized(w) => kernels::quantized_matmul(pool, x, w, y),
+        }
+    }
+}
+
+fn mode(mode: FileMode) -> QuantMode {
+    match mode {
+        FileMode::Affine => QuantMode::Affine,
+        FileMode::Mxfp4 => QuantMode::Mxfp4,
+        FileMode::Mxfp8 => QuantMode::Mxfp8,
+        FileMode::Nvfp4 => QuantMode::Nvfp4,
+    }
+}
+
+/// A matrix's arrays in the order in which [`Layout::bind`] takes them.
+fn arrays(matrix: &Matrix) -> impl Iterator<Item = &Tensor> {
+    let (first, rest): (_, [Option<&Tensor>; 2]) = match matrix {
+        Matrix::Dense(w) => (w, [None, None]),
+        Matrix::Quantized(QuantizedMatrix { packed, scales, biases, .. }) => (packed, [Some(scales), biases.as_ref()]),
+    };
+    std::iter::once(first).chain(rest.into_iter().flatten())
+}
+
+/// The shape with another last dimension.
+fn with_last(x: &Tensor, last: usize) -> Vec<i32> {
+    let mut shape = x.shape().to_vec();
+    if let Some(end) = shape.last_mut() {
+        *end = dim(last);
+    }
+    shape
+}
+
+fn require_f32(x: &Tensor) -> Result<()> {
+    if x.dtype() == Dtype::Float32 {
+        return Ok(());
+    }
+    Err(Error::Plan(format!("CPU kernels take f32 activations, not {:?}", x.dtype())))
+}
+
+impl Cpu {
+    pub(super) fn linear<const N: usize>(
+        &self,
+        x: &Tensor,
+        layers: [(&Matrix, Option<&Tensor>); N],
+    ) -> Result<[Tensor; N]> {
+        require_f32(x)?;
+        let layouts = layers.map(|(w, b)| (Layout::of(w), b.is_some()));
+        let shapes = layouts.map(|(layout, _)| with_last(x, layout.rows()));
+        let mut inputs = vec![x];
+        for (weight, bias) in &layers {
+            inputs.extend(arrays(weight));
+            inputs.extend(*bias);
+        }
+        let outputs: [Output<'_>; N] = std::array::from_fn(|i| Output::f32(&shapes[i]));
+        let pool = Arc::clone(&self.pool);
+        cpu_primitive(&self.stream, c"linear", &inputs, outputs, move |inputs, outputs| {
+            let mut next = 1;
+            for ((layout, biased), output) in layouts.iter().zip(outputs) {
+                let weight = layout.bind(inputs, &mut next)?;
+                let y = output.f32();
+                weight.matmul(&pool, inputs[0].f32(), y);
+                if *biased {
+                    let bias = inputs[next].f32();
+                    next += 1;
+                    y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn embed(&self, ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
+        let layout = Layout::of(weight);
+        let columns = match layout {
+            Layout::Dense { columns, .. } | Layout::Quantized { columns, .. } => columns,
+        };
+        let mut inputs = vec![ids];
+        inputs.extend(arrays(weight));
+        let shape = [ids.dim(0), dim(columns)];
+        let [rows] = cpu_primitive(&self.stream, c"embed", &inputs, [Output::f32(&shape)], move |inputs, outputs| {
+            let ids = inputs[0].u32();
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= layout.rows()) {
+                return Err(format!("token {id} is beyond the vocabulary of {}", layout.rows()));
+            }
+            let y = outputs[0].f32();
+            match layout.bind(inputs, &mut 1)? {
+                Bound::Dense(w) => w.gather_rows(ids, y),
+                Bound::Quantized(w) => kernels::dequantize_rows(&w, ids, y),
+            }
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    pub(super) fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        require_f32(x)?;
+        let pool = Arc::clone(&self.pool);
+        let output = Output { reuses: Some(0), ..Output::f32(x.shape()) };
+        let [y] = cpu_primitive(&self.stream, c"rms_norm", &[x, weight], [output], move |inputs, outputs| {
+            kernels::norm::rms_norm(&pool, inputs[0].f32(), inputs[1].floats(), eps, outputs[0].f32());
+            Ok(())
+        })?;
+        Ok(y)
+    }
+
+    pub(super) fn add_rms_norm(&self, x: &Tensor, r: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        require_f32(x)?;
+        let pool = Arc::clone(&self.pool);
+        let outputs = [Output::f32(x.shape()), Output::f32(x.shape())];
+        let [sum, norm] =
+            cpu_primitive(&self.stream, c"add_rms_norm", &[x, r, weight], outputs, move |inputs, outputs| {
+                let [sum, norm] = outputs else { return Err("two outputs".into()) };
+                kernels::norm::add_rms_norm(
+                    &pool,
+                    inputs[0].f32(),
+                    inputs[1].f32(),
+                    inputs[2].floats(),
+                    eps,
+                    sum.f32(),
+                    norm.f32(),
+                );
+                Ok(())
+            })?;
+        Ok((sum, norm))
+    }
+
+    pub(super) fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+        require_f32(x)?;
+        let pool = Arc::clone(&self.pool);
+        let mut inputs = vec![x, weight];
+        inputs.extend(bias);
+        let output = Output::f32(x.shape());
+        let [y] = cpu_primitive(&self.stream, c"layer_norm", &inputs, [output], move |inputs, outputs| {
+            let bias = inputs.get(2).map(View::floats);
+            kernels::norm::layer_norm(&pool, inputs[0].f32(), inputs[1].floats(), bias, eps, outputs[0].f32());
+            Ok(())
+        })?;
+        Ok(y)
+    }
+
+    pub(super) fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+        require_f32(gate)?;
+        let pool = Arc::clone(&self.pool);
+        let output = Output::f32(gate.shape());
+        let [y] = cpu_primitive(&self.stream, c"gated", &[gate, up], [output], move |inputs, outputs| {
+            let (gate, up, y) = (inputs[0].f32(), inputs[1].f32(), outputs[0].f32());
+            match activation {
+                Activation::Silu => kernels::activation::swiglu(&pool, gate, up, y),
+                Activation::GeluTanh => kernels::activation::geglu_tanh(&pool, gate, up, y),
+            }
+            Ok(())
+        })?;
+        Ok(y)
+    }
+
+    pub(super) fn softmax(&self, x: &Tensor) -> Result<Tensor> {
+        require_f32(x)?;
+        let pool = Arc::clone(&self.pool);
+        let width = x.dim(-1) as usize;
+        let [y] = cpu_primitive(&self.stream, c"softmax", &[x], [Output::f32(x.shape())], move |inputs, outputs| {
+            kernels::softmax::softmax(&pool, inputs[0].f32(), width, outputs[0].f32());
+            Ok(())
+        })?;
+        Ok(y)
+    }
+
+    pub(super) fn rope(&self, x: &Tensor, batch: &Batch, inv_freq: &Arc<[f32]>, magnitude: f32) -> Result<Tensor> {
+        require_f32(x)?;
+        let &[_, heads, head_dim] = x.shape() else {
+            return Err(Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
+        };
+        let (heads, head_dim) = (heads as usize, head_dim as usize);
+        let (pool, inv_freq) = (Arc::clone(&self.pool), Arc::clone(inv_freq));
+        let positions = Arc::clone(&batch.host_positions);
+        let [y] = cpu_primitive(&self.stream, c"rope", &[x], [Output::f32(x.shape())], move |inputs, outputs| {
+            kernels::rope::rope(
+                &pool,
+                inputs[0].f32(),
+                heads,
+                head_dim,
+                &positions,
+                &inv_freq,
+                magnitude,
+                outputs[0].f32(),
+            );
+            Ok(())
+        })?;
+        Ok(y)
+    }
+}

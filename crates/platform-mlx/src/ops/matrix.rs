@@ -1,0 +1,57 @@
+//! Weight matrices as they stand in memory.
+
+use vllm_checkpoint::QuantMode;
+
+use crate::Tensor;
+
+/// A weight matrix W [rows, columns], that is [outputs, inputs] of a linear layer.
+#[derive(Clone)]
+pub enum Matrix {
+    /// In f32, f16 or bf16.
+    Dense(Tensor),
+    /// In one of MLX's quantized layouts.
+    Quantized(QuantizedMatrix),
+}
+
+/// Codes of `bits` bits, `group_size` of which share a scale (and in the affine mode a bias) along a row.
+#[derive(Clone)]
+pub struct QuantizedMatrix {
+    /// Codes, low bits first, [rows, columns · bits / 32], u32.
+    pub packed: Tensor,
+    /// [rows, columns / group_size]: float in the affine mode, u8 (E8M0 or E4M3) in the others.
+    pub scales: Tensor,
+    /// As the scales; in the affine mode only.
+    pub biases: Option<Tensor>,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub columns: usize,
+    /// Of a code.
+    pub bits: u8,
+    /// Codes of one scale.
+    pub group_size: usize,
+    /// What code and scale mean.
+    pub mode: QuantMode,
+}
+
+impl Matrix {
+    /// Outputs.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Dense(weight) => usize::try_from(weight.dim(0)).unwrap_or(0),
+            Self::Quantized(q) => q.rows,
+        }
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.nbytes(),
+            Self::Quantized(q) => {
+                q.packed.nbytes() + q.scales.nbytes() + q.biases.as_ref().map_or(0, Tensor::nbytes)
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! MLX's own kernels.
+
+use mlx_rs::{
+    fast::rope_dynamic,
+    ops::{addmm, indexing::take_axis, sigmoid, tanh},
+};
+
+use super::{Activation, Matrix, QuantizedMatrix};
+use crate::{Batch, Result, Tensor, batch::dim, ffi};
+
+pub(super) fn linear(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Result<Tensor> {
+    match (weight, bias) {
+        (Matrix::Dense(w), Some(bias)) => Ok(addmm(bias, x, w.as_dtype(x.dtype())?.t(), None, None)?),
+        (Matrix::Dense(w), None) => Ok(x.matmul(w.as_dtype(x.dtype())?.t())?),
+        (Matrix::Quantized(q), bias) => {
+            let y = ffi::quantized_matmul(x, q)?;
+            Ok(match bias {
+                Some(bias) => y.add(bias)?,
+                None => y,
+            })
+        }
+    }
+}
+
+pub(super) fn embed(ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
+    let rows = |w: &Tensor| take_axis(w, ids, 0);
+    match weight {
+        Matrix::Dense(w) => Ok(rows(w)?),
+        Matrix::Quantized(q) => {
+            let picked = QuantizedMatrix {
+                packed: rows(&q.packed)?,
+                scales: rows(&q.scales)?,
+                biases: q.biases.as_ref().map(rows).transpose()?,
+                ..*q
+            };
+            ffi::dequantize(&picked)
+        }
+    }
+}
+
+pub(super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    let active = match activation {
+        Activation::Silu => gate.multiply(sigmoid(gate)?)?,
+        Activation::GeluTanh => {
+            let scalar = |v: f32| Tensor::from_f32(v).as_dtype(gate.dtype());
+            let cubic = gate.multiply(gate)?.multiply(gate)?.multiply(scalar(0.044_715)?)?;
+            let inner = gate.add(cubic)?.multiply(scalar((2.0 / std::f32::consts::PI).sqrt())?)?;
+            gate.multiply(scalar(0.5)?)?.multiply(tanh(inner)?.add(scalar(1.0)?)?)?
+        }
+    };
+    Ok(active.multiply(up)?)
+}
+
+/// MLX takes one offset a batch entry, so every token is an entry of its own: [tokens, heads, 1, head_dim].
+pub(super) fn rope(x: &Tensor, batch: &Batch, pairs: usize, periods: &Tensor, magnitude: f32) -> Result<Tensor> {
+    let &[tokens, heads, head_dim] = x.shape() else {
+        return Err(crate::Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
+    };
+    let rows = x.reshape(&[tokens, heads, 1, head_dim])?;
+    let rotated = rope_dynamic(rows, dim(2 * pairs), false, None, 1.0, &batch.positions, Some(periods))?;
+    let rotated = rotated.reshape(&[tokens, heads, head_dim])?;
+    if magnitude == 1.0 {
+        return Ok(rotated);
+    }
+    // YaRN's factor is on the rotated elements; all of a head's are, in every model that uses it.
+    Ok(rotated.multiply(Tensor::from_f32(magnitude).as_dtype(x.dtype())?)?)
+}

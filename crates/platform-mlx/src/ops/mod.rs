@@ -1,0 +1,190 @@
+//! The operations that models are written in.
+//!
+//! On Metal and CUDA they are MLX's own. MLX's CPU kernels are a fallback (its 4-bit matmul does half a GFLOP/s in f32
+//! where the cores can do hundreds; `docs/decisions/0002-cpu-primitives.md`), so on the CPU the hot ones are MLX primitives
+//! of ours that call `vllm-kernels-cpu`. The graph, and the models, are the same.
+
+mod cpu;
+mod matrix;
+mod mlx;
+
+use std::{rc::Rc, sync::Arc};
+
+use mlx_rs::Stream;
+use vllm_kernels_cpu::Pool;
+
+pub use matrix::{Matrix, QuantizedMatrix};
+
+use crate::{Batch, Result, Tensor};
+use cpu::Cpu;
+
+/// The nonlinearity of a gated feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(x)`: SwiGLU.
+    Silu,
+    /// GELU by its tanh approximation: Gemma's GeGLU.
+    GeluTanh,
+}
+
+/// The operations on one device. Cheap to clone.
+#[derive(Clone)]
+pub struct Ops(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    Cpu(Rc<Cpu>),
+    Mlx,
+}
+
+impl Ops {
+    /// Our CPU primitives, on `pool`'s threads, in `stream`'s graph.
+    #[must_use]
+    pub fn cpu(pool: Arc<Pool>, stream: Stream) -> Self {
+        Self(Backend::Cpu(Rc::new(Cpu { pool, stream })))
+    }
+
+    /// MLX's own kernels, on the thread's current stream. Correct on the CPU too, only slow there.
+    #[must_use]
+    pub fn mlx() -> Self {
+        Self(Backend::Mlx)
+    }
+
+    /// The CPU's threads, if these are the CPU's operations.
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+        match &self.0 {
+            Backend::Cpu(cpu) => Some(&cpu.pool),
+            Backend::Mlx => None,
+        }
+    }
+
+    /// The stream that CPU primitives are put on.
+    pub(crate) fn cpu_stream(&self) -> Option<&Stream> {
+        match &self.0 {
+            Backend::Cpu(cpu) => Some(&cpu.stream),
+            Backend::Mlx => None,
+        }
+    }
+
+    /// `x·Wᵀ + b` for several matrices W [outputs, inputs] with biases [outputs]: x [tokens, inputs] → [tokens, outputs]
+    /// each.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn linear<const N: usize>(
+        &self,
+        x: &Tensor,
+        layers: [(&Matrix, Option<&Tensor>); N],
+    ) -> Result<[Tensor; N]> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.linear(x, layers),
+            Backend::Mlx => {
+                let outputs: Result<Vec<_>> = layers.iter().map(|(w, b)| mlx::linear(x, w, *b)).collect();
+                // As many as there are layers.
+                outputs?.try_into().map_err(|_| unreachable!())
+            }
+        }
+    }
+
+    /// Rows of a matrix [vocab, hidden]: ids [tokens], u32 → [tokens, hidden].
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn embed(&self, ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.embed(ids, weight),
+            Backend::Mlx => mlx::embed(ids, weight),
+        }
+    }
+
+    /// `x / sqrt(mean(x²) + eps) · w` over the last axis.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.rms_norm(x, weight, eps),
+            Backend::Mlx => Ok(mlx_rs::fast::rms_norm(x, Some(weight), eps)?),
+        }
+    }
+
+    /// `(x + r, rms_norm(x + r))`.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn add_rms_norm(&self, x: &Tensor, r: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.add_rms_norm(x, r, weight, eps),
+            Backend::Mlx => {
+                let sum = x.add(r)?;
+                let norm = mlx_rs::fast::rms_norm(&sum, Some(weight), eps)?;
+                Ok((sum, norm))
+            }
+        }
+    }
+
+    /// `(x − mean) / sqrt(var + eps) · w + b` over the last axis.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.layer_norm(x, weight, bias, eps),
+            Backend::Mlx => Ok(mlx_rs::fast::layer_norm(x, Some(weight), bias, eps)?),
+        }
+    }
+
+    /// `x + y`, of one shape.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        Ok(x.add(y)?)
+    }
+
+    /// `x · factor`.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn scale(&self, x: &Tensor, factor: f32) -> Result<Tensor> {
+        Ok(x.multiply(Tensor::from_f32(factor).as_dtype(x.dtype())?)?)
+    }
+
+    /// `activation(gate) · up`, of one shape.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.gated(gate, up, activation),
+            Backend::Mlx => mlx::gated(gate, up, activation),
+        }
+    }
+
+    /// Softmax over the last axis.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn softmax(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.softmax(x),
+            Backend::Mlx => Ok(mlx_rs::ops::softmax_axis(x, -1, true)?),
+        }
+    }
+
+    /// Rotates x [tokens, heads, head_dim] by each token's position: pairs `(i, i + n)` of the first `2n` elements, with
+    /// `n = inv_freq.len()`; `periods` is `1 / inv_freq` [n].
+    pub(crate) fn rope(
+        &self,
+        x: &Tensor,
+        batch: &Batch,
+        inv_freq: &Arc<[f32]>,
+        periods: &Tensor,
+        magnitude: f32,
+    ) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.rope(x, batch, inv_freq, magnitude),
+            Backend::Mlx => mlx::rope(x, batch, inv_freq.len(), periods, magnitude),
+        }
+    }
+}
