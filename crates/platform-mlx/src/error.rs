@@ -43,6 +43,9 @@ pub enum Error {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// An element type that models aren't made of.
+    #[error("element type {0} is not supported; f32, f16, bf16, u32 and u8 are")]
+    ElementType(String),
     /// Tensors that the architecture has no place for.
     #[error("{count} tensors in the checkpoint have no place in {architecture}: {names}")]
     Surplus {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
 };
 
 use mlx_rs::Dtype;
@@ -45,6 +45,8 @@ pub(crate) struct Loading<'a> {
     total: usize,
     parameters: Cell<u64>,
     bytes: Cell<u64>,
+    /// Parameters by how they are stored.
+    formats: RefCell<BTreeMap<String, u64>>,
 }
 
 impl<'a> Loading<'a> {
@@ -65,6 +67,7 @@ impl<'a> Loading<'a> {
             progress: RefCell::new(progress),
             parameters: Cell::new(0),
             bytes: Cell::new(0),
+            formats: RefCell::default(),
         }
     }
 
@@ -76,6 +79,14 @@ impl<'a> Loading<'a> {
     /// Bytes of what was taken, as held in memory.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    /// How the weight matrices are stored, the most common first: `affine 4 bit group 32 + affine 8 bit group 32`.
+    pub(crate) fn quantization(&self) -> String {
+        let formats = self.formats.borrow();
+        let mut formats: Vec<_> = formats.iter().collect();
+        formats.sort_by_key(|&(_, parameters)| std::cmp::Reverse(parameters));
+        formats.into_iter().map(|(format, _)| format.as_str()).collect::<Vec<_>>().join(" + ")
     }
 
     /// Every tensor must have found its place.
@@ -96,6 +107,8 @@ impl<'a> Loading<'a> {
     }
 
     fn take(&self, name: String, parameters: usize, bytes: usize) {
+        // What was copied or repacked out of the file needs its pages there no longer.
+        self.checkpoint.release(&name);
         let mut taken = self.taken.borrow_mut();
         if taken.insert(name) {
             self.parameters.set(self.parameters.get() + parameters as u64);
@@ -236,7 +249,7 @@ impl<'a> LoadContext<'a> {
             });
         };
         check_shape(&path, &dense.shape, shape)?;
-        let array = self.dense(&dense)?.as_dtype(self.shared.dtype)?;
+        let array = self.dense(dense)?.as_dtype(self.shared.dtype)?;
         array.eval()?;
         self.shared.take(path, array.size(), array.nbytes());
         Ok(array)
@@ -251,7 +264,7 @@ impl<'a> LoadContext<'a> {
         let matrix = match self.shared.checkpoint.tensor(&path)? {
             TensorData::Dense(dense) => {
                 check_shape(&path, &dense.shape, &[rows, columns])?;
-                let array = self.dense(&dense)?;
+                let array = self.dense(dense)?;
                 Matrix::Dense(if self.on_cpu() {
                     array
                 } else {
@@ -263,9 +276,10 @@ impl<'a> LoadContext<'a> {
             }
             TensorData::Quantized(quantized) => {
                 check_shape(&path, &quantized.shape, &[rows, columns])?;
-                Matrix::Quantized(self.quantized(&quantized)?)
+                Matrix::Quantized(self.quantized(quantized, rows, columns)?)
             }
         };
+        *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += (rows * columns) as u64;
         self.shared.take(path, rows * columns, matrix.nbytes());
         Ok(matrix)
     }
@@ -274,16 +288,16 @@ impl<'a> LoadContext<'a> {
         self.shared.device == DeviceKind::Cpu
     }
 
-    fn dense(&self, tensor: &DenseTensor<'_>) -> Result<Tensor> {
+    fn dense(&self, tensor: DenseTensor<'_>) -> Result<Tensor> {
         let shape: Vec<i32> = tensor.shape.iter().map(|&n| dim(n)).collect();
         ffi::import(tensor, &shape, self.on_cpu())
     }
 
-    fn quantized(&self, tensor: &QuantizedTensor<'_>) -> Result<QuantizedMatrix> {
-        let affine = tensor.mode == QuantMode::Affine;
-        let cast = |part: &DenseTensor<'_>| -> Result<Tensor> {
+    fn quantized(&self, tensor: QuantizedTensor<'_>, rows: usize, columns: usize) -> Result<QuantizedMatrix> {
+        let mode = tensor.mode;
+        let scales = |part: DenseTensor<'_>| -> Result<Tensor> {
             let array = self.dense(part)?;
-            if self.on_cpu() || !affine {
+            if self.on_cpu() || mode != QuantMode::Affine {
                 return Ok(array);
             }
             // MLX promotes the activations to the scales' type: keep them equal.
@@ -291,21 +305,15 @@ impl<'a> LoadContext<'a> {
             array.eval()?;
             Ok(array)
         };
-        let [rows, columns] = tensor.shape[..] else {
-            return Err(Error::Tensor {
-                name: String::new(),
-                problem: format!("quantized with shape {:?}; a matrix was wanted", tensor.shape),
-            });
-        };
         Ok(QuantizedMatrix {
-            packed: self.dense(&tensor.packed)?,
-            scales: cast(&tensor.scales)?,
-            biases: tensor.biases.as_ref().map(cast).transpose()?,
+            packed: self.dense(tensor.packed)?,
+            scales: scales(tensor.scales)?,
+            biases: tensor.biases.map(scales).transpose()?,
             rows,
             columns,
             bits: tensor.bits,
             group_size: tensor.group_size,
-            mode: tensor.mode,
+            mode,
         })
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn load_runner(
             device,
             parameters: loading.parameters(),
             weight_bytes: loading.bytes(),
-            quantization: checkpoint.quantization_label(),
+            quantization: loading.quantization(),
             context_length,
             vocab_size: model.vocab_size(),
             kv_cache: KvCacheSpec {

@@ -1,5 +1,8 @@
 //! Weight matrices as they stand in memory.
 
+use std::fmt;
+
+use mlx_rs::Dtype;
 use vllm_checkpoint::QuantMode;
 
 use crate::Tensor;
@@ -52,6 +55,20 @@ impl Matrix {
             Self::Quantized(q) => {
                 q.packed.nbytes() + q.scales.nbytes() + q.biases.as_ref().map_or(0, Tensor::nbytes)
             }
+        }
+    }
+}
+
+impl fmt::Display for Matrix {
+    /// How it is stored: `bf16`, or `affine 4 bit group 64`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense(w) => f.write_str(match w.dtype() {
+                Dtype::Float16 => "f16",
+                Dtype::Bfloat16 => "bf16",
+                _ => "f32",
+            }),
+            Self::Quantized(q) => write!(f, "{} {} bit group {}", q.mode, q.bits, q.group_size),
         }
     }
 }
