@@ -46,26 +46,17 @@ impl Isa {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
         *DETECTED.get_or_init(|| {
             let named = std::env::var(ISA_VARIABLE).ok();
-            named
-                .and_then(|name| name.parse::<Self>().ok())
-                .filter(|isa| isa.is_supported())
-                .unwrap_or_else(Self::best)
+            named.and_then(|name| name.parse::<Self>().ok()).filter(|isa| isa.is_supported()).unwrap_or_else(Self::best)
         })
     }
 
     fn best() -> Self {
-        [Self::Avx512, Self::Avx2, Self::Neon]
-            .into_iter()
-            .find(|isa| isa.is_supported())
-            .unwrap_or(Self::Scalar)
+        [Self::Avx512, Self::Avx2, Self::Neon].into_iter().find(|isa| isa.is_supported()).unwrap_or(Self::Scalar)
     }
 
     /// Every instruction set that this processor has, worst first; never empty. Tests loop over it.
     pub fn available() -> Vec<Self> {
-        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .filter(|isa| isa.is_supported())
-            .collect()
+        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512].into_iter().filter(|isa| isa.is_supported()).collect()
     }
 
     /// Whether this processor can run the kernels written for `self`.
@@ -75,9 +66,7 @@ impl Isa {
             Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {

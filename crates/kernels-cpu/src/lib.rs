@@ -30,6 +30,8 @@ mod simd;
 pub mod softmax;
 
 pub use floats::{FloatKind, Floats};
+pub use gemm::{DenseError, DenseMatrix, matmul};
 pub use isa::{Isa, IsaError};
 pub use pool::{Pool, SharedMut};
+pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
 pub use scratch::with_scratch;

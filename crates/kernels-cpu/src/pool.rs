@@ -390,6 +390,11 @@ impl<'a, T> SharedMut<'a, T> {
         self.len == 0
     }
 
+    /// The first item, for kernels that write scattered parts. Writing through it has [`SharedMut::slice`]'s condition.
+    pub(crate) fn as_ptr(&self) -> *mut T {
+        self.start
+    }
+
     /// The items of `range`.
     ///
     /// # Panics
@@ -397,7 +402,10 @@ impl<'a, T> SharedMut<'a, T> {
     ///
     /// # Safety
     /// While the result is alive no other slice that overlaps `range` may be, on any thread.
-    #[expect(clippy::mut_from_ref, reason = "handing out disjoint parts is the purpose; the caller promises disjointness")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "handing out disjoint parts is the purpose; the caller promises disjointness"
+    )]
     pub unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} items", self.len);
         // SAFETY: within the borrowed slice, and disjoint from all other slices by the caller's promise.

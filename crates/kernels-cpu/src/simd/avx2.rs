@@ -20,7 +20,9 @@ unsafe fn first(n: usize) -> __m256i {
 // unaligned kind, and masked ones touch only the lanes of the mask.
 unsafe impl Simd for Avx2 {
     type V = __m256;
+    type M = __m256;
     const LANES: usize = 8;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> __m256 {
@@ -125,5 +127,42 @@ unsafe impl Simd for Avx2 {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
         }
+    }
+    #[inline(always)]
+    unsafe fn less(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn select(mask: __m256, yes: __m256, no: __m256) -> __m256 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm256_blendv_ps(no, yes, mask) }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let eight = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), four);
+            sums
+        }
+    }
+
+    const TILE: usize = 3;
+    #[inline(always)]
+    unsafe fn codes4(p: *const u8, i: usize) -> __m256 {
+        // SAFETY: as stated above the block; the caller gives 8 readable bytes, of which half i (0 or 1) is read.
+        unsafe {
+            let word = _mm256_set1_epi32(p.add(4 * i).cast::<i32>().read_unaligned());
+            let shifted = _mm256_srlv_epi32(word, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+            _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn codes8(p: *const u8, i: usize) -> __m256 {
+        // SAFETY: as stated above the block; the caller gives 16 readable bytes, of which half i (0 or 1) is read.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * i).cast()))) }
     }
 }

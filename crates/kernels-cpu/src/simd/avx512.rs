@@ -17,7 +17,9 @@ fn first(n: usize) -> __mmask16 {
 // kind, and masked ones touch only the lanes of the mask.
 unsafe impl Simd for Avx512 {
     type V = __m512;
+    type M = __mmask16;
     const LANES: usize = 16;
+    const TILE_VECTORS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> __m512 {
@@ -114,5 +116,60 @@ unsafe impl Simd for Avx512 {
             let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
         }
+    }
+    #[inline(always)]
+    unsafe fn less(a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn select(mask: __mmask16, yes: __m512, no: __m512) -> __m512 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm512_mask_blend_ps(mask, no, yes) }
+    }
+    #[inline(always)]
+    unsafe fn abs(v: __m512) -> __m512 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm512_abs_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn scale_exp2(v: __m512, n: __m512) -> __m512 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm512_scalef_ps(v, n) }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: as stated above the block.
+        unsafe {
+            // Within each 128-bit lane: pairs of (a, b) and of (c, d) interleaved and added, then those two.
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+            let abcd = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(ab, cd), _mm512_shuffle_ps::<0xee>(ab, cd));
+            let half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps::<1>(abcd));
+            let quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), quarter);
+            sums
+        }
+    }
+
+    const TILE: usize = 6;
+    const INTERLEAVED4: bool = true;
+    #[inline(always)]
+    unsafe fn codes4(p: *const u8, _i: usize) -> __m512 {
+        // SAFETY: as stated above the block; the caller gives 8 readable bytes.
+        unsafe {
+            // Quadword j shifted by 4j has code j in the lowest bits of its lower half and code 8 + j in those of its
+            // upper half. The table look-up reads four bits of each lane, so that nothing need be masked.
+            let both = _mm512_set1_epi64(p.cast::<i64>().read_unaligned());
+            let shifted = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 4, 8, 12, 16, 20, 24, 28));
+            let values = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
+            _mm512_permutexvar_ps(shifted, values)
+        }
+    }
+    #[inline(always)]
+    unsafe fn codes8(p: *const u8, _i: usize) -> __m512 {
+        // SAFETY: as stated above the block; the caller gives 16 readable bytes.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
     }
 }

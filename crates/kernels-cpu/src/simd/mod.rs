@@ -3,6 +3,7 @@
 //! A kernel is written once, as an `#[inline(always)]` generic function over [`Simd`], and instantiated for each
 //! instruction set inside a function that enables its target features, by [`dispatch!`].
 
+pub(crate) mod math;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -28,8 +29,12 @@ pub(crate) use scalar::Scalar;
 pub(crate) unsafe trait Simd: Copy + 'static {
     /// The vector register.
     type V: Copy;
-    /// f32 in a vector.
+    /// What a comparison gives.
+    type M: Copy;
+    /// f32 in a vector; divides 16.
     const LANES: usize;
+    /// How many vectors wide a register tile of [`TILE_ROWS`] rows of accumulators can be without spilling.
+    const TILE_VECTORS: usize;
 
     /// All lanes `v`.
     unsafe fn splat(v: f32) -> Self::V;
@@ -67,6 +72,102 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn round(v: Self::V) -> Self::V;
     /// 2ⁿ for lanes that hold integers in −126..=127.
     unsafe fn exp2_int(n: Self::V) -> Self::V;
+    /// `a < b`; false where one is NaN.
+    unsafe fn less(a: Self::V, b: Self::V) -> Self::M;
+    /// `yes` where `mask`, else `no`.
+    unsafe fn select(mask: Self::M, yes: Self::V, no: Self::V) -> Self::V;
+
+    /// `a · b + c`, rounded once everywhere.
+    #[inline(always)]
+    unsafe fn fused_mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: as this function's.
+        unsafe { Self::mul_add(a, b, c) }
+    }
+    /// `v` within `low..=high`; NaN stays NaN.
+    #[inline(always)]
+    unsafe fn clamp(v: Self::V, low: f32, high: f32) -> Self::V {
+        // SAFETY: as this function's. Of a number and a NaN, x86 gives the second operand and Arm the NaN.
+        unsafe { Self::min(Self::splat(high), Self::max(Self::splat(low), v)) }
+    }
+    /// `−v`.
+    #[inline(always)]
+    unsafe fn negate(v: Self::V) -> Self::V {
+        // SAFETY: as this function's. (−0 − v is −v for zeros too.)
+        unsafe { Self::sub(Self::splat(-0.0), v) }
+    }
+    /// |v|
+    #[inline(always)]
+    unsafe fn abs(v: Self::V) -> Self::V {
+        // SAFETY: as this function's.
+        unsafe { Self::max(v, Self::negate(v)) }
+    }
+    /// `v · 2ⁿ` for lanes `n` that hold integers in −252..=254.
+    #[inline(always)]
+    unsafe fn scale_exp2(v: Self::V, n: Self::V) -> Self::V {
+        // In two steps, since neither 2⁻¹⁵⁰ nor 2¹²⁸ is a normal number.
+        // SAFETY: as this function's; both halves are integers in −126..=127.
+        unsafe {
+            let half = Self::round(Self::mul(n, Self::splat(0.5)));
+            let rest = Self::sub(n, half);
+            Self::mul(Self::mul(v, Self::exp2_int(half)), Self::exp2_int(rest))
+        }
+    }
+    /// [`Simd::sum`] of four vectors at once; each the same tree of additions, whatever the others hold.
+    unsafe fn sums(v: [Self::V; 4]) -> [f32; 4];
+
+    /// Rows of `x` that a matmul tile takes at once beside four rows of weights, so that the sums fill the registers.
+    const TILE: usize;
+    /// Whether [`Simd::codes4`] leaves sixteen codes in the order 0, 8, 1, 9, … 7, 15, because that is cheaper.
+    const INTERLEAVED4: bool = false;
+    /// Vector `i` of the sixteen 4-bit codes in the 8 bytes at `p`, as f32.
+    unsafe fn codes4(p: *const u8, i: usize) -> Self::V;
+    /// Vector `i` of the sixteen 8-bit codes in the 16 bytes at `p`, as f32.
+    unsafe fn codes8(p: *const u8, i: usize) -> Self::V;
+}
+
+/// Rows of a register tile: see [`Simd::TILE_VECTORS`].
+pub(crate) const TILE_ROWS: usize = 6;
+
+/// A kernel with type parameters of its own, or many arguments: its fields are the arguments.
+pub(crate) trait Kernel {
+    /// Runs the kernel; to be marked `#[inline(always)]`, and not to hide vectors in closures, which
+    /// would be compiled without the instruction set.
+    ///
+    /// # Safety
+    /// The processor has `S`, and whatever the kernel itself asks for holds.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// Runs `kernel` for the instruction set `isa`, compiled with its target features; [`dispatch!`] for generic kernels.
+///
+/// # Safety
+/// The processor has `isa`, and whatever the kernel itself asks for holds.
+pub(crate) unsafe fn run_kernel<K: Kernel>(isa: crate::Isa, kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    unsafe fn avx512<K: Kernel>(kernel: K) {
+        // SAFETY: by the caller's promise.
+        unsafe { kernel.run::<Avx512>() }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2<K: Kernel>(kernel: K) {
+        // SAFETY: by the caller's promise.
+        unsafe { kernel.run::<Avx2>() }
+    }
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            crate::Isa::Avx512 => avx512(kernel),
+            #[cfg(target_arch = "x86_64")]
+            crate::Isa::Avx2 => avx2(kernel),
+            // Part of the baseline there, so that no feature need be enabled.
+            #[cfg(target_arch = "aarch64")]
+            crate::Isa::Neon => kernel.run::<Neon>(),
+            _ => kernel.run::<Scalar>(),
+        }
+    }
 }
 
 /// Calls the kernel `$f::<S>(args…)` (an `#[inline(always)] unsafe fn` generic over [`Simd`]) for the instruction set

@@ -10,7 +10,9 @@ pub(crate) struct Neon;
 // SAFETY (of every block): every 64-bit Arm core has Advanced SIMD; loads and stores work at any alignment.
 unsafe impl Simd for Neon {
     type V = float32x4_t;
+    type M = uint32x4_t;
     const LANES: usize = 4;
+    const TILE_VECTORS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> float32x4_t {
@@ -122,6 +124,46 @@ unsafe impl Simd for Neon {
         unsafe {
             let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
+        }
+    }
+    #[inline(always)]
+    unsafe fn less(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        // SAFETY: as stated above the block.
+        unsafe { vcltq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn select(mask: uint32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
+        // SAFETY: as stated above the block.
+        unsafe { vbslq_f32(mask, yes, no) }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [float32x4_t; 4]) -> [f32; 4] {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let mut sums = [0.0; 4];
+            vst1q_f32(sums.as_mut_ptr(), vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
+            sums
+        }
+    }
+
+    const TILE: usize = 5;
+    #[inline(always)]
+    unsafe fn codes4(p: *const u8, i: usize) -> float32x4_t {
+        static SHIFTS: [[i32; 4]; 2] = [[0, -4, -8, -12], [-16, -20, -24, -28]];
+        // SAFETY: as stated above the block; the caller gives 8 readable bytes, of which quarter i (0 to 3) is used.
+        unsafe {
+            let word = vdupq_n_u32(p.add(4 * (i / 2)).cast::<u32>().read_unaligned());
+            let shifted = vshlq_u32(word, vld1q_s32(SHIFTS[i % 2].as_ptr()));
+            vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32(15)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn codes8(p: *const u8, i: usize) -> float32x4_t {
+        // SAFETY: as stated above the block; the caller gives 16 readable bytes, of which quarter i (0 to 3) is used.
+        unsafe {
+            let half = vmovl_u8(vld1_u8(p.add(8 * (i / 2))));
+            let four = if i % 2 == 0 { vget_low_u16(half) } else { vget_high_u16(half) };
+            vcvtq_f32_u32(vmovl_u16(four))
         }
     }
 }

@@ -17,7 +17,9 @@ fn zip(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
 // SAFETY: plain Rust; pointers are read and written unaligned, within the bounds the trait states.
 unsafe impl Simd for Scalar {
     type V = [f32; N];
+    type M = [bool; N];
     const LANES: usize = N;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self::V {
@@ -99,5 +101,40 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn exp2_int(n: Self::V) -> Self::V {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn less(a: Self::V, b: Self::V) -> [bool; N] {
+        std::array::from_fn(|i| a[i] < b[i])
+    }
+    #[inline(always)]
+    unsafe fn select(mask: [bool; N], yes: Self::V, no: Self::V) -> Self::V {
+        std::array::from_fn(|i| if mask[i] { yes[i] } else { no[i] })
+    }
+    #[inline(always)]
+    unsafe fn fused_mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // The product of two f32 is exact in f64, so only the sum rounds.
+        std::array::from_fn(|i| (f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i])) as f32)
+    }
+    #[inline(always)]
+    unsafe fn clamp(v: Self::V, low: f32, high: f32) -> Self::V {
+        v.map(|v| v.clamp(low, high))
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [Self::V; 4]) -> [f32; 4] {
+        // SAFETY: plain Rust.
+        v.map(|v| unsafe { Self::sum(v) })
+    }
+
+    const TILE: usize = 2;
+    #[inline(always)]
+    unsafe fn codes4(p: *const u8, i: usize) -> Self::V {
+        // SAFETY: the caller gives 8 readable bytes, of which half i (0 or 1) is read.
+        let word = u32::from_le_bytes(unsafe { p.add(4 * i).cast::<[u8; 4]>().read() });
+        std::array::from_fn(|k| (word >> (4 * k) & 15) as f32)
+    }
+    #[inline(always)]
+    unsafe fn codes8(p: *const u8, i: usize) -> Self::V {
+        // SAFETY: the caller gives 16 readable bytes, of which half i (0 or 1) is read.
+        unsafe { p.add(8 * i).cast::<[u8; 8]>().read() }.map(f32::from)
     }
 }

@@ -1,0 +1,145 @@
+//! The register tile under every f32 matmul: four rows of weights against a few rows of `x`.
+//!
+//! Both operands lie along the summed dimension, so that nothing need be transposed: a vector of each row of `x` is
+//! multiplied with a vector of each row of weights and added to one vector accumulator of that pair; the lanes of
+//! an accumulator are added at the very end. So element `(i, r)` of the result is always the same sequence
+//! of operations: neither the number of rows in the tile nor the tile's place can change a bit of it.
+
+use crate::{pool::SharedMut, simd::Simd};
+
+/// Rows of weights in a tile.
+pub(crate) const ROWS: usize = 4;
+
+/// Four rows of weights, read as vectors of f32 wherever and however they are stored.
+///
+/// # Safety
+/// The methods require that the processor has `S`, `r < ROWS` and that the vector lies within the row.
+pub(crate) unsafe trait Rows: Copy {
+    /// The columns `column ..` of row `r`, as many as a vector has lanes.
+    unsafe fn vector<S: Simd>(&self, r: usize, column: usize) -> S::V;
+    /// The columns `column .. column + n` of row `r`, the other lanes zero; `n` is less than a vector's lanes.
+    unsafe fn partial<S: Simd>(&self, r: usize, column: usize, n: usize) -> S::V;
+}
+
+/// Products of `M` rows of `x` (the first at `x`, each `stride` after the last) with four rows of weights, over
+/// `columns` columns: `result[i][r] = Σ x[i][c] · w[r][c]`.
+///
+/// # Safety
+/// The processor has `S`; `M` rows of `columns` f32 are readable at `x`, and so are the weights.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, W: Rows, const M: usize>(
+    w: W,
+    x: *const f32,
+    stride: usize,
+    columns: usize,
+) -> [[f32; ROWS]; M] {
+    // Loops instead of closures: a closure would be compiled without the instruction set.
+    // SAFETY: by the caller's promise; `column` stays within `columns`.
+    unsafe {
+        let mut sums = [[S::splat(0.0); ROWS]; M];
+        let mut weights = [S::splat(0.0); ROWS];
+        let whole = columns - columns % S::LANES;
+        let mut column = 0;
+        while column < whole {
+            for r in 0..ROWS {
+                weights[r] = w.vector::<S>(r, column);
+            }
+            for i in 0..M {
+                let x = S::load(x.add(i * stride + column));
+                for r in 0..ROWS {
+                    sums[i][r] = S::mul_add(x, weights[r], sums[i][r]);
+                }
+            }
+            column += S::LANES;
+        }
+        if column < columns {
+            let n = columns - column;
+            for r in 0..ROWS {
+                weights[r] = w.partial::<S>(r, column, n);
+            }
+            for i in 0..M {
+                let x = S::load_first(x.add(i * stride + column), n);
+                for r in 0..ROWS {
+                    sums[i][r] = S::mul_add(x, weights[r], sums[i][r]);
+                }
+            }
+        }
+        let mut results = [[0.0; ROWS]; M];
+        for i in 0..M {
+            results[i] = S::sums(sums[i]);
+        }
+        results
+    }
+}
+
+/// Where a tile's results go: a block of `y`, whose row `i` starts at `i · stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) start: *mut f32,
+    pub(crate) stride: usize,
+    /// How many of a tile's four rows of weights are real; the others repeat the last one.
+    pub(crate) rows: usize,
+}
+
+impl Target {
+    /// The columns `column .. column + 4` (as far as they are below `end`) of `y`, rows of `stride`, from row `row` on.
+    ///
+    /// # Safety
+    /// Row `row` and column `column` are in `y`.
+    #[inline(always)]
+    pub(crate) unsafe fn new(y: &SharedMut<'_, f32>, row: usize, stride: usize, column: usize, end: usize) -> Self {
+        // SAFETY: by the caller's promise.
+        let start = unsafe { y.as_ptr().add(row * stride + column) };
+        Self { start, stride, rows: ROWS.min(end - column) }
+    }
+
+    /// # Safety
+    /// `rows` f32 are writable at each of the `M` rows of the block from row `first` on, by this thread alone.
+    #[inline(always)]
+    pub(crate) unsafe fn put<const M: usize>(&self, first: usize, values: [[f32; ROWS]; M]) {
+        for (i, values) in values.iter().enumerate() {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let row = self.start.add((first + i) * self.stride);
+                if self.rows == ROWS {
+                    row.cast::<[f32; ROWS]>().write_unaligned(*values);
+                } else {
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), row, self.rows);
+                }
+            }
+        }
+    }
+}
+
+/// Products of `m` rows of `x` with four rows of weights, tile by tile, into `y`.
+///
+/// # Safety
+/// The processor has `S`; `m` rows of `columns` f32, `stride` apart, are readable at `x`, and so are the weights;
+/// `y.rows` f32 are writable in each of `m` rows of `y`, by this thread alone.
+#[inline(always)]
+pub(crate) unsafe fn column_of_tiles<S: Simd, W: Rows>(
+    w: W,
+    x: *const f32,
+    stride: usize,
+    m: usize,
+    columns: usize,
+    y: Target,
+) {
+    let mut i = 0;
+    while i < m {
+        // SAFETY: rows i .. i + count lie below m; the rest is the caller's promise.
+        unsafe {
+            let x = x.add(i * stride);
+            let count = (m - i).min(S::TILE);
+            match count {
+                1 => y.put(i, tile::<S, W, 1>(w, x, stride, columns)),
+                2 => y.put(i, tile::<S, W, 2>(w, x, stride, columns)),
+                3 => y.put(i, tile::<S, W, 3>(w, x, stride, columns)),
+                4 => y.put(i, tile::<S, W, 4>(w, x, stride, columns)),
+                5 => y.put(i, tile::<S, W, 5>(w, x, stride, columns)),
+                _ => y.put(i, tile::<S, W, 6>(w, x, stride, columns)),
+            }
+            i += count;
+        }
+    }
+}
