@@ -1,1 +1,41 @@
-//! vllm-scheduler
+//! The engine: when which tokens of which request are computed.
+//!
+//! [`Engine::start`] makes a [`ModelRunner`](vllm_platform::ModelRunner) on a thread of its own and returns an
+//! [`EngineHandle`]. A [`Request`] submitted there yields an [`EventStream`]. The thread plans each step like
+//! vLLM's v1 scheduler: a request is computed tokens chasing known tokens, and one budget of tokens a step is
+//! shared by prefill chunks and decode tokens.
+//!
+//! **Invariant:** token ids and block ids only. No tensor, no text, no wire format; of tokio only the channels.
+//!
+//! ```
+//! use vllm_platform::testing::{FakeConfig, FakeRunner};
+//! use vllm_scheduler::{Engine, EngineConfig, Event, Request};
+//!
+//! let runner = || Ok(Box::new(FakeRunner::new(FakeConfig::default())) as Box<_>);
+//! let engine = Engine::start(runner, EngineConfig::default()).unwrap();
+//! let request = Request { prompt: vec![1, 2, 3], max_tokens: 4, ..Request::new("first") };
+//! let mut events = engine.submit(request).unwrap();
+//! let mut answer = Vec::new();
+//! while let Some(event) = events.blocking_next() {
+//!     match event {
+//!         Event::Token(generated) => answer.push(generated.token),
+//!         Event::Finished(finished) => assert_eq!(finished.usage.completion_tokens, 4),
+//!         Event::Failed(error) => panic!("{error}"),
+//!     }
+//! }
+//! assert_eq!(answer.len(), 4);
+//! ```
+
+mod engine;
+mod error;
+mod handle;
+mod planner;
+mod request;
+mod sequence;
+mod stats;
+
+pub use engine::{Engine, EngineConfig};
+pub use error::{StartError, SubmitError};
+pub use handle::EngineHandle;
+pub use request::{Event, EventStream, FinishReason, Finished, GeneratedToken, Request, RequestId, Timings, Usage};
+pub use stats::{EngineState, Stats};

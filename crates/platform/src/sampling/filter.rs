@@ -28,9 +28,7 @@ pub(super) fn filter(logits: &[f32], max: f32, params: &SamplingParams, kept: &m
     // p >= min_p * p_max in terms of logits: no exponential is needed.
     let floor = max + params.temperature * params.min_p.ln();
     kept.clear();
-    let candidates = (0..)
-        .zip(logits)
-        .map(|(token, &logit)| Candidate { logit, token });
+    let candidates = (0..).zip(logits).map(|(token, &logit)| Candidate { logit, token });
     kept.extend(candidates.filter(|c| c.logit >= floor && c.logit > f32::NEG_INFINITY));
 
     if params.top_k > 0 && params.top_k < kept.len() {

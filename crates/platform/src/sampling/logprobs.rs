@@ -9,20 +9,14 @@ use crate::{Logprob, TokenId, TokenLogprobs};
 #[must_use]
 pub fn token_logprobs(logits: &[f32], token: TokenId, top: usize) -> TokenLogprobs {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| f64::from((logit - max).exp()))
-        .sum();
+    let sum: f64 = logits.iter().map(|&logit| f64::from((logit - max).exp())).sum();
     let log_sum = f64::from(max) + sum.ln();
     let logprob = |logit: f32| (f64::from(logit) - log_sum) as f32;
 
     let mut best: Vec<Candidate> = Vec::new();
     let top = top.min(logits.len());
     if top > 0 {
-        best = (0..)
-            .zip(logits)
-            .map(|(token, &logit)| Candidate { logit, token })
-            .collect();
+        best = (0..).zip(logits).map(|(token, &logit)| Candidate { logit, token }).collect();
         if top < best.len() {
             best.select_nth_unstable_by(top - 1, better_first);
             best.truncate(top);
@@ -30,16 +24,8 @@ pub fn token_logprobs(logits: &[f32], token: TokenId, top: usize) -> TokenLogpro
         best.sort_unstable_by(better_first);
     }
     TokenLogprobs {
-        sampled: logits
-            .get(token as usize)
-            .map_or(f32::NEG_INFINITY, |&logit| logprob(logit)),
-        top: best
-            .into_iter()
-            .map(|c| Logprob {
-                token: c.token,
-                logprob: logprob(c.logit),
-            })
-            .collect(),
+        sampled: logits.get(token as usize).map_or(f32::NEG_INFINITY, |&logit| logprob(logit)),
+        top: best.into_iter().map(|c| Logprob { token: c.token, logprob: logprob(c.logit) }).collect(),
     }
 }
 
@@ -51,19 +37,10 @@ mod tests {
     fn normalised_sorted_and_large_logits_do_not_overflow() {
         let logits = [1000.0, 1001.0, 999.0, 1001.0];
         let found = token_logprobs(&logits, 2, 3);
-        assert_eq!(
-            found.top.iter().map(|l| l.token).collect::<Vec<_>>(),
-            [1, 3, 0]
-        );
+        assert_eq!(found.top.iter().map(|l| l.token).collect::<Vec<_>>(), [1, 3, 0]);
         let all = token_logprobs(&logits, 2, 9);
         let total: f32 = all.top.iter().map(|l| l.logprob.exp()).sum();
         assert!((total - 1.0).abs() < 1e-5, "{total}");
-        assert_eq!(
-            all.top[3],
-            Logprob {
-                token: 2,
-                logprob: found.sampled
-            }
-        );
+        assert_eq!(all.top[3], Logprob { token: 2, logprob: found.sampled });
     }
 }

@@ -90,11 +90,7 @@ impl SamplingParams {
         ];
         for (field, value, low, high) in closed {
             if !(low..=high).contains(&value) {
-                return Err(InvalidParam {
-                    field,
-                    value: value.to_string(),
-                    allowed: format!("from {low} to {high}"),
-                });
+                return Err(InvalidParam { field, value: value.to_string(), allowed: format!("from {low} to {high}") });
             }
         }
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty <= 10.0) {
@@ -105,23 +101,13 @@ impl SamplingParams {
             });
         }
         for (&token, &bias) in &self.logit_bias {
-            let error = |value, allowed| InvalidParam {
-                field: "logit_bias",
-                value,
-                allowed,
-            };
+            let error = |value, allowed| InvalidParam { field: "logit_bias", value, allowed };
             if token as usize >= vocab {
                 let value = format!("for token {token}");
-                return Err(error(
-                    value,
-                    format!("for tokens below {vocab}, the size of the vocabulary"),
-                ));
+                return Err(error(value, format!("for tokens below {vocab}, the size of the vocabulary")));
             }
             if !(-100.0..=100.0).contains(&bias) {
-                return Err(error(
-                    format!("{bias} for token {token}"),
-                    "from -100 to 100".into(),
-                ));
+                return Err(error(format!("{bias} for token {token}"), "from -100 to 100".into()));
             }
         }
         if self.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
@@ -142,9 +128,7 @@ impl SamplingParams {
 
     /// Whether logits must be changed by what stands in the prompt or the answer.
     pub(super) fn has_penalties(&self) -> bool {
-        self.repetition_penalty != 1.0
-            || self.presence_penalty != 0.0
-            || self.frequency_penalty != 0.0
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
 }
 
@@ -161,41 +145,13 @@ mod tests {
             ("temperature at its top", |p| p.temperature = 2.0, None),
             ("top_p 0 is the one best", |p| p.top_p = 0.0, None),
             ("top_k above the vocabulary", |p| p.top_k = 1 << 40, None),
-            (
-                "temperature",
-                |p| p.temperature = -0.1,
-                Some("temperature is -0.1: it must be from 0 to 2"),
-            ),
-            (
-                "hot",
-                |p| p.temperature = 2.5,
-                Some("temperature is 2.5: it must be from 0 to 2"),
-            ),
-            (
-                "nan",
-                |p| p.temperature = f32::NAN,
-                Some("temperature is NaN: it must be from 0 to 2"),
-            ),
-            (
-                "inf",
-                |p| p.min_p = f32::INFINITY,
-                Some("min_p is inf: it must be from 0 to 1"),
-            ),
-            (
-                "top_p",
-                |p| p.top_p = 1.1,
-                Some("top_p is 1.1: it must be from 0 to 1"),
-            ),
-            (
-                "presence",
-                |p| p.presence_penalty = 3.0,
-                Some("presence_penalty is 3: it must be from -2 to 2"),
-            ),
-            (
-                "frequency",
-                |p| p.frequency_penalty = -3.0,
-                Some("frequency_penalty is -3: it must be from -2 to 2"),
-            ),
+            ("temperature", |p| p.temperature = -0.1, Some("temperature is -0.1: it must be from 0 to 2")),
+            ("hot", |p| p.temperature = 2.5, Some("temperature is 2.5: it must be from 0 to 2")),
+            ("nan", |p| p.temperature = f32::NAN, Some("temperature is NaN: it must be from 0 to 2")),
+            ("inf", |p| p.min_p = f32::INFINITY, Some("min_p is inf: it must be from 0 to 1")),
+            ("top_p", |p| p.top_p = 1.1, Some("top_p is 1.1: it must be from 0 to 1")),
+            ("presence", |p| p.presence_penalty = 3.0, Some("presence_penalty is 3: it must be from -2 to 2")),
+            ("frequency", |p| p.frequency_penalty = -3.0, Some("frequency_penalty is -3: it must be from -2 to 2")),
             (
                 "repetition",
                 |p| p.repetition_penalty = 0.0,
@@ -209,20 +165,14 @@ mod tests {
             (
                 "bias token",
                 |p| p.logit_bias = [(10, 1.0)].into(),
-                Some(
-                    "logit_bias is for token 10: it must be for tokens below 10, the size of the vocabulary",
-                ),
+                Some("logit_bias is for token 10: it must be for tokens below 10, the size of the vocabulary"),
             ),
             (
                 "bias value",
                 |p| p.logit_bias = [(9, -101.0)].into(),
                 Some("logit_bias is -101 for token 9: it must be from -100 to 100"),
             ),
-            (
-                "logprobs",
-                |p| p.logprobs = Some(21),
-                Some("logprobs is 21: it must be from 0 to 20"),
-            ),
+            ("logprobs", |p| p.logprobs = Some(21), Some("logprobs is 21: it must be from 0 to 20")),
         ];
         for (name, change, wanted) in cases {
             let mut params = good();

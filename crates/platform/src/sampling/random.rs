@@ -32,11 +32,7 @@ mod tests {
 
     #[test]
     fn spread_evenly_over_positions_and_over_seeds() {
-        let along: [fn(u64) -> f64; 3] = [
-            |i| uniform(0, i),
-            |i| uniform(i, 0),
-            |i| uniform(i << 32, 5),
-        ];
+        let along: [fn(u64) -> f64; 3] = [|i| uniform(0, i), |i| uniform(i, 0), |i| uniform(i << 32, 5)];
         for (which, draw) in along.into_iter().enumerate() {
             let mut buckets = [0u32; 16];
             let (mut sum, mut lag) = (0.0, 0.0);
@@ -48,20 +44,9 @@ mod tests {
                 lag += (u - 0.5) * (draw(i + 1) - 0.5);
             }
             // 1000 expected, standard deviation 31: seven of them is no accident.
-            assert!(
-                buckets.iter().all(|&n| (780..1220).contains(&n)),
-                "{which}: {buckets:?}"
-            );
-            assert!(
-                (sum / 16_000.0 - 0.5).abs() < 0.02,
-                "{which}: mean {}",
-                sum / 16_000.0
-            );
-            assert!(
-                (lag / 16_000.0).abs() < 0.005,
-                "{which}: covariance of neighbours {}",
-                lag / 16_000.0
-            );
+            assert!(buckets.iter().all(|&n| (780..1220).contains(&n)), "{which}: {buckets:?}");
+            assert!((sum / 16_000.0 - 0.5).abs() < 0.02, "{which}: mean {}", sum / 16_000.0);
+            assert!((lag / 16_000.0).abs() < 0.005, "{which}: covariance of neighbours {}", lag / 16_000.0);
         }
     }
 }

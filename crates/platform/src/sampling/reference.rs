@@ -14,18 +14,10 @@ fn distribution(logits: &[f32], at: &SampleAt<'_>) -> Option<Vec<(u32, f64)>> {
         let in_output = at.output.iter().filter(|&t| t == token).count() as f64;
         if in_output > 0.0 || at.prompt.contains(token) {
             let penalty = f64::from(params.repetition_penalty);
-            *logit = if *logit > 0.0 {
-                *logit / penalty
-            } else {
-                *logit * penalty
-            };
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
         }
         *logit -= f64::from(params.frequency_penalty) * in_output;
-        *logit -= if in_output > 0.0 {
-            f64::from(params.presence_penalty)
-        } else {
-            0.0
-        };
+        *logit -= if in_output > 0.0 { f64::from(params.presence_penalty) } else { 0.0 };
         *logit /= f64::from(params.temperature);
     }
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -35,8 +27,7 @@ fn distribution(logits: &[f32], at: &SampleAt<'_>) -> Option<Vec<(u32, f64)>> {
         all.iter_mut().for_each(|(_, p)| *p /= sum);
     };
     let max = all[0].1;
-    all.iter_mut()
-        .for_each(|(_, logit)| *logit = (*logit - max).exp());
+    all.iter_mut().for_each(|(_, logit)| *logit = (*logit - max).exp());
     let min_p = f64::from(params.min_p);
     if all.iter().any(|&(_, w)| min_p > 0.0 && near(w, min_p)) {
         return None;
@@ -44,9 +35,7 @@ fn distribution(logits: &[f32], at: &SampleAt<'_>) -> Option<Vec<(u32, f64)>> {
     all.retain(|&(_, w)| w >= min_p);
     if params.top_k > 0 && params.top_k < all.len() {
         // Equal in f32 but not here, or the other way round: which is kept is a matter of rounding.
-        if all[params.top_k - 1].1 != all[params.top_k].1
-            && near(all[params.top_k - 1].1, all[params.top_k].1)
-        {
+        if all[params.top_k - 1].1 != all[params.top_k].1 && near(all[params.top_k - 1].1, all[params.top_k].1) {
             return None;
         }
         all.truncate(params.top_k);
@@ -126,37 +115,15 @@ fn frequencies_follow_the_probabilities() {
     let mut counts = [0.0; 4];
     let draws = 20_000;
     for seed in 0..draws {
-        let params = SamplingParams {
-            temperature: 0.8,
-            seed: Some(seed),
-            ..Default::default()
-        };
-        let at = SampleAt {
-            params: &params,
-            prompt: &[],
-            output: &[],
-        };
-        counts[Sampler::default()
-            .sample(&mut logits.clone(), &at)
-            .unwrap()
-            .token as usize] += 1.0;
+        let params = SamplingParams { temperature: 0.8, seed: Some(seed), ..Default::default() };
+        let at = SampleAt { params: &params, prompt: &[], output: &[] };
+        counts[Sampler::default().sample(&mut logits.clone(), &at).unwrap().token as usize] += 1.0;
     }
-    let params = SamplingParams {
-        temperature: 0.8,
-        ..Default::default()
-    };
-    let at = SampleAt {
-        params: &params,
-        prompt: &[],
-        output: &[],
-    };
+    let params = SamplingParams { temperature: 0.8, ..Default::default() };
+    let at = SampleAt { params: &params, prompt: &[], output: &[] };
     for (token, p) in distribution(&logits, &at).unwrap() {
         let expected = p * draws as f64;
         let chi = (counts[token as usize] - expected).powi(2) / expected;
-        assert!(
-            chi < 25.0,
-            "token {token}: {} drawn, {expected} expected",
-            counts[token as usize]
-        );
+        assert!(chi < 25.0, "token {token}: {} drawn, {expected} expected", counts[token as usize]);
     }
 }

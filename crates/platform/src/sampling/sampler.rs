@@ -43,10 +43,7 @@ impl Sampler {
     pub fn sample(&mut self, logits: &mut [f32], at: &SampleAt<'_>) -> Result<Draw> {
         let params = at.params;
         // The raw distribution is gone once penalties are applied, and with it the chance to report it.
-        let raw = params
-            .logprobs
-            .filter(|_| changes_logits(params))
-            .map(|_| logits.to_vec());
+        let raw = params.logprobs.filter(|_| changes_logits(params)).map(|_| logits.to_vec());
         for (&token, &bias) in &params.logit_bias {
             if let Some(logit) = logits.get_mut(token as usize) {
                 *logit += bias;
@@ -64,16 +61,11 @@ impl Sampler {
             )));
         }
         let token = if params.is_greedy() {
-            logits
-                .iter()
-                .position(|&logit| logit == max)
-                .unwrap_or_default() as TokenId
+            logits.iter().position(|&logit| logit == max).unwrap_or_default() as TokenId
         } else {
             self.draw(logits, max, at)?
         };
-        let logprobs = params
-            .logprobs
-            .map(|top| token_logprobs(raw.as_deref().unwrap_or(logits), token, top));
+        let logprobs = params.logprobs.map(|top| token_logprobs(raw.as_deref().unwrap_or(logits), token, top));
         Ok(Draw { token, logprobs })
     }
 
@@ -89,11 +81,7 @@ impl Sampler {
                 if self.counts.get(token) == Some(&0) {
                     self.counts[token] = 1;
                     let logit = &mut logits[token];
-                    *logit = if *logit > 0.0 {
-                        *logit / repetition
-                    } else {
-                        *logit * repetition
-                    };
+                    *logit = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
                 }
             }
             self.clear_counts(at.prompt.iter().chain(at.output));
@@ -107,8 +95,7 @@ impl Sampler {
             for &token in at.output {
                 let count = self.counts.get(token as usize).copied().unwrap_or_default();
                 if count > 0 {
-                    logits[token as usize] -=
-                        params.frequency_penalty * count as f32 + params.presence_penalty;
+                    logits[token as usize] -= params.frequency_penalty * count as f32 + params.presence_penalty;
                     self.counts[token as usize] = 0;
                 }
             }
@@ -132,11 +119,7 @@ impl Sampler {
             filter::filter(logits, max, params, &mut self.kept);
         } else {
             self.kept.clear();
-            self.kept.extend(
-                (0..)
-                    .zip(logits)
-                    .map(|(token, &logit)| Candidate { logit, token }),
-            );
+            self.kept.extend((0..).zip(logits).map(|(token, &logit)| Candidate { logit, token }));
         }
         // The logits of the kept become their weights, so that no exponential is taken twice.
         let mut total = 0.0;
@@ -153,14 +136,9 @@ impl Sampler {
             }
         }
         // Rounding may leave a little over: the last token that has any weight takes it.
-        let last = self
-            .kept
-            .iter()
-            .rev()
-            .find(|candidate| candidate.logit > 0.0);
-        last.map(|candidate| candidate.token).ok_or_else(|| {
-            Error::Step("no token has a usable probability: the logits hold NaN".into())
-        })
+        let last = self.kept.iter().rev().find(|candidate| candidate.logit > 0.0);
+        last.map(|candidate| candidate.token)
+            .ok_or_else(|| Error::Step("no token has a usable probability: the logits hold NaN".into()))
     }
 }
 
@@ -178,10 +156,7 @@ fn largest(logits: &[f32]) -> f32 {
             *lane = if logit > *lane { logit } else { *lane };
         }
     }
-    rest.iter()
-        .chain(&lanes)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max)
+    rest.iter().chain(&lanes).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]
@@ -189,49 +164,24 @@ mod tests {
     use super::*;
 
     fn sample(logits: &[f32], params: &SamplingParams, prompt: &[u32], output: &[u32]) -> u32 {
-        let at = SampleAt {
-            params,
-            prompt,
-            output,
-        };
-        Sampler::default()
-            .sample(&mut logits.to_vec(), &at)
-            .unwrap()
-            .token
+        let at = SampleAt { params, prompt, output };
+        Sampler::default().sample(&mut logits.to_vec(), &at).unwrap().token
     }
 
     #[test]
     fn greedy_cases() {
         let base = SamplingParams::default;
-        let cases: [(&str, Vec<f32>, SamplingParams, &[u32], &[u32], u32); 9] = [
+        /// Name, logits, parameters, prompt, output, token wanted.
+        type Case<'a> = (&'a str, Vec<f32>, SamplingParams, &'a [u32], &'a [u32], u32);
+        let cases: [Case<'_>; 9] = [
             ("plain", vec![0.0, 3.0, 1.0], base(), &[], &[], 1),
             ("first of equals", vec![0.0, 3.0, 3.0], base(), &[], &[], 1),
-            (
-                "masked by the model",
-                vec![f32::NEG_INFINITY, -3.0, f32::NEG_INFINITY],
-                base(),
-                &[],
-                &[],
-                1,
-            ),
-            (
-                "bias",
-                vec![0.0, 3.0, 1.0],
-                SamplingParams {
-                    logit_bias: [(2, 2.5)].into(),
-                    ..base()
-                },
-                &[],
-                &[],
-                2,
-            ),
+            ("masked by the model", vec![f32::NEG_INFINITY, -3.0, f32::NEG_INFINITY], base(), &[], &[], 1),
+            ("bias", vec![0.0, 3.0, 1.0], SamplingParams { logit_bias: [(2, 2.5)].into(), ..base() }, &[], &[], 2),
             (
                 "repetition counts the prompt, once",
                 vec![0.0, 3.0, 2.0],
-                SamplingParams {
-                    repetition_penalty: 1.4,
-                    ..base()
-                },
+                SamplingParams { repetition_penalty: 1.4, ..base() },
                 &[1, 1, 1],
                 &[],
                 1,
@@ -239,10 +189,7 @@ mod tests {
             (
                 "repetition makes a negative logit more so",
                 vec![-1.0, -1.1, -9.0],
-                SamplingParams {
-                    repetition_penalty: 1.2,
-                    ..base()
-                },
+                SamplingParams { repetition_penalty: 1.2, ..base() },
                 &[],
                 &[0],
                 1,
@@ -250,10 +197,7 @@ mod tests {
             (
                 "presence ignores the prompt",
                 vec![0.0, 3.0, 2.0],
-                SamplingParams {
-                    presence_penalty: 2.0,
-                    ..base()
-                },
+                SamplingParams { presence_penalty: 2.0, ..base() },
                 &[1],
                 &[],
                 1,
@@ -261,10 +205,7 @@ mod tests {
             (
                 "presence counts once",
                 vec![0.0, 3.0, 2.0],
-                SamplingParams {
-                    presence_penalty: 0.9,
-                    ..base()
-                },
+                SamplingParams { presence_penalty: 0.9, ..base() },
                 &[],
                 &[1, 1, 1],
                 1,
@@ -272,10 +213,7 @@ mod tests {
             (
                 "frequency counts each",
                 vec![0.0, 3.0, 2.0],
-                SamplingParams {
-                    frequency_penalty: 0.4,
-                    ..base()
-                },
+                SamplingParams { frequency_penalty: 0.4, ..base() },
                 &[],
                 &[1, 1, 1],
                 2,
@@ -297,11 +235,7 @@ mod tests {
         let mut sampler = Sampler::default();
         for prompt in [vec![], vec![0], vec![1, 2, 99], vec![]] {
             for output in [vec![], vec![2, 2], vec![1, 77]] {
-                let at = SampleAt {
-                    params: &params,
-                    prompt: &prompt,
-                    output: &output,
-                };
+                let at = SampleAt { params: &params, prompt: &prompt, output: &output };
                 let (mut a, mut b) = ([1.0, 1.2, 1.1], [1.0, 1.2, 1.1]);
                 let fresh = Sampler::default().sample(&mut a, &at).unwrap();
                 assert_eq!(sampler.sample(&mut b, &at).unwrap(), fresh);
@@ -312,10 +246,7 @@ mod tests {
 
     #[test]
     fn broken_logits_are_an_error() {
-        let hot = SamplingParams {
-            temperature: 1.0,
-            ..Default::default()
-        };
+        let hot = SamplingParams { temperature: 1.0, ..Default::default() };
         let greedy = SamplingParams::default();
         let cases: [(&str, &[f32], &SamplingParams); 5] = [
             ("empty", &[], &greedy),
@@ -325,11 +256,7 @@ mod tests {
             ("infinite, drawn", &[0.0, f32::INFINITY], &hot),
         ];
         for (name, logits, params) in cases {
-            let at = SampleAt {
-                params,
-                prompt: &[5],
-                output: &[],
-            };
+            let at = SampleAt { params, prompt: &[5], output: &[] };
             let result = Sampler::default().sample(&mut logits.to_vec(), &at);
             assert!(matches!(result, Err(Error::Step(_))), "{name}: {result:?}");
         }
@@ -344,11 +271,7 @@ mod tests {
             logprobs: Some(2),
             ..Default::default()
         };
-        let at = SampleAt {
-            params: &params,
-            prompt: &[],
-            output: &[],
-        };
+        let at = SampleAt { params: &params, prompt: &[], output: &[] };
         let draw = Sampler::default().sample(&mut [0.0, 1.0], &at).unwrap();
         let logprobs = draw.logprobs.unwrap();
         assert_eq!(draw.token, 0);

@@ -1,0 +1,175 @@
+//! Everybody's view of the engine.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::Sender,
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use tokio::sync::{mpsc, watch};
+use vllm_platform::{MemoryInfo, ModelInfo};
+
+use crate::{EngineState, Event, EventStream, Request, RequestId, Stats, SubmitError};
+
+/// What a handle tells the engine's thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit { request: Request, events: mpsc::UnboundedSender<Event>, submitted: Instant },
+    Abort(RequestId),
+    Drain,
+    Shutdown,
+}
+
+/// What the engine's thread and its handles both see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub info: ModelInfo,
+    pub max_waiting: usize,
+    /// Requests submitted and not admitted yet, those still on their way to the thread too.
+    pub waiting: AtomicUsize,
+    pub draining: AtomicBool,
+    pub stats: Mutex<Stats>,
+    pub memory: Mutex<MemoryInfo>,
+}
+
+/// A running engine. Cheap to clone; the engine ends when it was told to or the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct EngineHandle {
+    pub(crate) commands: Sender<Command>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: watch::Receiver<EngineState>,
+    pub(crate) thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl EngineHandle {
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`SubmitError`] if it could never be computed, or not now. Nothing is left behind.
+    pub fn submit(&self, mut request: Request) -> Result<EventStream, SubmitError> {
+        self.check(&request)?;
+        if self.shared.draining.load(SeqCst) {
+            return Err(SubmitError::Draining);
+        }
+        if request.params.seed.is_none() {
+            request.params.seed = Some(random_seed());
+        }
+        let waiting = self.shared.waiting.fetch_add(1, SeqCst);
+        let taken_back = |error| {
+            self.shared.waiting.fetch_sub(1, SeqCst);
+            Err(error)
+        };
+        if waiting >= self.shared.max_waiting {
+            return taken_back(SubmitError::Busy { limit: self.shared.max_waiting });
+        }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let id = request.id.clone();
+        let command = Command::Submit { request, events: sender, submitted: Instant::now() };
+        if self.commands.send(command).is_err() {
+            let why = match *self.state.borrow() {
+                EngineState::Broken => "the model runner panicked",
+                _ => "it was shut down",
+            };
+            return taken_back(SubmitError::Stopped(why.into()));
+        }
+        Ok(EventStream::new(id, receiver))
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        let info = &self.shared.info;
+        let (prompt, max_tokens) = (request.prompt.len(), request.max_tokens);
+        if prompt == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if max_tokens == 0 {
+            return Err(SubmitError::NoTokens);
+        }
+        if prompt.saturating_add(max_tokens) > info.context_length {
+            return Err(SubmitError::ContextLength { prompt, max_tokens, context: info.context_length });
+        }
+        // The last token generated is never computed.
+        let needed = info.kv_cache.blocks_for(prompt + max_tokens - 1);
+        if needed > info.kv_cache.num_blocks {
+            let (blocks, block_size) = (info.kv_cache.num_blocks, info.kv_cache.block_size);
+            return Err(SubmitError::NeverFits { needed, blocks, block_size });
+        }
+        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= info.vocab_size) {
+            return Err(SubmitError::UnknownToken { token, vocab: info.vocab_size });
+        }
+        request.params.validate(info.vocab_size)?;
+        Ok(())
+    }
+
+    /// Ends every request of that name at the next step, with [`FinishReason::Abort`](crate::FinishReason::Abort).
+    pub fn abort(&self, id: &RequestId) {
+        // An engine that has stopped has nothing left to abort.
+        let _ = self.commands.send(Command::Abort(id.clone()));
+    }
+
+    /// The model in numbers.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    /// Figures as of the last step, and the requests that wait now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            waiting: self.shared.waiting.load(SeqCst),
+            state: *self.state.borrow(),
+            ..lock(&self.shared.stats).clone()
+        }
+    }
+
+    /// Memory of the model's device, as of a moment ago.
+    #[must_use]
+    pub fn memory(&self) -> MemoryInfo {
+        *lock(&self.shared.memory)
+    }
+
+    /// Refuses new requests and lets the engine stop when those it has are done.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, SeqCst);
+        let _ = self.commands.send(Command::Drain);
+    }
+
+    /// Aborts all requests and stops the engine.
+    pub fn shutdown(&self) {
+        self.shared.draining.store(true, SeqCst);
+        let _ = self.commands.send(Command::Shutdown);
+    }
+
+    /// Waits until the engine has stopped after [`drain`](Self::drain), [`shutdown`](Self::shutdown) or a breakdown.
+    pub async fn stopped(&self) -> EngineState {
+        let ended = |state: &EngineState| matches!(state, EngineState::Stopped | EngineState::Broken);
+        // The sender lives on the thread: if it is gone without a word, so is the thread.
+        self.state.clone().wait_for(ended).await.map_or(EngineState::Broken, |state| *state)
+    }
+
+    /// [`stopped`](Self::stopped) for callers without tokio; also waits until the model's memory is given back.
+    pub fn join(&self) {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            // A panic of the thread has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Nothing panics while it holds one of these locks half-way through a change.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From the operating system's randomness, by way of the hash maps' keys.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u8(0);
+    hasher.finish()
+}

@@ -1,0 +1,176 @@
+//! What goes into the engine and what comes out.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use vllm_platform::{SamplingParams, TokenId, TokenLogprobs};
+
+/// Name of a request, chosen by the caller and unique among those that are alive.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub String);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for RequestId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<String> for RequestId {
+    fn from(id: String) -> Self {
+        Self(id)
+    }
+}
+
+/// A prompt to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Its name.
+    pub id: RequestId,
+    /// Token ids, at least one.
+    pub prompt: Vec<TokenId>,
+    /// How to choose tokens; without a seed, a random one is set.
+    pub params: SamplingParams,
+    /// Most tokens to generate.
+    pub max_tokens: usize,
+    /// Tokens that end the answer, e.g. the model's end-of-sequence tokens. Empty: it always has `max_tokens`.
+    pub stop_tokens: Vec<TokenId>,
+}
+
+impl Request {
+    /// A greedy request for one token, without a prompt: fill in the rest.
+    #[must_use]
+    pub fn new(id: impl Into<RequestId>) -> Self {
+        Self {
+            id: id.into(),
+            prompt: Vec::new(),
+            params: SamplingParams::default(),
+            max_tokens: 1,
+            stop_tokens: Vec::new(),
+        }
+    }
+}
+
+/// Something happened to a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// One more token.
+    Token(GeneratedToken),
+    /// The answer is complete. The last event.
+    Finished(Finished),
+    /// The answer cannot be completed; the text says why. The last event.
+    Failed(String),
+}
+
+/// One token of an answer. A stop token that ends the answer is not among them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratedToken {
+    /// The token.
+    pub token: TokenId,
+    /// If the request asked for them.
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// A stop token.
+    Stop,
+    /// `max_tokens`.
+    Length,
+    /// [`EngineHandle::abort`](crate::EngineHandle::abort) or shutdown.
+    Abort,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Finished {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens.
+    pub usage: Usage,
+    /// Times.
+    pub timings: Timings,
+}
+
+/// Tokens of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, tokens whose KV was found in the cache.
+    pub cached_tokens: usize,
+    /// Tokens generated; a stop token that ended the answer counts.
+    pub completion_tokens: usize,
+}
+
+/// Times of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// From submission to the first step it was part of.
+    pub queue: Duration,
+    /// From submission to the first token; zero if there was none.
+    pub ttft: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
+
+/// The events of one request, in order. Dropping it cancels the request at the next step.
+#[derive(Debug)]
+pub struct EventStream {
+    id: RequestId,
+    events: UnboundedReceiver<Event>,
+    ended: bool,
+}
+
+impl EventStream {
+    pub(crate) fn new(id: RequestId, events: UnboundedReceiver<Event>) -> Self {
+        Self { id, events, ended: false }
+    }
+
+    /// Whose events these are.
+    #[must_use]
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// The next event; `None` after [`Event::Finished`] or [`Event::Failed`], one of which always comes.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// [`EventStream::next`] for callers without tokio.
+    ///
+    /// # Panics
+    /// On a thread that runs async tasks.
+    pub fn blocking_next(&mut self) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        let event = self.events.blocking_recv();
+        Some(self.note(event))
+    }
+
+    /// [`EventStream::next`] for hand-written futures.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.events.poll_recv(context).map(|event| Some(self.note(event)))
+    }
+
+    fn note(&mut self, event: Option<Event>) -> Event {
+        let event = event.unwrap_or_else(|| Event::Failed("the engine has stopped".into()));
+        self.ended = !matches!(event, Event::Token(_));
+        event
+    }
+}
