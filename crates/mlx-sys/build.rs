@@ -129,14 +129,14 @@ fn compile(prefix: &Prefix) {
         common.flag("-isystem").flag(folder);
     }
 
-    // mlx-c uses std::format without including it; GCC 12 has none.
-    common.flag("-include").flag(own.join("std_format.h"));
+    common.flag("-include").flag(own.join("prelude.h"));
 
-    common.clone().warnings(true).file(own.join("custom_primitive.cpp")).file(own.join("half.cpp")).compile("mlxshim");
+    common.clone().warnings(true).files(cpp_files(&own)).compile("mlxshim");
 
     // A minute's work that depends on the prefix alone: a change to our own sources must not repeat it.
     let stamp = out_dir().join("mlxc.stamp");
-    let key = format!("{} {} {:?}", prefix.root.display(), prefix.version, env::var_os("CXX"));
+    let prelude = fs::read_to_string(own.join("prelude.h")).unwrap_or_default();
+    let key = format!("{} {} {:?}\n{prelude}", prefix.root.display(), prefix.version, env::var_os("CXX"));
     if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
         println!("cargo::rustc-link-search=native={}", out_dir().display());
         println!("cargo::rustc-link-lib=static=mlxc");

@@ -610,6 +610,14 @@ unsafe extern "C" {
         drop: ::std::option::Option<unsafe extern "C" fn(arg1: *mut ::std::os::raw::c_void)>,
         stream: mlx_stream,
     ) -> ::std::os::raw::c_int;
+    pub fn mlx_array_new_host(
+        data: *mut ::std::os::raw::c_void,
+        shape: *const ::std::os::raw::c_int,
+        dim: ::std::os::raw::c_int,
+        dtype: mlx_dtype,
+        payload: *mut ::std::os::raw::c_void,
+        dtor: ::std::option::Option<unsafe extern "C" fn(arg1: *mut ::std::os::raw::c_void)>,
+    ) -> mlx_array;
     pub fn mlx_map_string_to_array_new() -> mlx_map_string_to_array;
     pub fn mlx_map_string_to_array_set(
         map: *mut mlx_map_string_to_array,

@@ -12,7 +12,6 @@
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 
-#include "mlx/c/error.h"
 #include "mlx/c/private/mlx.h"
 
 namespace {
@@ -239,7 +238,7 @@ extern "C" int mlx_custom_cpu(
     if (drop) {
       drop(ctx);
     }
-    mlx_error("%s", e.what());
+    mlx_error(e.what());
     return 1;
   }
   try {
@@ -264,7 +263,7 @@ extern "C" int mlx_custom_cpu(
     mlx_vector_array_set_(*outs, mx::array::make_arrays(operation->shapes, operation->dtypes, primitive, inputs_));
     return 0;
   } catch (const std::exception& e) {
-    mlx_error("%s", e.what());
+    mlx_error(e.what());
     return 1;
   }
 }

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "mlx/c/array.h"
-#include "mlx/c/error.h"
 #include "mlx/c/private/array.h"
 
 namespace {
@@ -13,7 +12,7 @@ const uint16_t* data_bits(mlx_array arr) {
   try {
     return reinterpret_cast<const uint16_t*>(mlx_array_get_(arr).data<T>());
   } catch (const std::exception& e) {
-    mlx_error("%s", e.what());
+    mlx_error(e.what());
     return nullptr;
   }
 }
@@ -26,7 +25,7 @@ int item_bits(uint16_t* res, mlx_array arr) {
     std::memcpy(res, &value, sizeof(value));
     return 0;
   } catch (const std::exception& e) {
-    mlx_error("%s", e.what());
+    mlx_error(e.what());
     return 1;
   }
 }

@@ -1,6 +1,13 @@
-// std::format where the standard library has none (GCC 12): `{}` fields only, which is all that mlx-c uses.
+// Comes before the first line of every file compiled here; mlx-c's too, which it mends in two places.
 #pragma once
 
+#include "mlx/c/error.h"
+
+// mlx-c hands the text of exceptions to a printf-like function as its *pattern*; a file name with a `%` in it would do harm.
+#undef mlx_error
+#define mlx_error(message) _mlx_error(__FILE__, __LINE__, "%s", message)
+
+// mlx-c uses std::format without including it, and GCC 12 has none. `{}` fields only, which is all that mlx-c uses.
 #if __has_include(<format>)
 #include <format>
 #else
