@@ -26,6 +26,19 @@ fn check(code: c_int) -> Result<(), String> {
     if code == 0 { Ok(()) } else { Err(LAST_ERROR.take()) }
 }
 
+/// Calls a function of mlx-c that makes an array.
+macro_rules! make {
+    ($f:ident($($arg:expr),*)) => {{
+        // SAFETY: every handle passed is live and every pointer holds as many elements as the count beside it says.
+        let (code, array) = unsafe {
+            let mut res = mlx_array_new();
+            ($f(&mut res, $($arg),*), Array(res))
+        };
+        check(code).expect("a valid operation");
+        array
+    }};
+}
+
 /// An owned array handle.
 pub struct Array(mlx_array);
 
@@ -38,7 +51,7 @@ impl Drop for Array {
 
 impl Clone for Array {
     fn clone(&self) -> Self {
-        build(|res| unsafe { mlx_array_set(res, self.0) })
+        make!(mlx_array_set(self.0))
     }
 }
 
@@ -55,13 +68,6 @@ impl Array {
         // SAFETY: a live handle.
         unsafe { mlx_array_dtype(self.0) }
     }
-}
-
-fn build(make: impl FnOnce(*mut mlx_array) -> c_int) -> Array {
-    // SAFETY: an empty handle, which `make` fills.
-    let mut array = Array(unsafe { mlx_array_new() });
-    check(make(&mut array.0)).expect("a valid operation");
-    array
 }
 
 /// A float32 array that copies `data`.
@@ -134,28 +140,28 @@ impl Stream {
     }
 
     pub fn add(&self, a: &Array, b: &Array) -> Array {
-        build(|res| unsafe { mlx_add(res, a.0, b.0, self.0) })
+        make!(mlx_add(a.0, b.0, self.0))
     }
 
     pub fn transpose(&self, a: &Array) -> Array {
-        build(|res| unsafe { mlx_transpose(res, a.0, self.0) })
+        make!(mlx_transpose(a.0, self.0))
     }
 
     pub fn contiguous(&self, a: &Array) -> Array {
-        build(|res| unsafe { mlx_contiguous(res, a.0, false, self.0) })
+        make!(mlx_contiguous(a.0, false, self.0))
     }
 
     pub fn astype(&self, a: &Array, dtype: mlx_dtype) -> Array {
-        build(|res| unsafe { mlx_astype(res, a.0, dtype, self.0) })
+        make!(mlx_astype(a.0, dtype, self.0))
     }
 
     pub fn broadcast(&self, a: &Array, shape: &[c_int]) -> Array {
-        build(|res| unsafe { mlx_broadcast_to(res, a.0, shape.as_ptr(), shape.len(), self.0) })
+        make!(mlx_broadcast_to(a.0, shape.as_ptr(), shape.len(), self.0))
     }
 
     pub fn slice(&self, a: &Array, start: &[c_int], stop: &[c_int], step: &[c_int]) -> Array {
         let n = start.len();
-        build(|res| unsafe { mlx_slice(res, a.0, start.as_ptr(), n, stop.as_ptr(), n, step.as_ptr(), n, self.0) })
+        make!(mlx_slice(a.0, start.as_ptr(), n, stop.as_ptr(), n, step.as_ptr(), n, self.0))
     }
 
     pub fn async_eval(&self, a: &Array) {
@@ -300,7 +306,7 @@ pub fn custom(s: &Stream, name: &str, inputs: &[&Array], specs: &[Spec], ctx: Ct
         })
         .collect();
     // SAFETY: all pointers outlive the call; the context is handed over in every case.
-    unsafe {
+    let (code, outs) = unsafe {
         let inputs = mlx_vector_array_new_data(handles.as_ptr(), handles.len());
         let mut outs = mlx_vector_array_new();
         let code = mlx_custom_cpu(
@@ -315,10 +321,14 @@ pub fn custom(s: &Stream, name: &str, inputs: &[&Array], specs: &[Spec], ctx: Ct
             s.0,
         );
         mlx_vector_array_free(inputs);
-        let result = check(code).map(|()| {
-            (0..mlx_vector_array_size(outs)).map(|i| build(|res| mlx_vector_array_get(res, outs, i))).collect()
-        });
-        mlx_vector_array_free(outs);
-        result
-    }
+        (code, outs)
+    };
+    let result = check(code).map(|()| {
+        // SAFETY: a live handle.
+        let n = unsafe { mlx_vector_array_size(outs) };
+        (0..n).map(|i| make!(mlx_vector_array_get(outs, i))).collect()
+    });
+    // SAFETY: the handle is owned and freed once; the arrays have their own.
+    unsafe { mlx_vector_array_free(outs) };
+    result
 }
