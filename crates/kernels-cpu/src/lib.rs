@@ -17,6 +17,8 @@
 
 pub mod activation;
 pub mod attention;
+mod element;
+pub mod elementwise;
 mod floats;
 pub mod gemm;
 mod isa;
@@ -25,13 +27,19 @@ mod pool;
 pub mod qmm;
 mod quant;
 pub mod rope;
+mod rows;
 mod scratch;
 mod simd;
 pub mod softmax;
+#[cfg(test)]
+mod testing;
 
+pub use activation::{Activation, geglu, silu, swiglu};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul};
 pub use isa::{Isa, IsaError};
+pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
+pub use rope::{Rope, RopeLayout, rope, rope_in_place};
 pub use scratch::with_scratch;

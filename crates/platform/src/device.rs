@@ -52,10 +52,7 @@ impl DeviceChoice {
                 return available
                     .first()
                     .copied()
-                    .ok_or(crate::Error::DeviceAbsent {
-                        wanted: "any".into(),
-                        available: String::new(),
-                    });
+                    .ok_or(crate::Error::DeviceAbsent { wanted: "any".into(), available: String::new() });
             }
             Self::Metal => DeviceKind::Metal,
             Self::Cuda => DeviceKind::Cuda,
@@ -65,10 +62,7 @@ impl DeviceChoice {
             return Ok(wanted);
         }
         let names: Vec<_> = available.iter().map(ToString::to_string).collect();
-        Err(crate::Error::DeviceAbsent {
-            wanted: wanted.to_string(),
-            available: names.join(", "),
-        })
+        Err(crate::Error::DeviceAbsent { wanted: wanted.to_string(), available: names.join(", ") })
     }
 }
 
@@ -116,9 +110,6 @@ mod tests {
         assert_eq!(DeviceChoice::Auto.resolve(&both).unwrap(), DeviceKind::Cuda);
         assert_eq!(DeviceChoice::Cpu.resolve(&both).unwrap(), DeviceKind::Cpu);
         let message = DeviceChoice::Metal.resolve(&both).unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "device metal is not present; this build of MLX has: cuda, cpu"
-        );
+        assert_eq!(message, "device metal is not present; this build of MLX has: cuda, cpu");
     }
 }

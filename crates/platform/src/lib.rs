@@ -26,6 +26,4 @@ pub use model::{KvCacheSpec, ModelInfo, ModelSource};
 pub use registry::{PlatformPlugin, platforms};
 pub use runner::{LoadOptions, LoadProgress, ModelRunner, Platform};
 pub use sampling::SamplingParams;
-pub use step::{
-    BlockId, Logprob, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,
-};
+pub use step::{BlockId, Logprob, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs};

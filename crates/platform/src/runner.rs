@@ -1,8 +1,6 @@
 //! What a backend implements.
 
-use crate::{
-    DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan,
-};
+use crate::{DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan};
 
 /// How to load a model.
 #[derive(Debug, Clone)]
@@ -21,13 +19,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self {
-            device: DeviceChoice::Auto,
-            threads: None,
-            max_model_len: None,
-            kv_cache_bytes: None,
-            max_num_seqs: 16,
-        }
+        Self { device: DeviceChoice::Auto, threads: None, max_model_len: None, kv_cache_bytes: None, max_num_seqs: 16 }
     }
 }
 

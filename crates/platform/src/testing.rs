@@ -18,8 +18,8 @@ use std::{
 };
 
 use crate::{
-    DeviceKind, Error, KvCacheSpec, MemoryInfo, ModelInfo, ModelRunner, Result, Row, SampleAt,
-    Sampled, StepOutput, StepPlan, TokenId,
+    DeviceKind, Error, KvCacheSpec, MemoryInfo, ModelInfo, ModelRunner, Result, Row, SampleAt, Sampled, StepOutput,
+    StepPlan, TokenId,
     sampling::{Draw, Sampler},
 };
 
@@ -125,13 +125,7 @@ impl FakeRunner {
             },
         };
         let pool = vec![None; config.num_blocks * config.block_size];
-        Self {
-            config,
-            info,
-            pool,
-            sampler: Sampler::default(),
-            probe: Arc::default(),
-        }
+        Self { config, info, pool, sampler: Sampler::default(), probe: Arc::default() }
     }
 
     /// Figures to watch from another thread.
@@ -155,9 +149,7 @@ impl FakeRunner {
         }
         let blocks: HashSet<_> = written.iter().map(|(block, _)| block).collect();
         if blocks.len() != written.len() {
-            return Err(format!(
-                "a block is written by two sequences in one step: {written:?}"
-            ));
+            return Err(format!("a block is written by two sequences in one step: {written:?}"));
         }
         // All writes come before all reads, as in a real step.
         for row in &plan.rows {
@@ -167,14 +159,8 @@ impl FakeRunner {
         for row in &plan.rows {
             if let Some(at) = &row.sample {
                 let digest = self.read_back(row, at).map_err(|e| at_row(row, &e))?;
-                let draw = self
-                    .sample(digest, at)
-                    .map_err(|e| at_row(row, &e.to_string()))?;
-                output.sampled.push(Sampled {
-                    seq: row.seq,
-                    token: draw.token,
-                    logprobs: draw.logprobs,
-                });
+                let draw = self.sample(digest, at).map_err(|e| at_row(row, &e.to_string()))?;
+                output.sampled.push(Sampled { seq: row.seq, token: draw.token, logprobs: draw.logprobs });
             }
         }
         Ok(output)
@@ -186,33 +172,16 @@ impl FakeRunner {
             return Err("has no tokens".into());
         }
         if end > self.config.context_length {
-            return Err(format!(
-                "ends at {end}, the context at {}",
-                self.config.context_length
-            ));
+            return Err(format!("ends at {end}, the context at {}", self.config.context_length));
         }
         if row.blocks.len() * self.config.block_size < end {
-            return Err(format!(
-                "ends at {end}, its {} blocks before that",
-                row.blocks.len()
-            ));
+            return Err(format!("ends at {end}, its {} blocks before that", row.blocks.len()));
         }
-        if let Some(block) = row
-            .blocks
-            .iter()
-            .find(|&&b| b as usize >= self.config.num_blocks)
-        {
+        if let Some(block) = row.blocks.iter().find(|&&b| b as usize >= self.config.num_blocks) {
             return Err(format!("has block {block} of {}", self.config.num_blocks));
         }
-        if let Some(token) = row
-            .tokens
-            .iter()
-            .find(|&&t| t as usize >= self.config.vocab_size)
-        {
-            return Err(format!(
-                "has token {token}, the vocabulary ends at {}",
-                self.config.vocab_size
-            ));
+        if let Some(token) = row.tokens.iter().find(|&&t| t as usize >= self.config.vocab_size) {
+            return Err(format!("has token {token}, the vocabulary ends at {}", self.config.vocab_size));
         }
         Ok(())
     }
@@ -230,11 +199,7 @@ impl FakeRunner {
         for (position, &token) in (row.start..).zip(row.tokens) {
             digest = chain(digest, token);
             let index = self.index(row, position);
-            self.pool[index] = Some(Slot {
-                token,
-                position,
-                digest,
-            });
+            self.pool[index] = Some(Slot { token, position, digest });
         }
         Ok(())
     }
@@ -242,13 +207,8 @@ impl FakeRunner {
     fn slot(&self, row: &Row<'_>, position: usize) -> Result<Slot, String> {
         match self.pool[self.index(row, position)] {
             Some(slot) if slot.position == position => Ok(slot),
-            Some(slot) => Err(format!(
-                "reads position {position} and finds position {}",
-                slot.position
-            )),
-            None => Err(format!(
-                "reads position {position}, which was never written"
-            )),
+            Some(slot) => Err(format!("reads position {position} and finds position {}", slot.position)),
+            None => Err(format!("reads position {position}, which was never written")),
         }
     }
 
@@ -257,25 +217,14 @@ impl FakeRunner {
         let end = row.start + row.tokens.len();
         let truth: Vec<TokenId> = at.prompt.iter().chain(at.output).copied().collect();
         if truth.len() != end {
-            return Err(format!(
-                "samples after {end} tokens, prompt and output have {}",
-                truth.len()
-            ));
+            return Err(format!("samples after {end} tokens, prompt and output have {}", truth.len()));
         }
         let mut digest = 0;
         for (position, &token) in truth.iter().enumerate() {
             digest = chain(digest, token);
             let slot = self.slot(row, position)?;
-            if slot
-                != (Slot {
-                    token,
-                    position,
-                    digest,
-                })
-            {
-                return Err(format!(
-                    "position {position} is token {token}, its block holds {slot:?}"
-                ));
+            if slot != (Slot { token, position, digest }) {
+                return Err(format!("position {position} is token {token}, its block holds {slot:?}"));
             }
         }
         Ok(digest)
@@ -283,9 +232,7 @@ impl FakeRunner {
 
     fn sample(&mut self, digest: u64, at: &SampleAt<'_>) -> Result<Draw> {
         let unit = |i: u64| (chain(digest, i as TokenId) >> 40) as f32 / (1 << 24) as f32;
-        let mut logits: Vec<f32> = (0..self.config.vocab_size as u64)
-            .map(|i| 6.0 * unit(i))
-            .collect();
+        let mut logits: Vec<f32> = (0..self.config.vocab_size as u64).map(|i| 6.0 * unit(i)).collect();
         if !self.config.script.is_empty() {
             let token = self.config.script[at.output.len() % self.config.script.len()];
             if let Some(logit) = logits.get_mut(token as usize) {
@@ -303,13 +250,7 @@ impl ModelRunner for FakeRunner {
 
     fn memory(&self) -> Result<MemoryInfo> {
         let active = (self.pool.len() * size_of::<Slot>()) as u64;
-        Ok(MemoryInfo {
-            total: 1 << 30,
-            limit: 1 << 30,
-            active,
-            cached: 0,
-            peak: active,
-        })
+        Ok(MemoryInfo { total: 1 << 30, limit: 1 << 30, active, cached: 0, peak: active })
     }
 
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput> {
@@ -317,20 +258,13 @@ impl ModelRunner for FakeRunner {
         let tokens = plan.num_tokens() as u64;
         self.probe.tokens.fetch_add(tokens, Relaxed);
         self.probe.widest.fetch_max(tokens, Relaxed);
-        self.probe
-            .most_rows
-            .fetch_max(plan.rows.len() as u64, Relaxed);
+        self.probe.most_rows.fetch_max(plan.rows.len() as u64, Relaxed);
         if !self.config.step_delay.is_zero() {
             std::thread::sleep(self.config.step_delay);
         }
-        assert!(
-            !self.config.panic_at.contains(&step),
-            "the fake was told to panic at step {step}"
-        );
+        assert!(!self.config.panic_at.contains(&step), "the fake was told to panic at step {step}");
         if self.config.fail_at.contains(&step) {
-            return Err(Error::Step(format!(
-                "the fake was told to fail at step {step}"
-            )));
+            return Err(Error::Step(format!("the fake was told to fail at step {step}")));
         }
         self.run(plan).map_err(|violation| {
             self.probe.violations.fetch_add(1, Relaxed);
@@ -345,8 +279,7 @@ fn at_row(row: &Row<'_>, error: &str) -> String {
 
 /// Digest of a sequence one token longer.
 fn chain(digest: u64, token: TokenId) -> u64 {
-    let mut z = (digest ^ u64::from(token).wrapping_mul(0xD6E8_FEB8_6659_FD93))
-        .wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = (digest ^ u64::from(token).wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     z ^ (z >> 32)
@@ -358,24 +291,11 @@ mod tests {
     use crate::{SamplingParams, SeqId};
 
     fn row<'a>(seq: u64, tokens: &'a [TokenId], start: usize, blocks: &'a [u32]) -> Row<'a> {
-        Row {
-            seq: SeqId(seq),
-            tokens,
-            start,
-            blocks,
-            sample: None,
-        }
+        Row { seq: SeqId(seq), tokens, start, blocks, sample: None }
     }
 
     fn sampled<'a>(row: Row<'a>, prompt: &'a [TokenId], params: &'a SamplingParams) -> Row<'a> {
-        Row {
-            sample: Some(SampleAt {
-                params,
-                prompt,
-                output: &[],
-            }),
-            ..row
-        }
+        Row { sample: Some(SampleAt { params, prompt, output: &[] }), ..row }
     }
 
     #[test]
@@ -383,17 +303,11 @@ mod tests {
         let params = SamplingParams::default();
         let prompt = [1, 2, 3, 4, 5, 6];
         let mut whole = FakeRunner::new(FakeConfig::default());
-        let plan = StepPlan {
-            rows: vec![sampled(row(0, &prompt, 0, &[3, 1]), &prompt, &params)],
-        };
+        let plan = StepPlan { rows: vec![sampled(row(0, &prompt, 0, &[3, 1]), &prompt, &params)] };
         let wanted = whole.step(&plan).unwrap().sampled[0].token;
 
         let mut chunked = FakeRunner::new(FakeConfig::default());
-        chunked
-            .step(&StepPlan {
-                rows: vec![row(0, &prompt[..5], 0, &[7, 8]), row(1, &[9], 0, &[2])],
-            })
-            .unwrap();
+        chunked.step(&StepPlan { rows: vec![row(0, &prompt[..5], 0, &[7, 8]), row(1, &[9], 0, &[2])] }).unwrap();
         let last = sampled(row(0, &prompt[5..], 5, &[7, 8]), &prompt, &params);
         let found = chunked.step(&StepPlan { rows: vec![last] }).unwrap();
         assert_eq!(found.sampled[0].token, wanted);
@@ -405,46 +319,14 @@ mod tests {
         let params = SamplingParams::default();
         let cases: [(&str, Vec<Row<'_>>, &str); 9] = [
             ("empty row", vec![row(0, &[], 0, &[1])], "has no tokens"),
-            (
-                "short table",
-                vec![row(0, &[1; 5], 0, &[1])],
-                "its 1 blocks before that",
-            ),
-            (
-                "no such block",
-                vec![row(0, &[1], 0, &[999])],
-                "has block 999 of 256",
-            ),
-            (
-                "no such token",
-                vec![row(0, &[64], 0, &[1])],
-                "has token 64",
-            ),
-            (
-                "two rows",
-                vec![row(0, &[1], 0, &[1]), row(0, &[1], 1, &[1])],
-                "stands in two rows",
-            ),
-            (
-                "shared block",
-                vec![row(0, &[1], 0, &[1]), row(1, &[1], 0, &[1])],
-                "written by two sequences",
-            ),
-            (
-                "gap",
-                vec![row(0, &[1], 3, &[1])],
-                "position 2, which was never written",
-            ),
-            (
-                "samples early",
-                vec![sampled(row(0, &[1], 0, &[1]), &[1, 2], &params)],
-                "prompt and output have 2",
-            ),
-            (
-                "wrong token",
-                vec![sampled(row(0, &[1], 0, &[1]), &[2], &params)],
-                "position 0 is token 2",
-            ),
+            ("short table", vec![row(0, &[1; 5], 0, &[1])], "its 1 blocks before that"),
+            ("no such block", vec![row(0, &[1], 0, &[999])], "has block 999 of 256"),
+            ("no such token", vec![row(0, &[64], 0, &[1])], "has token 64"),
+            ("two rows", vec![row(0, &[1], 0, &[1]), row(0, &[1], 1, &[1])], "stands in two rows"),
+            ("shared block", vec![row(0, &[1], 0, &[1]), row(1, &[1], 0, &[1])], "written by two sequences"),
+            ("gap", vec![row(0, &[1], 3, &[1])], "position 2, which was never written"),
+            ("samples early", vec![sampled(row(0, &[1], 0, &[1]), &[1, 2], &params)], "prompt and output have 2"),
+            ("wrong token", vec![sampled(row(0, &[1], 0, &[1]), &[2], &params)], "position 0 is token 2"),
         ];
         for (name, rows, wanted) in cases {
             let mut runner = FakeRunner::new(FakeConfig::default());
@@ -458,19 +340,9 @@ mod tests {
     fn a_block_taken_over_by_another_sequence_is_found() {
         let params = SamplingParams::default();
         let mut runner = FakeRunner::new(FakeConfig::default());
-        runner
-            .step(&StepPlan {
-                rows: vec![row(0, &[1, 2], 0, &[5])],
-            })
-            .unwrap();
-        runner
-            .step(&StepPlan {
-                rows: vec![row(1, &[3, 2], 0, &[5])],
-            })
-            .unwrap();
-        let plan = StepPlan {
-            rows: vec![sampled(row(0, &[3], 2, &[5]), &[1, 2, 3], &params)],
-        };
+        runner.step(&StepPlan { rows: vec![row(0, &[1, 2], 0, &[5])] }).unwrap();
+        runner.step(&StepPlan { rows: vec![row(1, &[3, 2], 0, &[5])] }).unwrap();
+        let plan = StepPlan { rows: vec![sampled(row(0, &[3], 2, &[5]), &[1, 2, 3], &params)] };
         let error = runner.step(&plan).unwrap_err().to_string();
         assert!(error.contains("position 0 is token 1"), "{error}");
     }

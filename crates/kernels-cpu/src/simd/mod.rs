@@ -3,6 +3,7 @@
 //! A kernel is written once, as an `#[inline(always)]` generic function over [`Simd`], and instantiated for each
 //! instruction set inside a function that enables its target features, by [`dispatch!`].
 
+pub(crate) mod kernel;
 pub(crate) mod math;
 mod scalar;
 
