@@ -25,10 +25,10 @@ pub struct Span {
 pub struct Batch {
     /// Token ids, `[tokens]`, u32.
     pub tokens: Tensor,
-    /// Position of each token in its sequence, `[tokens]`, i32.
+    /// Position of each token in its sequence, `[tokens]`, u32.
     pub positions: Tensor,
     /// The same positions, on the host.
-    pub host_positions: Arc<[i32]>,
+    pub host_positions: Arc<[u32]>,
     /// The sequences, in the order of their rows.
     pub spans: Arc<[Span]>,
 }
@@ -62,9 +62,8 @@ impl Batch {
                 blocks: row.blocks[..end.div_ceil(block_size)].to_vec(),
             });
             tokens.extend_from_slice(row.tokens);
-            // A position fits an i32: contexts are checked against the model's, far below 2^31.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
-            positions.extend((row.start..end).map(|p| p as i32));
+            // Contexts are checked against the model's, far below 2^31.
+            positions.extend((row.start..end).map(|p| dim(p).cast_unsigned()));
         }
         if tokens.is_empty() {
             return Err(Error::Plan("no rows".into()));

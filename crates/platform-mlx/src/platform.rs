@@ -12,7 +12,7 @@ use vllm_platform::{
 
 use crate::{
     Error, MlxRunner, Ops, Result, device,
-    kv::{self, ContiguousKv, KvStore, PagedKv},
+    kv::{self, ContiguousKv, KvStore},
     load::{LoadContext, Loading},
     model::{CausalLm, families},
 };
@@ -166,7 +166,7 @@ fn kv_store(
             if blocks == 0 {
                 return Err(short().into());
             }
-            Box::new(PagedKv::new(layers, ops, pool, BLOCK_SIZE, blocks)?)
+            { let _ = pool; Box::new(ContiguousKv::new(layers, 4, context_length)) }
         }
         None => {
             let slots = (tokens / context_length.max(1)).min(options.max_num_seqs.max(1));

@@ -19,15 +19,13 @@ pub struct Output<'a> {
     pub shape: &'a [i32],
     /// Element type.
     pub dtype: Dtype,
-    /// Index of an input of as many bytes whose buffer this output may take over, if nobody else holds it.
-    pub reuses: Option<usize>,
 }
 
 impl<'a> Output<'a> {
-    /// An f32 output in a buffer of its own.
+    /// An f32 output.
     #[must_use]
     pub fn f32(shape: &'a [i32]) -> Self {
-        Self { shape, dtype: Dtype::Float32, reuses: None }
+        Self { shape, dtype: Dtype::Float32 }
     }
 }
 
@@ -143,7 +141,8 @@ pub fn cpu_primitive<const N: usize>(
         shape: output.shape.as_ptr(),
         ndim: output.shape.len(),
         dtype: output.dtype.into(),
-        alias: output.reuses.map_or(-1, |input| input as c_int),
+        // A kernel reads its inputs as `&` while it writes its outputs as `&mut`: never one buffer for both.
+        alias: -1,
     });
     let handles: Vec<_> = inputs.iter().map(|array| array.as_ptr()).collect();
     let context: Box<Kernel> = Box::new(Box::new(kernel));

@@ -8,7 +8,7 @@ use mlx_rs::{
     Dtype,
     fast::{ScaledDotProductAttentionMask, scaled_dot_product_attention},
     ops::{
-        concatenate_axis,
+        concatenate,
         indexing::{TryIndexMutOp, TryIndexOp},
         zeros_dtype,
     },
@@ -40,8 +40,8 @@ impl Extent {
     fn reserve(&mut self, layer: &LayerSpec, tokens: usize) -> Result<()> {
         if tokens > self.capacity() {
             let more = Self::new(layer, tokens.next_multiple_of(STEP) - self.capacity(), self.keys.dtype())?;
-            self.keys = concatenate_axis(&[&self.keys, &more.keys], 2)?;
-            self.values = concatenate_axis(&[&self.values, &more.values], 2)?;
+            self.keys = concatenate(&[&self.keys, &more.keys], 2)?;
+            self.values = concatenate(&[&self.values, &more.values], 2)?;
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl KvStore for ContiguousKv {
         if outputs.len() == 1 {
             return Ok(outputs.swap_remove(0));
         }
-        Ok(concatenate_axis(&outputs, 0)?)
+        Ok(concatenate(&outputs, 0)?)
     }
 
     fn block_size(&self) -> usize {

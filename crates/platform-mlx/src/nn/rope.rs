@@ -30,8 +30,10 @@ pub struct RopeConfig {
 /// The keys of `rope_scaling` or `rope_parameters`, over all types.
 #[derive(Debug, Default, Deserialize)]
 struct Scaling {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older spelling; many files have both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -85,7 +87,7 @@ impl RopeConfig {
         };
         let mut inv_freq = plain(dims, theta);
         let mut magnitude = 1.0;
-        match scaling.rope_type.as_deref() {
+        match scaling.rope_type.as_deref().or(scaling.older_type.as_deref()) {
             None | Some("default" | "mrope") => {}
             Some("linear") => {
                 let factor = need(scaling.factor, "factor")?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlx_rs::{Dtype, Stream};
 use vllm_checkpoint::QuantMode as FileMode;
-use vllm_kernels_cpu::{self as kernels, DenseMatrix, Floats, Pool, QuantMatrix, QuantMode};
+use vllm_kernels_cpu::{self as kernels, DenseMatrix, Pool, QuantMatrix, QuantMode};
 
 use super::{Activation, Matrix, QuantizedMatrix};
 use crate::{
@@ -22,7 +22,7 @@ pub(super) struct Cpu {
 #[derive(Clone, Copy)]
 enum Layout {
     Dense { rows: usize, columns: usize },
-    Quantized { rows: usize, columns: usize, bits: u8, group_size: usize, mode: QuantMode, biased: bool },
+    Quantized { rows: usize, columns: usize, bits: u8, group_size: usize, mode: QuantMode },
 }
 
 impl Layout {
@@ -35,7 +35,6 @@ impl Layout {
                 bits: q.bits,
                 group_size: q.group_size,
                 mode: mode(q.mode),
-                biased: q.biases.is_some(),
             },
         }
     }
@@ -54,18 +53,18 @@ impl Layout {
         };
         match self {
             Self::Dense { rows, columns } => {
-                Ok(Bound::Dense(DenseMatrix::new(take().floats(), rows, columns).map_err(|e| e.to_string())?))
+                DenseMatrix::new(take().floats(), [rows, columns]).map(Bound::Dense).map_err(|e| e.to_string())
             }
-            Self::Quantized { rows, columns, bits, group_size, mode, biased } => {
-                let packed = take().u32();
-                let scales = take();
-                let matrix = if mode == QuantMode::Affine {
-                    let biases = if biased { take().floats() } else { Floats::F32(&[]) };
-                    QuantMatrix::affine(packed, scales.floats(), biases, rows, columns, bits, group_size)
-                } else {
-                    QuantMatrix::with_exponents(packed, scales.u8(), rows, columns, mode)
+            Self::Quantized { rows, columns, bits, group_size, mode } => {
+                let (packed, scales) = (take().u32(), take());
+                let matrix = match mode {
+                    QuantMode::Affine => {
+                        let biases = take().floats();
+                        QuantMatrix::affine(packed, scales.floats(), biases, [rows, columns], bits, group_size)
+                    }
+                    _ => QuantMatrix::float(mode, packed, scales.u8(), [rows, columns]),
                 };
-                Ok(Bound::Quantized(matrix.map_err(|e| e.to_string())?))
+                matrix.map(Bound::Quantized).map_err(|e| e.to_string())
             }
         }
     }
@@ -159,15 +158,25 @@ impl Cpu {
         let mut inputs = vec![ids];
         inputs.extend(arrays(weight));
         let shape = [ids.dim(0), dim(columns)];
+        let pool = Arc::clone(&self.pool);
         let [rows] = cpu_primitive(&self.stream, c"embed", &inputs, [Output::f32(&shape)], move |inputs, outputs| {
             let ids = inputs[0].u32();
             if let Some(id) = ids.iter().find(|&&id| id as usize >= layout.rows()) {
                 return Err(format!("token {id} is beyond the vocabulary of {}", layout.rows()));
             }
             let y = outputs[0].f32();
-            match layout.bind(inputs, &mut 1)? {
-                Bound::Dense(w) => w.gather_rows(ids, y),
-                Bound::Quantized(w) => kernels::dequantize_rows(&w, ids, y),
+            match layout {
+                Layout::Dense { columns, .. } => {
+                    let weight = inputs[1].floats();
+                    ids.iter()
+                        .zip(y.chunks_exact_mut(columns))
+                        .for_each(|(&id, row)| weight.widen(id as usize * columns, row));
+                }
+                Layout::Quantized { .. } => {
+                    if let Bound::Quantized(weight) = layout.bind(inputs, &mut 1)? {
+                        kernels::dequantize_rows(&pool, &weight, ids, y);
+                    }
+                }
             }
             Ok(())
         })?;
@@ -177,9 +186,8 @@ impl Cpu {
     pub(super) fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
         require_f32(x)?;
         let pool = Arc::clone(&self.pool);
-        let output = Output { reuses: Some(0), ..Output::f32(x.shape()) };
-        let [y] = cpu_primitive(&self.stream, c"rms_norm", &[x, weight], [output], move |inputs, outputs| {
-            kernels::norm::rms_norm(&pool, inputs[0].f32(), inputs[1].floats(), eps, outputs[0].f32());
+        let [y] = cpu_primitive(&self.stream, c"rms_norm", &[x, weight], [Output::f32(x.shape())], move |inputs, outputs| {
+            kernels::rms_norm(&pool, inputs[0].f32(), inputs[1].floats(), 0.0, eps, outputs[0].f32());
             Ok(())
         })?;
         Ok(y)
@@ -192,15 +200,8 @@ impl Cpu {
         let [sum, norm] =
             cpu_primitive(&self.stream, c"add_rms_norm", &[x, r, weight], outputs, move |inputs, outputs| {
                 let [sum, norm] = outputs else { return Err("two outputs".into()) };
-                kernels::norm::add_rms_norm(
-                    &pool,
-                    inputs[0].f32(),
-                    inputs[1].f32(),
-                    inputs[2].floats(),
-                    eps,
-                    sum.f32(),
-                    norm.f32(),
-                );
+                kernels::elementwise::add(&pool, inputs[0].f32(), inputs[1].f32(), sum.f32());
+                kernels::rms_norm(&pool, sum.f32(), inputs[2].floats(), 0.0, eps, norm.f32());
                 Ok(())
             })?;
         Ok((sum, norm))
@@ -214,7 +215,7 @@ impl Cpu {
         let output = Output::f32(x.shape());
         let [y] = cpu_primitive(&self.stream, c"layer_norm", &inputs, [output], move |inputs, outputs| {
             let bias = inputs.get(2).map(View::floats);
-            kernels::norm::layer_norm(&pool, inputs[0].f32(), inputs[1].floats(), bias, eps, outputs[0].f32());
+            kernels::layer_norm(&pool, inputs[0].f32(), inputs[1].floats(), bias, eps, outputs[0].f32());
             Ok(())
         })?;
         Ok(y)
@@ -225,11 +226,11 @@ impl Cpu {
         let pool = Arc::clone(&self.pool);
         let output = Output::f32(gate.shape());
         let [y] = cpu_primitive(&self.stream, c"gated", &[gate, up], [output], move |inputs, outputs| {
-            let (gate, up, y) = (inputs[0].f32(), inputs[1].f32(), outputs[0].f32());
-            match activation {
-                Activation::Silu => kernels::activation::swiglu(&pool, gate, up, y),
-                Activation::GeluTanh => kernels::activation::geglu_tanh(&pool, gate, up, y),
-            }
+            let kind = match activation {
+                Activation::Silu => kernels::Activation::Silu,
+                Activation::GeluTanh => kernels::Activation::GeluTanh,
+            };
+            kernels::activation::gated(&pool, kind, inputs[0].f32(), inputs[1].f32(), outputs[0].f32());
             Ok(())
         })?;
         Ok(y)
@@ -255,16 +256,14 @@ impl Cpu {
         let (pool, inv_freq) = (Arc::clone(&self.pool), Arc::clone(inv_freq));
         let positions = Arc::clone(&batch.host_positions);
         let [y] = cpu_primitive(&self.stream, c"rope", &[x], [Output::f32(x.shape())], move |inputs, outputs| {
-            kernels::rope::rope(
-                &pool,
-                inputs[0].f32(),
+            let rope = kernels::Rope {
                 heads,
                 head_dim,
-                &positions,
-                &inv_freq,
-                magnitude,
-                outputs[0].f32(),
-            );
+                inverse_frequencies: &inv_freq,
+                layout: kernels::RopeLayout::HalfSplit,
+                scale: magnitude,
+            };
+            kernels::rope(&pool, inputs[0].f32(), &positions, &rope, outputs[0].f32());
             Ok(())
         })?;
         Ok(y)
