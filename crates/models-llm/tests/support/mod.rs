@@ -1,0 +1,175 @@
+//! What the tests share: fixtures, and sequences driven through `ModelRunner::step` as the engine drives them.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+pub mod edited;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use safetensors::SafeTensors;
+use vllm_models_llm as _;
+use vllm_platform::{
+    DeviceChoice, LoadOptions, ModelRunner, ModelSource, Platform, Result, Row, SampleAt, Sampled, SamplingParams,
+    SeqId, StepPlan,
+};
+use vllm_platform_mlx::MlxPlatform;
+
+/// Every folder of `tests/fixtures`.
+pub fn fixtures() -> Vec<PathBuf> {
+    let root = fixture("");
+    let mut found: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("reference.safetensors").exists())
+        .collect();
+    found.sort();
+    assert!(found.len() >= 16, "fixtures are missing: {found:?}");
+    found
+}
+
+/// The folder of one fixture.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// What a reference implementation computed (see `fixtures/make.py`).
+pub struct Reference {
+    /// Prompt and greedy answer.
+    pub tokens: Vec<u32>,
+    /// Length of the prompt.
+    pub prompt: usize,
+    /// Positions with the logits after them.
+    pub logits: Vec<(usize, Vec<f32>)>,
+}
+
+impl Reference {
+    pub fn load(fixture: &Path) -> Self {
+        let bytes = fs::read(fixture.join("reference.safetensors")).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let words = |name: &str| -> Vec<[u8; 4]> {
+            file.tensor(name).unwrap().data().chunks_exact(4).map(|w| w.try_into().unwrap()).collect()
+        };
+        let numbers = |name| words(name).into_iter().map(u32::from_le_bytes).collect::<Vec<_>>();
+        let logits: Vec<_> = words("logits").into_iter().map(f32::from_le_bytes).collect();
+        let positions = numbers("positions");
+        let rows = logits.chunks_exact(logits.len() / positions.len()).map(Into::into);
+        Self {
+            tokens: numbers("tokens"),
+            prompt: metadata.metadata().as_ref().unwrap()["prompt"].parse().unwrap(),
+            logits: positions.iter().map(|&p| p as usize).zip(rows).collect(),
+        }
+    }
+
+    /// The logits after position `at`, if the reference has them.
+    pub fn at(&self, at: usize) -> Option<&[f32]> {
+        self.logits.iter().find(|(position, _)| *position == at).map(|(_, logits)| &logits[..])
+    }
+
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt]
+    }
+
+    pub fn answer(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+}
+
+/// Loads on the CPU, with KV storage for `sequences` sequences of `max_len` tokens.
+pub fn load(path: &Path, sequences: usize, max_len: Option<usize>) -> Result<Box<dyn ModelRunner>> {
+    let options = LoadOptions {
+        device: DeviceChoice::Cpu,
+        threads: Some(2),
+        max_num_seqs: sequences,
+        max_model_len: max_len,
+        kv_cache_bytes: Some(1 << 30),
+        ..Default::default()
+    };
+    MlxPlatform.load(&ModelSource { path: path.into() }, &options, &mut |_, _| {})
+}
+
+/// A runner and some sequences, greedy, with the log probabilities of the whole vocabulary.
+pub struct Run {
+    runner: Box<dyn ModelRunner>,
+    params: SamplingParams,
+    /// Blocks of each sequence, enough for `max_len`; neighbours in a table are never neighbours in the pool.
+    tables: Vec<Vec<u32>>,
+    /// Tokens computed so far, prompt and answer.
+    known: Vec<Vec<u32>>,
+}
+
+impl Run {
+    pub fn new(path: &Path, sequences: usize, max_len: usize) -> Self {
+        let runner = load(path, sequences, Some(max_len)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let spec = runner.info().kv_cache;
+        let blocks = spec.blocks_for(max_len);
+        assert!(spec.num_blocks >= blocks * sequences, "{spec:?}");
+        let table =
+            |sequence| (0..blocks).rev().map(|block| u32::try_from(block * sequences + sequence).unwrap()).collect();
+        let params =
+            SamplingParams { temperature: 0.0, logprobs: Some(runner.info().vocab_size), ..Default::default() };
+        Self { runner, params, tables: (0..sequences).map(table).collect(), known: vec![Vec::new(); sequences] }
+    }
+
+    /// Do not compute log probabilities: of 49,152 tokens they take longer than the model.
+    pub fn tokens_only(mut self) -> Self {
+        self.params.logprobs = None;
+        self
+    }
+
+    /// Forgets a sequence; its blocks keep what they hold, as in the engine.
+    pub fn restart(&mut self, sequence: usize) {
+        self.known[sequence].clear();
+    }
+
+    /// One step: more tokens for some sequences, and what was sampled after the last of each.
+    pub fn step(&mut self, chunks: &[(usize, &[u32])]) -> Vec<Sampled> {
+        let starts: Vec<_> = chunks.iter().map(|&(sequence, _)| self.known[sequence].len()).collect();
+        let row = |(&(sequence, tokens), &start): (&(usize, _), &usize)| Row {
+            seq: SeqId(sequence as u64),
+            tokens,
+            start,
+            blocks: &self.tables[sequence],
+            sample: Some(SampleAt { params: &self.params, prompt: &[], output: &[] }),
+        };
+        let plan = StepPlan { rows: chunks.iter().zip(&starts).map(row).collect() };
+        let output = self.runner.step(&plan).unwrap();
+        let order: Vec<_> = output.sampled.iter().map(|s| s.seq.0 as usize).collect();
+        assert_eq!(order, chunks.iter().map(|chunk| chunk.0).collect::<Vec<_>>());
+        for &(sequence, tokens) in chunks {
+            self.known[sequence].extend_from_slice(tokens);
+        }
+        output.sampled
+    }
+
+    /// Prefills `prompt` whole and decodes greedily.
+    pub fn greedy(&mut self, sequence: usize, prompt: &[u32], tokens: usize) -> Vec<Sampled> {
+        let mut out = self.step(&[(sequence, prompt)]);
+        while out.len() < tokens {
+            let last = out[out.len() - 1].token;
+            out.extend(self.step(&[(sequence, &[last])]));
+        }
+        out
+    }
+}
+
+/// Largest difference to the reference's log probabilities, relative to the largest |logit|.
+///
+/// Logits are defined up to a constant that softmax takes out again, so their logarithms of probability are compared.
+pub fn relative_error(found: &Sampled, logits: &[f32]) -> f64 {
+    let largest = logits.iter().fold(0f64, |m, l| m.max(f64::from(l.abs())));
+    let total = logits.iter().map(|&l| (f64::from(l) - largest).exp()).sum::<f64>().ln() + largest;
+    let top = &found.logprobs.as_ref().expect("asked for").top;
+    assert_eq!(top.len(), logits.len(), "log probabilities of the whole vocabulary");
+    top.iter()
+        .map(|l| (f64::from(l.logprob) - (f64::from(logits[l.token as usize]) - total)).abs() / largest)
+        .fold(0.0, f64::max)
+}
+
+/// Index of the largest.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+    u32::try_from(best.expect("not empty")).unwrap()
+}
