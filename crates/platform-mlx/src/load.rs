@@ -147,7 +147,7 @@ impl<'a> LoadContext<'a> {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(self.config_json()).map_err(|e| Error::Config(e.to_string()))
+        serde_path_to_error::deserialize(self.config_json()).map_err(|e| Error::Config(e.to_string()))
     }
 
     /// `config.json` as it is.
