@@ -1,0 +1,288 @@
+//! One chunk of the context for the rows of a tile: scores, softmax, and the weighted sum of values.
+//!
+//! The two products are register tiles of up to [`TILE_ROWS`] rows by [`Simd::TILE_VECTORS`] vectors. Each sum runs over
+//! its index in order, in one accumulator, whatever the tile: that is what makes a row's result its own.
+
+use super::CHUNK;
+use crate::simd::{Simd, TILE_ROWS, math};
+
+/// Tokens that lie together in memory, whatever the block size.
+pub(super) const GROUP: usize = 16;
+
+/// Where a chunk's keys and values are. Groups without a visible token are null and never touched.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk {
+    /// Keys of each group of tokens: `[dim, token]`.
+    pub keys: [*const f32; CHUNK / GROUP],
+    /// f32 from one `dim` to the next.
+    pub key_stride: usize,
+    /// Values of each group of tokens: `[token, dim]`.
+    pub values: [*const f32; CHUNK / GROUP],
+    /// f32 from one token to the next: a multiple of 16.
+    pub value_stride: usize,
+    /// The tokens that some row sees, within the chunk.
+    pub begin: usize,
+    pub end: usize,
+}
+
+/// `s[row, token] = q[row] · k[token]` for the tokens of every vector that holds a visible one. `q` is `[rows, dim]`
+/// and `s` `[rows, CHUNK]`.
+///
+/// # Safety
+/// The pointers must be good for these shapes, the chunk's for its visible groups; the instruction set must be there.
+#[inline(always)]
+pub(super) unsafe fn scores<S: Simd>(chunk: &Chunk, q: *const f32, dim: usize, rows: usize, s: *mut f32) {
+    let mut vector = chunk.begin / S::LANES;
+    let end = chunk.end.div_ceil(S::LANES);
+    // SAFETY: as this function's.
+    unsafe {
+        if S::TILE_VECTORS >= 4 {
+            while vector + 4 <= end {
+                score_columns::<S, 4>(chunk, vector, q, dim, rows, s);
+                vector += 4;
+            }
+        }
+        if S::TILE_VECTORS >= 2 {
+            while vector + 2 <= end {
+                score_columns::<S, 2>(chunk, vector, q, dim, rows, s);
+                vector += 2;
+            }
+        }
+        while vector < end {
+            score_columns::<S, 1>(chunk, vector, q, dim, rows, s);
+            vector += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+unsafe fn score_columns<S: Simd, const N: usize>(
+    chunk: &Chunk,
+    vector: usize,
+    q: *const f32,
+    dim: usize,
+    rows: usize,
+    s: *mut f32,
+) {
+    let mut keys = [std::ptr::null(); N];
+    for (n, key) in keys.iter_mut().enumerate() {
+        let token = (vector + n) * S::LANES;
+        // SAFETY: the group holds 16 tokens, and a vector lies within it.
+        *key = unsafe { chunk.keys[token / GROUP].add(token % GROUP) };
+    }
+    let stride = chunk.key_stride;
+    // SAFETY: as this function's.
+    unsafe {
+        let s = s.add(vector * S::LANES);
+        let mut row = 0;
+        while row + TILE_ROWS <= rows {
+            score_tile::<S, TILE_ROWS, N>(q.add(row * dim), dim, keys, stride, s.add(row * CHUNK));
+            row += TILE_ROWS;
+        }
+        let (q, s) = (q.add(row * dim), s.add(row * CHUNK));
+        match rows - row {
+            1 => score_tile::<S, 1, N>(q, dim, keys, stride, s),
+            2 => score_tile::<S, 2, N>(q, dim, keys, stride, s),
+            3 => score_tile::<S, 3, N>(q, dim, keys, stride, s),
+            4 => score_tile::<S, 4, N>(q, dim, keys, stride, s),
+            5 => score_tile::<S, 5, N>(q, dim, keys, stride, s),
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// As [`scores`], for M rows and N vectors.
+#[inline(always)]
+unsafe fn score_tile<S: Simd, const M: usize, const N: usize>(
+    q: *const f32,
+    dim: usize,
+    keys: [*const f32; N],
+    key_stride: usize,
+    s: *mut f32,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        let zero = S::splat(0.0);
+        let mut sums = [[zero; N]; M];
+        for d in 0..dim {
+            let mut k = [zero; N];
+            for n in 0..N {
+                k[n] = S::load(keys[n].add(d * key_stride));
+            }
+            for m in 0..M {
+                let q = S::splat(*q.add(m * dim + d));
+                for n in 0..N {
+                    sums[m][n] = S::mul_add(q, k[n], sums[m][n]);
+                }
+            }
+        }
+        for m in 0..M {
+            for n in 0..N {
+                S::store(s.add(m * CHUNK + n * S::LANES), sums[m][n]);
+            }
+        }
+    }
+}
+
+/// Turns a row of scores into weights `2^(score − greatest)` and gives the greatest score and the sum of the weights.
+///
+/// Tokens `visible` (within the chunk, and within its visible range) take part; the row's other tokens of the chunk's
+/// visible range get weight 0. With `softcap`, scores are first replaced by `softcap · tanh(score)`.
+///
+/// # Safety
+/// `row` must be good for [`CHUNK`] f32; the instruction set must be there.
+#[inline(always)]
+pub(super) unsafe fn soften<S: Simd>(
+    chunk: &Chunk,
+    row: *mut f32,
+    visible: (usize, usize),
+    softcap: Option<f32>,
+) -> (f32, f32) {
+    let (begin, end) = visible;
+    // SAFETY: every access is within the chunk's visible range rounded to vectors, which is within CHUNK.
+    unsafe {
+        if begin >= end {
+            fill(row, chunk.begin, chunk.end, 0.0);
+            return (f32::NEG_INFINITY, 0.0);
+        }
+        let first = begin - begin % S::LANES;
+        let last = end.next_multiple_of(S::LANES);
+        if let Some(softcap) = softcap {
+            for i in (first..last).step_by(S::LANES) {
+                let p = row.add(i);
+                S::store(p, S::mul(S::splat(softcap), math::tanh::<S>(S::load(p))));
+            }
+        }
+        fill(row, first, begin, f32::NEG_INFINITY);
+        fill(row, end, last, f32::NEG_INFINITY);
+        let mut greatest = S::load(row.add(first));
+        for i in (first + S::LANES..last).step_by(S::LANES) {
+            greatest = S::max(greatest, S::load(row.add(i)));
+        }
+        let greatest = S::max_lane(greatest);
+        let shift = S::splat(greatest);
+        let mut sum = S::splat(0.0);
+        for i in (first..last).step_by(S::LANES) {
+            let weight = math::exp2::<S>(S::sub(S::load(row.add(i)), shift));
+            S::store(row.add(i), weight);
+            sum = S::add(sum, weight);
+        }
+        fill(row, chunk.begin, first, 0.0);
+        fill(row, last, chunk.end, 0.0);
+        (greatest, S::sum(sum))
+    }
+}
+
+/// # Safety
+/// `row` must be good up to `end`.
+#[inline(always)]
+unsafe fn fill(row: *mut f32, begin: usize, end: usize, value: f32) {
+    for i in begin..end {
+        // SAFETY: as this function's.
+        unsafe { *row.add(i) = value };
+    }
+}
+
+/// `sum[row] = Σ weight[row, token] · v[token]` over the chunk's visible tokens; `weights` is `[rows, CHUNK]` and `sum`
+/// `[rows, value_stride]`.
+///
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+pub(super) unsafe fn weigh<S: Simd>(chunk: &Chunk, weights: *const f32, rows: usize, sum: *mut f32) {
+    let mut vector = 0;
+    let end = chunk.value_stride / S::LANES;
+    // SAFETY: as this function's.
+    unsafe {
+        if S::TILE_VECTORS >= 4 {
+            while vector + 4 <= end {
+                weigh_columns::<S, 4>(chunk, vector, weights, rows, sum);
+                vector += 4;
+            }
+        }
+        if S::TILE_VECTORS >= 2 {
+            while vector + 2 <= end {
+                weigh_columns::<S, 2>(chunk, vector, weights, rows, sum);
+                vector += 2;
+            }
+        }
+        while vector < end {
+            weigh_columns::<S, 1>(chunk, vector, weights, rows, sum);
+            vector += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+unsafe fn weigh_columns<S: Simd, const N: usize>(
+    chunk: &Chunk,
+    vector: usize,
+    weights: *const f32,
+    rows: usize,
+    sum: *mut f32,
+) {
+    let (column, stride) = (vector * S::LANES, chunk.value_stride);
+    // SAFETY: as this function's.
+    unsafe {
+        let sum = sum.add(column);
+        let mut row = 0;
+        while row + TILE_ROWS <= rows {
+            weigh_tile::<S, TILE_ROWS, N>(chunk, column, weights.add(row * CHUNK), sum.add(row * stride));
+            row += TILE_ROWS;
+        }
+        let (weights, sum) = (weights.add(row * CHUNK), sum.add(row * stride));
+        match rows - row {
+            1 => weigh_tile::<S, 1, N>(chunk, column, weights, sum),
+            2 => weigh_tile::<S, 2, N>(chunk, column, weights, sum),
+            3 => weigh_tile::<S, 3, N>(chunk, column, weights, sum),
+            4 => weigh_tile::<S, 4, N>(chunk, column, weights, sum),
+            5 => weigh_tile::<S, 5, N>(chunk, column, weights, sum),
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// As [`scores`], for M rows and N vectors.
+#[inline(always)]
+unsafe fn weigh_tile<S: Simd, const M: usize, const N: usize>(
+    chunk: &Chunk,
+    column: usize,
+    weights: *const f32,
+    sum: *mut f32,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        let zero = S::splat(0.0);
+        let mut sums = [[zero; N]; M];
+        let mut token = chunk.begin;
+        while token < chunk.end {
+            let mut values = chunk.values[token / GROUP].add(token % GROUP * chunk.value_stride + column);
+            let end = chunk.end.min((token / GROUP + 1) * GROUP);
+            while token < end {
+                let mut v = [zero; N];
+                for n in 0..N {
+                    v[n] = S::load(values.add(n * S::LANES));
+                }
+                for m in 0..M {
+                    let weight = S::splat(*weights.add(m * CHUNK + token));
+                    for n in 0..N {
+                        sums[m][n] = S::mul_add(weight, v[n], sums[m][n]);
+                    }
+                }
+                values = values.add(chunk.value_stride);
+                token += 1;
+            }
+        }
+        for m in 0..M {
+            for n in 0..N {
+                S::store(sum.add(m * chunk.value_stride + n * S::LANES), sums[m][n]);
+            }
+        }
+    }
+}

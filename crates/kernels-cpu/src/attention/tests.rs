@@ -1,0 +1,273 @@
+//! Attention against a plain f64 reference, and what it promises about bits.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    FloatKind, KvShape,
+    testing::{assert_close, every_isa, random},
+};
+
+/// A step and all it needs, with block tables drawn from a shuffled pool.
+struct Step {
+    shape: KvShape,
+    layer: Attention,
+    /// (start, queries) of each row.
+    rows: Vec<(usize, usize)>,
+    tables: Vec<Vec<u32>>,
+    /// Keys and values of every position of each row's sequence: `[position, kv_heads, head_dim]`.
+    sequences: Vec<(Vec<f32>, Vec<f32>)>,
+    q: Vec<f32>,
+    kv: KvPool,
+}
+
+impl Step {
+    fn new(shape: KvShape, layer: Attention, rows: &[(usize, usize)], seed: u64) -> Self {
+        let blocks_of = |&(start, queries): &(usize, usize)| (start + queries).div_ceil(shape.block_size);
+        let needed: usize = rows.iter().map(blocks_of).sum();
+        let shape = KvShape { blocks: needed + 3, ..shape };
+        // A shuffle: blocks in the order of random keys.
+        let keys = random(shape.blocks, seed ^ 77);
+        let mut free: Vec<u32> = (0..shape.blocks as u32).collect();
+        free.sort_by(|&a, &b| keys[a as usize].total_cmp(&keys[b as usize]));
+        let kv = KvPool::new(shape).unwrap();
+        let pool = Pool::new(1);
+        // What no query may look at: every slot is NaN until it is written.
+        let width = shape.kv_heads * shape.head_dim;
+        let slots = shape.blocks * shape.block_size;
+        let nan = vec![f32::NAN; slots * width];
+        kv.write(&pool, &nan, &nan, &(0..slots as u32).collect::<Vec<_>>());
+        let (mut tables, mut sequences) = (Vec::new(), Vec::new());
+        for (i, row) in rows.iter().enumerate() {
+            let tokens = row.0 + row.1;
+            let table: Vec<u32> = free.drain(..blocks_of(row)).collect();
+            let slots: Vec<u32> = (0..tokens)
+                .map(|p| table[p / shape.block_size] * shape.block_size as u32 + (p % shape.block_size) as u32)
+                .collect();
+            let k = random(tokens * width, seed * 31 + 2 * i as u64);
+            let v = random(tokens * width, seed * 31 + 2 * i as u64 + 1);
+            kv.write(&pool, &k, &v, &slots);
+            tables.push(table);
+            sequences.push((k, v));
+        }
+        let tokens: usize = rows.iter().map(|row| row.1).sum();
+        // Scores of a few units, so that softmax has something to choose.
+        let q = random(tokens * layer.heads * shape.head_dim, seed).iter().map(|v| 4.0 * v).collect();
+        Self { shape, layer, rows: rows.to_vec(), tables, sequences, q, kv }
+    }
+
+    /// The attention of the queries `q` of `rows` (index of the table, start, queries).
+    fn attend(&self, pool: &Pool, q: &[f32], rows: &[(usize, usize, usize)]) -> Vec<f32> {
+        let mut query_offsets = vec![0];
+        let mut block_offsets = vec![0];
+        let (mut starts, mut blocks) = (Vec::new(), Vec::new());
+        for &(table, start, queries) in rows {
+            query_offsets.push(query_offsets.last().unwrap() + queries as u32);
+            starts.push(start as u32);
+            blocks.extend(&self.tables[table]);
+            block_offsets.push(blocks.len() as u32);
+        }
+        let batch = RaggedBatch {
+            query_offsets: &query_offsets,
+            starts: &starts,
+            block_offsets: &block_offsets,
+            blocks: &blocks,
+        };
+        let mut out = vec![f32::NAN; q.len()];
+        attention(pool, q, &self.kv, &batch, &self.layer, &mut out);
+        out
+    }
+
+    fn all(&self, pool: &Pool) -> Vec<f32> {
+        let rows: Vec<_> = self.rows.iter().enumerate().map(|(i, &(start, queries))| (i, start, queries)).collect();
+        self.attend(pool, &self.q, &rows)
+    }
+
+    /// f32 of queries before row `row`.
+    fn offset(&self, row: usize) -> usize {
+        self.rows[..row].iter().map(|row| row.1).sum::<usize>() * self.layer.heads * self.shape.head_dim
+    }
+
+    fn reference(&self) -> Vec<f64> {
+        let KvShape { kv_heads, head_dim: dim, .. } = self.shape;
+        let Attention { heads, scale, window, softcap } = self.layer;
+        let mut out = Vec::new();
+        let mut queries = self.q.chunks(dim);
+        for (&(start, count), (k, v)) in self.rows.iter().zip(&self.sequences) {
+            for position in start..start + count {
+                for head in 0..heads {
+                    let q = queries.next().unwrap();
+                    let place = |p: usize| (p * kv_heads + head / (heads / kv_heads)) * dim;
+                    let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+                    let scores: Vec<f64> = (first..=position)
+                        .map(|p| {
+                            let k = &k[place(p)..][..dim];
+                            let score: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                            let score = score * f64::from(scale);
+                            softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                        })
+                        .collect();
+                    let greatest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+                    let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    out.extend((0..dim).map(|d| {
+                        let values = (first..=position).map(|p| f64::from(v[place(p) + d]));
+                        weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total
+                    }));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn shape(block_size: usize, kv_heads: usize, head_dim: usize) -> KvShape {
+    KvShape { blocks: 0, block_size, kv_heads, head_dim, kind: FloatKind::F32 }
+}
+
+fn layer(heads: usize, head_dim: usize) -> Attention {
+    Attention { heads, scale: 1.0 / (head_dim as f32).sqrt(), window: None, softcap: None }
+}
+
+/// (name, block size, heads, kv heads, head_dim, window, softcap, rows)
+type Case = (&'static str, usize, usize, usize, usize, Option<usize>, Option<f32>, &'static [(usize, usize)]);
+
+const CASES: [Case; 16] = [
+    ("first token", 16, 9, 3, 64, None, None, &[(0, 1)]),
+    ("prefill", 16, 9, 3, 64, None, None, &[(0, 150)]),
+    ("decode", 16, 9, 3, 64, None, None, &[(300, 1)]),
+    ("long decode, split over threads", 32, 2, 1, 64, None, None, &[(5000, 1)]),
+    ("late prompt chunk", 32, 4, 4, 64, None, None, &[(250, 70)]),
+    ("ragged", 16, 9, 3, 64, None, None, &[(0, 33), (17, 1), (127, 1), (128, 2), (0, 1), (255, 130)]),
+    ("row without queries", 16, 2, 2, 32, None, None, &[(4, 0), (9, 3), (0, 0)]),
+    ("one KV head", 16, 8, 1, 32, None, None, &[(0, 40), (90, 1)]),
+    ("more heads than a tile has rows", 16, 71, 1, 64, None, None, &[(30, 3)]),
+    ("Qwen3", 16, 16, 8, 128, None, None, &[(0, 20), (140, 1)]),
+    ("Gemma 3", 16, 4, 1, 256, Some(64), None, &[(0, 100), (500, 1), (20, 30)]),
+    ("Gemma 2", 32, 8, 4, 256, Some(100), Some(50.0), &[(120, 15), (200, 1)]),
+    ("window of one", 16, 2, 1, 40, Some(1), None, &[(0, 20), (200, 1)]),
+    ("window as long as a chunk", 16, 6, 2, 80, Some(128), None, &[(0, 300), (383, 1), (384, 1)]),
+    ("softcap", 16, 3, 3, 96, None, Some(2.0), &[(10, 30), (150, 1)]),
+    ("head of no whole vector", 16, 5, 5, 33, None, None, &[(0, 50), (140, 2)]),
+];
+
+#[test]
+fn attention_matches_f64() {
+    for pool in every_isa() {
+        for (name, block_size, heads, kv_heads, dim, window, softcap, rows) in CASES {
+            let layer = Attention { window, softcap, ..layer(heads, dim) };
+            let step = Step::new(shape(block_size, kv_heads, dim), layer, rows, 5);
+            assert_close(&step.all(&pool), step.reference(), 3e-6, format_args!("{:?} {name}", pool.isa()));
+        }
+    }
+}
+
+#[test]
+fn half_precision_caches_lose_no_more_than_their_rounding() {
+    for pool in every_isa() {
+        for (kind, tolerance) in [(FloatKind::F16, 1e-3), (FloatKind::Bf16, 8e-3)] {
+            for (name, block_size, heads, kv_heads, dim, window, softcap, rows) in CASES {
+                let layer = Attention { window, softcap, ..layer(heads, dim) };
+                let step = Step::new(KvShape { kind, ..shape(block_size, kv_heads, dim) }, layer, rows, 6);
+                let what = format!("{:?} {kind:?} {name}", pool.isa());
+                assert_close(&step.all(&pool), step.reference(), tolerance, what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_gives_the_same_bits_in_every_company() {
+    let many = Pool::new(5);
+    for pool in every_isa() {
+        for (name, block_size, heads, kv_heads, dim, window, softcap, rows) in CASES {
+            let layer = Attention { window, softcap, ..layer(heads, dim) };
+            let step = Step::new(shape(block_size, kv_heads, dim), layer, rows, 7);
+            let all = step.all(&pool);
+            let one_thread = Pool::with_isa(1, pool.isa()).unwrap();
+            assert_eq!(step.all(&one_thread), all, "{:?} {name}: one thread", pool.isa());
+            if pool.isa() == many.isa() {
+                assert_eq!(step.all(&many), all, "{:?} {name}: five threads", pool.isa());
+            }
+            for (row, &(start, queries)) in rows.iter().enumerate() {
+                let (from, width) = (step.offset(row), heads * dim);
+                let q = &step.q[from..from + queries * width];
+                let wanted = &all[from..from + queries * width];
+                let alone = step.attend(&pool, q, &[(row, start, queries)]);
+                assert_eq!(alone, wanted, "{:?} {name}: row {row} alone", pool.isa());
+                // As prompt chunks, in one step (the rows share a table), and token by token.
+                let cut = queries / 3;
+                let parts = [(row, start, cut), (row, start + cut, queries - cut)];
+                let chunked = step.attend(&pool, q, &parts);
+                assert_eq!(chunked, wanted, "{:?} {name}: row {row} in chunks", pool.isa());
+                for token in (0..queries).step_by(7) {
+                    let range = token * width..(token + 1) * width;
+                    let decoded = step.attend(&pool, &q[range.clone()], &[(row, start + token, 1)]);
+                    assert_eq!(decoded, wanted[range], "{:?} {name}: row {row} token {token}", pool.isa());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn block_tables_may_hold_anything_before_the_window() {
+    let layer = Attention { window: Some(40), ..layer(4, 64) };
+    let mut step = Step::new(shape(16, 2, 64), layer, &[(300, 5)], 8);
+    let pool = Pool::new(2);
+    let wanted = step.all(&pool);
+    // The query at 300 sees 261 and later: block 16 is the first.
+    step.tables[0][..16].fill(u32::MAX);
+    assert_eq!(step.all(&pool), wanted);
+}
+
+#[test]
+fn wrong_arguments_are_refused_in_words() {
+    let step = Step::new(shape(16, 2, 64), layer(4, 64), &[(30, 2)], 9);
+    let call = |heads: usize, offsets: &[u32], blocks: &[u32], window: Option<usize>, q: usize| {
+        let batch =
+            RaggedBatch { query_offsets: offsets, starts: &[30], block_offsets: &[0, blocks.len() as u32], blocks };
+        let layer = Attention { heads, window, ..step.layer };
+        let mut out = vec![0.0; q];
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            attention(&Pool::new(1), &vec![0.0; q], &step.kv, &batch, &layer, &mut out)
+        }));
+        let payload = result.unwrap_err();
+        let fixed = payload.downcast_ref::<&str>().map(|message| message.to_string());
+        fixed.or_else(|| payload.downcast_ref::<String>().cloned()).expect("a panic with a message")
+    };
+    let width = 4 * 64;
+    let cases = [
+        ("heads", call(3, &[0, 2], &[0, 1], None, 2 * width), "3 query heads are no multiple of 2"),
+        ("window", call(4, &[0, 2], &[0, 1], Some(0), 2 * width), "window of 0"),
+        ("length", call(4, &[0, 2], &[0, 1], None, width), "for 2 tokens of 4 heads of 64"),
+        ("short table", call(4, &[0, 2], &[0], None, 2 * width), "a table of 1 blocks of 16 for 32 tokens"),
+        ("unknown block", call(4, &[0, 2], &[0, 99], None, 2 * width), "names block 99 of a pool of 5"),
+        ("offsets", call(4, &[0, 1, 2], &[0, 1], None, 2 * width), "ascending offsets"),
+    ];
+    for (name, message, wanted) in cases {
+        assert!(message.contains(wanted), "{name}: {message}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_ragged_batch_matches_f64(
+        rows in prop::collection::vec((0usize..400, 0usize..40), 1..5),
+        wide_blocks: bool,
+        kv_heads in 1usize..4,
+        group in 1usize..8,
+        eighths in 1usize..17,
+        window in prop::option::of(1usize..300),
+        seed in 0u64..1000,
+    ) {
+        let dim = 8 * eighths;
+        let layer = Attention { window, ..layer(kv_heads * group, dim) };
+        let step = Step::new(shape(if wide_blocks { 32 } else { 16 }, kv_heads, dim), layer, &rows, seed);
+        for pool in every_isa() {
+            assert_close(&step.all(&pool), step.reference(), 3e-6, format_args!("{:?}", pool.isa()));
+        }
+    }
+}

@@ -1,0 +1,546 @@
+//! Paged storage of one layer's keys and values.
+
+use std::{
+    fmt,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use half::{bf16, f16};
+
+use crate::{FloatKind, Pool, SharedMut, element::Element};
+
+/// What keys of a block are a whole number of, so that a vector of keys never spans two blocks.
+const KEYS: usize = 16;
+/// The numbers of a cache line, and of the widest vector.
+const LINE: usize = 16;
+
+/// The dimensions of a [`KvPool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvShape {
+    /// Blocks in the pool.
+    pub blocks: usize,
+    /// Tokens of a block: a multiple of 16.
+    pub block_size: usize,
+    /// Heads of keys, and as many of values.
+    pub kv_heads: usize,
+    /// Numbers of a head.
+    pub head_dim: usize,
+    /// What a number is stored as. Only f32 keeps what was written exactly.
+    pub kind: FloatKind,
+}
+
+/// Why a [`KvPool`] cannot be made or a block not be restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KvPoolError {
+    /// The block size does not suit vectors.
+    #[error("KV block size {0}: it must be a multiple of {KEYS}, and not 0")]
+    BlockSize(usize),
+    /// A dimension is 0.
+    #[error("KV pool of {kv_heads} heads of {head_dim}: neither may be 0")]
+    Empty {
+        /// Heads asked for.
+        kv_heads: usize,
+        /// Numbers of a head asked for.
+        head_dim: usize,
+    },
+    /// The pool would not fit the address space, or the system has no such memory to promise.
+    #[error(
+        "KV pool of {blocks} blocks of {block_bytes} bytes: the system refuses that much memory; fewer blocks may fit"
+    )]
+    Memory {
+        /// Blocks asked for.
+        blocks: usize,
+        /// Bytes of one.
+        block_bytes: usize,
+    },
+    /// An exported block of another shape.
+    #[error("KV block of {found} bytes: blocks of this pool have {wanted}")]
+    BlockBytes {
+        /// Bytes given.
+        found: usize,
+        /// Bytes of a block of this pool.
+        wanted: usize,
+    },
+}
+
+/// Keys and values of one layer, in blocks of [`KvShape::block_size`] tokens, where slot `s` is token
+/// `s % block_size` of block `s / block_size`.
+///
+/// Keys lie as `[block, head, dim, token]` and values as `[block, head, token, dim]` (rows padded to 16): attention
+/// then reads both as whole vectors, along tokens for the scores and along the head for the sum of values.
+///
+/// The memory is zero pages that cost nothing until they are written to, so that a pool may be as large as the
+/// longest context ever wanted. Shared references suffice for writing: a lock inside lets one writer or any number of
+/// readers (attention calls) in at a time. A writer and a reader of the same blocks are thus never unsafe, but which
+/// comes first is the caller's to arrange.
+pub struct KvPool {
+    shape: KvShape,
+    storage: RwLock<Storage>,
+}
+
+enum Storage {
+    F32(Planes<f32>),
+    F16(Planes<f16>),
+    Bf16(Planes<bf16>),
+}
+
+/// The numbers of a pool.
+pub(crate) struct Planes<T> {
+    layout: Layout,
+    keys: Plane<T>,
+    values: Plane<T>,
+}
+
+/// Where things lie within a plane; all in elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    pub block_size: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Elements from one token's values to the next one's.
+    pub value_stride: usize,
+}
+
+impl Layout {
+    fn new(shape: &KvShape) -> Self {
+        let &KvShape { block_size, kv_heads, head_dim, .. } = shape;
+        Self { block_size, kv_heads, head_dim, value_stride: head_dim.next_multiple_of(LINE) }
+    }
+
+    fn key_block(&self) -> usize {
+        self.kv_heads * self.head_dim * self.block_size
+    }
+
+    fn value_block(&self) -> usize {
+        self.kv_heads * self.block_size * self.value_stride
+    }
+
+    /// Keys of head `head` in block `block`: `[dim, token]`.
+    fn key_head(&self, block: usize, head: usize) -> usize {
+        block * self.key_block() + head * self.head_dim * self.block_size
+    }
+
+    /// Values of head `head` in block `block`: `[token, value_stride]`.
+    fn value_head(&self, block: usize, head: usize) -> usize {
+        block * self.value_block() + head * self.block_size * self.value_stride
+    }
+}
+
+/// Zeroed memory whose first element stands at a multiple of 64 bytes.
+struct Plane<T> {
+    memory: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Element> Plane<T> {
+    fn new(len: usize) -> Option<Self> {
+        let size = size_of::<T>();
+        let whole = len.checked_add(64 / size)?;
+        // Ask first, since a vector that the system refuses aborts the process.
+        Vec::<T>::new().try_reserve_exact(whole).ok()?;
+        let memory = T::zeros(whole);
+        let misaligned = memory.as_ptr() as usize % 64;
+        let start = if misaligned == 0 { 0 } else { (64 - misaligned) / size };
+        Some(Self { memory, start, len })
+    }
+
+    fn get(&self) -> &[T] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    fn get_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl<T: Element> Planes<T> {
+    fn new(blocks: usize, layout: Layout) -> Option<Self> {
+        let keys = Plane::new(blocks.checked_mul(layout.key_block())?)?;
+        let values = Plane::new(blocks.checked_mul(layout.value_block())?)?;
+        Some(Self { layout, keys, values })
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Keys of head `head` in block `block`: `[dim, token]`.
+    pub fn keys(&self, block: usize, head: usize) -> &[T] {
+        &self.keys.get()[self.layout.key_head(block, head)..][..self.layout.head_dim * self.layout.block_size]
+    }
+
+    /// Values of head `head` in block `block`: `[token, value_stride]`.
+    pub fn values(&self, block: usize, head: usize) -> &[T] {
+        &self.values.get()[self.layout.value_head(block, head)..][..self.layout.block_size * self.layout.value_stride]
+    }
+
+    fn write(&mut self, pool: &Pool, k: &[f32], v: &[f32], slots: &[u32]) {
+        let layout = self.layout;
+        let Layout { kv_heads, head_dim, .. } = layout;
+        let width = kv_heads * head_dim;
+        let (keys, values) = (SharedMut::new(self.keys.get_mut()), SharedMut::new(self.values.get_mut()));
+        let one = |task: usize| {
+            let (head, is_value) = (task / 2, task % 2 == 1);
+            let source = |token: usize| token * width + head * head_dim;
+            for (first, run) in consecutive(slots, layout.block_size) {
+                let (block, token) =
+                    (slots[first] as usize / layout.block_size, slots[first] as usize % layout.block_size);
+                if is_value {
+                    let start = layout.value_head(block, head);
+                    // SAFETY: this task alone writes values of this head.
+                    let target = unsafe { values.slice(start..start + layout.block_size * layout.value_stride) };
+                    for i in 0..run {
+                        let row = &mut target[(token + i) * layout.value_stride..][..head_dim];
+                        let v = &v[source(first + i)..][..head_dim];
+                        row.iter_mut().zip(v).for_each(|(to, &from)| *to = T::from_f32(from));
+                    }
+                } else {
+                    let start = layout.key_head(block, head);
+                    // SAFETY: this task alone writes keys of this head.
+                    let target = unsafe { keys.slice(start..start + head_dim * layout.block_size) };
+                    for dim in 0..head_dim {
+                        let row = &mut target[dim * layout.block_size + token..][..run];
+                        for (i, to) in row.iter_mut().enumerate() {
+                            *to = T::from_f32(k[source(first + i) + dim]);
+                        }
+                    }
+                }
+            }
+        };
+        if slots.len() * width < 16 * 1024 {
+            (0..2 * kv_heads).for_each(one);
+        } else {
+            pool.run(2 * kv_heads, one);
+        }
+    }
+
+    fn read(&self, slots: &[u32], k: &mut [f32], v: &mut [f32]) {
+        let Layout { block_size, kv_heads, head_dim, value_stride } = self.layout;
+        for (i, &slot) in slots.iter().enumerate() {
+            let (block, token) = (slot as usize / block_size, slot as usize % block_size);
+            for head in 0..kv_heads {
+                let (keys, values) = (self.keys(block, head), self.values(block, head));
+                let start = (i * kv_heads + head) * head_dim;
+                for dim in 0..head_dim {
+                    k[start + dim] = keys[dim * block_size + token].to_f32();
+                    v[start + dim] = values[token * value_stride + dim].to_f32();
+                }
+            }
+        }
+    }
+
+    fn copy(&mut self, from: usize, to: usize) {
+        let (keys, values) = (self.layout.key_block(), self.layout.value_block());
+        self.keys.get_mut().copy_within(from * keys..(from + 1) * keys, to * keys);
+        self.values.get_mut().copy_within(from * values..(from + 1) * values, to * values);
+    }
+
+    fn export(&self, block: usize, out: &mut [u8], to_bytes: impl Fn(T, &mut [u8])) {
+        let (keys, values) = (self.layout.key_block(), self.layout.value_block());
+        let keys = &self.keys.get()[block * keys..][..keys];
+        let values = &self.values.get()[block * values..][..values];
+        let bytes = out.chunks_exact_mut(size_of::<T>());
+        keys.iter().chain(values).zip(bytes).for_each(|(&number, bytes)| to_bytes(number, bytes));
+    }
+
+    fn import(&mut self, block: usize, bytes: &[u8], from_bytes: impl Fn(&[u8]) -> T) {
+        let (keys, values) = (self.layout.key_block(), self.layout.value_block());
+        let keys = self.keys.get_mut()[block * keys..][..keys].iter_mut();
+        let values = self.values.get_mut()[block * values..][..values].iter_mut();
+        let bytes = bytes.chunks_exact(size_of::<T>());
+        keys.chain(values).zip(bytes).for_each(|(number, bytes)| *number = from_bytes(bytes));
+    }
+}
+
+/// Splits `slots` into runs of consecutive slots within a block: (index of the first, length).
+fn consecutive(slots: &[u32], block_size: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let start = *slots.get(first)? as usize;
+        let room = block_size - start % block_size;
+        let run = slots[first..].iter().take(room).enumerate().take_while(|&(i, &s)| s as usize == start + i).count();
+        first += run;
+        Some((first - run, run))
+    })
+}
+
+/// Calls the same generic code for whichever kind of number a pool holds.
+macro_rules! with_planes {
+    ($storage:expr, $planes:ident => $body:expr) => {
+        match $storage {
+            Storage::F32($planes) => $body,
+            Storage::F16($planes) => $body,
+            Storage::Bf16($planes) => $body,
+        }
+    };
+}
+
+/// Calls a closure-like piece of code with the planes of a read-locked pool.
+pub(crate) trait WithPlanes {
+    /// What it gives back.
+    type Output;
+    /// The code.
+    fn call<T: Element>(self, planes: &Planes<T>) -> Self::Output;
+}
+
+impl KvPool {
+    /// An empty pool.
+    ///
+    /// # Errors
+    /// If the shape is impossible or the system refuses the memory.
+    pub fn new(shape: KvShape) -> Result<Self, KvPoolError> {
+        if shape.block_size == 0 || shape.block_size % KEYS != 0 {
+            return Err(KvPoolError::BlockSize(shape.block_size));
+        }
+        if shape.kv_heads == 0 || shape.head_dim == 0 {
+            return Err(KvPoolError::Empty { kv_heads: shape.kv_heads, head_dim: shape.head_dim });
+        }
+        let layout = Layout::new(&shape);
+        let storage = match shape.kind {
+            FloatKind::F32 => Planes::new(shape.blocks, layout).map(Storage::F32),
+            FloatKind::F16 => Planes::new(shape.blocks, layout).map(Storage::F16),
+            FloatKind::Bf16 => Planes::new(shape.blocks, layout).map(Storage::Bf16),
+        };
+        let refused = KvPoolError::Memory { blocks: shape.blocks, block_bytes: block_bytes(&shape) };
+        Ok(Self { shape, storage: RwLock::new(storage.ok_or(refused)?) })
+    }
+
+    /// The pool's dimensions.
+    pub fn shape(&self) -> &KvShape {
+        &self.shape
+    }
+
+    /// Bytes of one block, keys and values, padding included.
+    pub fn block_bytes(&self) -> usize {
+        block_bytes(&self.shape)
+    }
+
+    /// Stores keys and values `[slots.len(), kv_heads, head_dim]`, one token a slot. If a slot comes twice the later
+    /// one stays.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together or a slot is beyond the pool.
+    pub fn write(&self, pool: &Pool, k: &[f32], v: &[f32], slots: &[u32]) {
+        self.check("write", k.len(), v.len(), slots);
+        with_planes!(&mut *self.lock_for_writing(), planes => planes.write(pool, k, v, slots));
+    }
+
+    /// Reads keys and values `[slots.len(), kv_heads, head_dim]` back.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together or a slot is beyond the pool.
+    pub fn read(&self, slots: &[u32], k: &mut [f32], v: &mut [f32]) {
+        self.check("read", k.len(), v.len(), slots);
+        with_planes!(&*self.lock_for_reading(), planes => planes.read(slots, k, v));
+    }
+
+    /// Copies whole blocks, `(from, to)` one after the other: what copy-on-write of a shared block needs.
+    ///
+    /// # Panics
+    /// If a block is beyond the pool.
+    pub fn copy_blocks(&self, pairs: &[(u32, u32)]) {
+        for &block in pairs.iter().flat_map(|(from, to)| [from, to]) {
+            self.check_block("copy_blocks", block);
+        }
+        let mut storage = self.lock_for_writing();
+        for &(from, to) in pairs {
+            with_planes!(&mut *storage, planes => planes.copy(from as usize, to as usize));
+        }
+    }
+
+    /// Writes block `block` as it is stored, little-endian, to `out`: what a slower tier keeps. Only a pool of the
+    /// same shape understands it.
+    ///
+    /// # Errors
+    /// If `out` is not [`KvPool::block_bytes`] long.
+    ///
+    /// # Panics
+    /// If the block is beyond the pool.
+    pub fn export_block(&self, block: u32, out: &mut [u8]) -> Result<(), KvPoolError> {
+        self.check_block("export_block", block);
+        self.check_bytes(out.len())?;
+        let block = block as usize;
+        match &*self.lock_for_reading() {
+            Storage::F32(planes) => planes.export(block, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
+            Storage::F16(planes) => planes.export(block, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
+            Storage::Bf16(planes) => planes.export(block, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
+        }
+        Ok(())
+    }
+
+    /// Restores block `block` from what [`KvPool::export_block`] wrote.
+    ///
+    /// # Errors
+    /// If `bytes` is not [`KvPool::block_bytes`] long.
+    ///
+    /// # Panics
+    /// If the block is beyond the pool.
+    pub fn import_block(&self, block: u32, bytes: &[u8]) -> Result<(), KvPoolError> {
+        self.check_block("import_block", block);
+        self.check_bytes(bytes.len())?;
+        let block = block as usize;
+        match &mut *self.lock_for_writing() {
+            Storage::F32(planes) => planes.import(block, bytes, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Storage::F16(planes) => planes.import(block, bytes, |b| f16::from_le_bytes([b[0], b[1]])),
+            Storage::Bf16(planes) => planes.import(block, bytes, |b| bf16::from_le_bytes([b[0], b[1]])),
+        }
+        Ok(())
+    }
+
+    /// Runs `body` on the pool's numbers while nobody writes.
+    pub(crate) fn with_planes<F: WithPlanes>(&self, body: F) -> F::Output {
+        with_planes!(&*self.lock_for_reading(), planes => body.call(planes))
+    }
+
+    fn lock_for_reading(&self) -> RwLockReadGuard<'_, Storage> {
+        // A panic while writing leaves numbers, if not the wanted ones: nothing that later calls could trip over.
+        self.storage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_for_writing(&self) -> RwLockWriteGuard<'_, Storage> {
+        self.storage.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, call: &str, k: usize, v: usize, slots: &[u32]) {
+        let KvShape { blocks, block_size, kv_heads, head_dim, .. } = self.shape;
+        let wanted = slots.len() * kv_heads * head_dim;
+        assert!(
+            k == wanted && v == wanted,
+            "KvPool::{call}: {k} numbers of keys and {v} of values for {} tokens of {kv_heads} heads of {head_dim}",
+            slots.len()
+        );
+        if let Some(slot) = slots.iter().find(|&&slot| slot as usize >= blocks * block_size) {
+            panic!("KvPool::{call}: slot {slot} of a pool of {blocks} blocks of {block_size}");
+        }
+    }
+
+    fn check_block(&self, call: &str, block: u32) {
+        let blocks = self.shape.blocks;
+        assert!((block as usize) < blocks, "KvPool::{call}: block {block} of a pool of {blocks}");
+    }
+
+    fn check_bytes(&self, found: usize) -> Result<(), KvPoolError> {
+        let wanted = self.block_bytes();
+        if found == wanted { Ok(()) } else { Err(KvPoolError::BlockBytes { found, wanted }) }
+    }
+}
+
+impl fmt::Debug for KvPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvPool").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+fn block_bytes(shape: &KvShape) -> usize {
+    let layout = Layout::new(shape);
+    (layout.key_block() + layout.value_block()) * shape.kind.size()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::random;
+
+    const SHAPE: KvShape = KvShape { blocks: 9, block_size: 16, kv_heads: 3, head_dim: 40, kind: FloatKind::F32 };
+    const WIDTH: usize = SHAPE.kv_heads * SHAPE.head_dim;
+
+    fn read(kv: &KvPool, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
+        let width = kv.shape().kv_heads * kv.shape().head_dim;
+        let (mut k, mut v) = (vec![f32::NAN; slots.len() * width], vec![f32::NAN; slots.len() * width]);
+        kv.read(slots, &mut k, &mut v);
+        (k, v)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let slot_cases: [(&str, Vec<u32>); 5] = [
+            ("nothing", vec![]),
+            ("one", vec![77]),
+            ("a run over three blocks", (10..40).collect()),
+            ("scattered", vec![143, 0, 16, 15, 99, 100, 101, 3]),
+            ("whole pool, many threads", (0..144).rev().collect()),
+        ];
+        let pool = Pool::new(2);
+        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
+            let error = match kind {
+                FloatKind::F32 => 0.0,
+                FloatKind::F16 => 1.0 / 2048.0,
+                FloatKind::Bf16 => 1.0 / 256.0,
+            };
+            for (name, slots) in &slot_cases {
+                let kv = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
+                let (k, v) = (random(slots.len() * WIDTH, 1), random(slots.len() * WIDTH, 2));
+                kv.write(&pool, &k, &v, slots);
+                let (k2, v2) = read(&kv, slots);
+                for (wanted, got) in k.iter().zip(&k2).chain(v.iter().zip(&v2)) {
+                    assert!((wanted - got).abs() <= error * wanted.abs().max(1e-3), "{kind:?} {name}: {wanted} {got}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_writes_to_a_slot_the_later_stays() {
+        let kv = KvPool::new(SHAPE).unwrap();
+        let (k, v) = (random(3 * WIDTH, 1), random(3 * WIDTH, 2));
+        kv.write(&Pool::new(2), &k, &v, &[5, 6, 5]);
+        assert_eq!(read(&kv, &[5]), (k[2 * WIDTH..].to_vec(), v[2 * WIDTH..].to_vec()));
+    }
+
+    #[test]
+    fn copies_and_exports_are_exact() {
+        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
+            let kv = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
+            let slots: Vec<u32> = (32..48).collect();
+            kv.write(&Pool::new(1), &random(16 * WIDTH, 1), &random(16 * WIDTH, 2), &slots);
+            let original = read(&kv, &slots);
+            kv.copy_blocks(&[(2, 7), (7, 0)]);
+            let mut bytes = vec![0; kv.block_bytes()];
+            kv.export_block(0, &mut bytes).unwrap();
+            let other = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
+            other.import_block(8, &bytes).unwrap();
+            assert_eq!(read(&other, &(128..144).collect::<Vec<_>>()), original, "{kind:?}");
+            let message = other.import_block(8, &bytes[1..]).unwrap_err().to_string();
+            assert!(message.contains(&bytes.len().to_string()), "{message}");
+        }
+    }
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        let cases = [
+            ("block of 0", KvShape { block_size: 0, ..SHAPE }, "block size 0: it must be a multiple of 16"),
+            ("block of 24", KvShape { block_size: 24, ..SHAPE }, "block size 24: it must be a multiple of 16"),
+            ("no heads", KvShape { kv_heads: 0, ..SHAPE }, "0 heads of 40"),
+            ("too large", KvShape { blocks: usize::MAX / 64, ..SHAPE }, "fewer blocks may fit"),
+        ];
+        for (name, shape, wanted) in cases {
+            let message = KvPool::new(shape).map(|_| ()).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{name}: {message}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_pool_that_is_not_written_to_takes_no_memory() {
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            4096 * statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+        };
+        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
+            let before = resident();
+            let kv = KvPool::new(KvShape { blocks: 200_000, kind, ..SHAPE }).unwrap();
+            kv.write(&Pool::new(1), &random(WIDTH, 1), &random(WIDTH, 2), &[700_000]);
+            let bytes = 200_000 * kv.block_bytes();
+            let grown = resident().saturating_sub(before);
+            assert!(grown < bytes / 8, "{kind:?}: {grown} bytes resident of {bytes}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 144 of a pool of 9 blocks of 16")]
+    fn a_slot_beyond_the_pool_is_refused() {
+        let kv = KvPool::new(SHAPE).unwrap();
+        kv.write(&Pool::new(1), &[0.0; WIDTH], &[0.0; WIDTH], &[144]);
+    }
+}
