@@ -22,6 +22,7 @@ pub mod elementwise;
 mod floats;
 pub mod gemm;
 mod isa;
+pub mod kv_pool;
 pub mod norm;
 mod pool;
 pub mod qmm;
@@ -34,10 +35,12 @@ pub mod softmax;
 #[cfg(test)]
 mod testing;
 
+pub use attention::{Attention, RaggedBatch, attention};
 pub use activation::{Activation, geglu, silu, swiglu};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul};
 pub use isa::{Isa, IsaError};
+pub use kv_pool::{KvPool, KvPoolError, KvShape};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
