@@ -33,7 +33,7 @@ pub struct Checkpoint(Source);
 
 #[derive(Debug)]
 enum Source {
-    Directory { weights: Box<ModelDirectory>, text: TextFiles },
+    Directory { weights: Box<ModelDirectory>, text: Box<TextFiles> },
     Gguf(Box<GgufModel>),
 }
 
@@ -57,7 +57,7 @@ impl Checkpoint {
             return Self::open(&gguf);
         }
         let weights = Box::new(ModelDirectory::open(path)?);
-        Ok(Self(Source::Directory { weights, text: TextFiles::open(path)? }))
+        Ok(Self(Source::Directory { weights, text: Box::new(TextFiles::open(path)?) }))
     }
 
     /// The folder or file that is open.

@@ -156,7 +156,8 @@ impl ModelDirectory {
         let (Some(&columns), true) = (shape.last(), shape.len() >= 2) else {
             return Err(wrong(format!("shape {:?} should have two or three dimensions", packed.shape)));
         };
-        if packed.shape[packed.shape.len() - 1] * 32 % usize::from(bits) != 0 || !columns.is_multiple_of(group_size) {
+        let whole = packed.shape.last().is_some_and(|n| n.saturating_mul(32).is_multiple_of(usize::from(bits)));
+        if !whole || !columns.is_multiple_of(group_size) || packed.is_empty() {
             return Err(wrong(format!("rows of {:?} words do not hold whole groups", packed.shape.last())));
         }
         let mut groups = packed.shape.clone();
@@ -186,7 +187,8 @@ impl ModelDirectory {
 fn unpacked_shape(packed: &[usize], params: QuantParams) -> Vec<usize> {
     let mut shape = packed.to_vec();
     if let Some(last) = shape.last_mut() {
-        *last = *last * 32 / usize::from(params.bits);
+        // A shape without elements may have any length here; it is refused later.
+        *last = last.saturating_mul(32) / usize::from(params.bits);
     }
     shape
 }

@@ -211,7 +211,7 @@ fn squeeze_fives(eight: u64) -> [u8; 5] {
 #[inline(always)]
 fn spread_bits(bits: u8) -> u64 {
     // Eight copies; keep bit i in byte i; then move whatever is left of each byte to its lowest bit.
-    let kept = u64::from(bits) * LOW_BITS & 0x8040_2010_0804_0201;
+    let kept = (u64::from(bits) * LOW_BITS) & 0x8040_2010_0804_0201;
     (kept + 0x7f7f_7f7f_7f7f_7f7f) >> 7 & LOW_BITS
 }
 

@@ -53,7 +53,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
         let key = cursor.text(&format!("the key of metadata entry {i} of {metadata_count}"))?.to_owned();
         let value = cursor.value(&key)?;
         if metadata.insert(key.clone(), value).is_some() {
-            return Err(format!("metadata key {key} appears twice"));
+            return Err(format!("metadata key `{key}` appears twice"));
         }
     }
     let mut announced = Vec::new();
@@ -177,8 +177,8 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         match (kind, scalar_size(kind)) {
             (STRING, _) => {
-                for i in 0..length {
-                    self.string(&format!("{what}[{i}]"))?;
+                for _ in 0..length {
+                    self.string(&what)?;
                 }
             }
             (_, Some(size)) => {
@@ -204,12 +204,13 @@ impl<'a> Cursor<'a> {
 
     fn tensor(&mut self, i: u64, count: u64) -> Result<Announced<'a>, String> {
         let name = self.text(&format!("the name of tensor {i} of {count}"))?;
-        let rank = self.u32(name)?;
+        let what = format!("tensor `{name}` ({i} of {count})");
+        let rank = self.u32(&what)?;
         if rank > MAX_DIMENSIONS {
-            return Err(format!("tensor {name} has {rank} dimensions, more than {MAX_DIMENSIONS}"));
+            return Err(format!("{what} has {rank} dimensions, more than {MAX_DIMENSIONS}"));
         }
-        let dimensions = (0..rank).map(|_| self.u64(name)).collect::<Result<_, _>>()?;
-        Ok(Announced { name, dimensions, kind: self.u32(name)?, offset: self.u64(name)? })
+        let dimensions = (0..rank).map(|_| self.u64(&what)).collect::<Result<_, _>>()?;
+        Ok(Announced { name, dimensions, kind: self.u32(&what)?, offset: self.u64(&what)? })
     }
 }
 

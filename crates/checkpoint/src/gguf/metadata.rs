@@ -125,20 +125,24 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// An array of strings, `None` when the key is absent. Bytes that are not UTF-8 are replaced.
-    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<String>>, String> {
+    /// The bytes of an array of strings, `None` when the key is absent.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<impl Iterator<Item = &'a [u8]>>, String> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         let Value::Array(Array { kind: STRING, bytes }) = value else {
             return Err(format!("{key} is not an array of strings"));
         };
         let mut rest = &self.file[bytes.clone()];
-        let mut strings = Vec::new();
-        // The header's parser has walked these lengths already.
-        while let Some((length, tail)) = rest.split_first_chunk::<8>() {
-            let Some((text, tail)) = tail.split_at_checked(u64::from_le_bytes(*length) as usize) else { break };
-            strings.push(String::from_utf8_lossy(text).into_owned());
+        Ok(Some(std::iter::from_fn(move || {
+            // The header's parser has walked these lengths already.
+            let (length, tail) = rest.split_first_chunk::<8>()?;
+            let (text, tail) = tail.split_at_checked(u64::from_le_bytes(*length) as usize)?;
             rest = tail;
-        }
-        Ok(Some(strings))
+            Some(text)
+        })))
+    }
+
+    /// An array of strings, `None` when the key is absent. Bytes that are not UTF-8 are replaced.
+    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<String>>, String> {
+        Ok(self.texts(key)?.map(|texts| texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect()))
     }
 }

@@ -174,7 +174,7 @@ impl GgufModel {
         // Rows of a matrix; a bias is one column of them.
         let rows: usize =
             if entry.shape.len() == 1 { entry.shape[0] } else { entry.shape.iter().rev().skip(1).product() };
-        if head == 0 || head % 2 != 0 || rows % head != 0 {
+        if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) {
             let what = format!("tensor {}: {rows} rows are not whole heads of {head}", entry.name);
             return Err(Error::malformed(self.path(), what));
         }

@@ -32,9 +32,9 @@ impl EndOfTurn {
             ids.extend(metadata.id(&format!("tokenizer.ggml.{role}_token_id")));
         }
         let types = metadata.integers("tokenizer.ggml.token_type")?;
-        let tokens = metadata.strings("tokenizer.ggml.tokens")?.unwrap_or_default();
-        for (id, (token, kind)) in tokens.iter().zip(types).enumerate() {
-            if kind == CONTROL && ENDS.contains(&token.as_str()) {
+        let tokens = metadata.texts("tokenizer.ggml.tokens")?.into_iter().flatten();
+        for (id, (token, kind)) in tokens.zip(types).enumerate() {
+            if kind == CONTROL && ENDS.iter().any(|end| end.as_bytes() == token) {
                 ids.push(id as u32);
             }
         }
@@ -112,10 +112,13 @@ pub(super) fn chat_templates(metadata: Metadata<'_>) -> Result<BTreeMap<String, 
 
 pub(super) fn special_tokens(metadata: Metadata<'_>, eos_ids: Vec<u32>) -> SpecialTokens {
     // A damaged vocabulary is reported when it is read; here it only means that texts stay unknown.
-    let tokens = metadata.strings("tokenizer.ggml.tokens").ok().flatten().unwrap_or_default();
+    let text = |id: u32| {
+        let text = metadata.texts("tokenizer.ggml.tokens").ok()??.nth(id as usize)?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    };
     let role = |name: &str| {
         let id = metadata.id(&format!("tokenizer.ggml.{name}_token_id"))?;
-        Some(SpecialToken { text: tokens.get(id as usize).cloned(), id: Some(id) })
+        Some(SpecialToken { text: text(id), id: Some(id) })
     };
     SpecialTokens {
         bos: role("bos"),
