@@ -1,1 +1,100 @@
-fn main() {}
+//! The workspace's own commands (`cargo xtask …`).
+//!
+//! Every command can be repeated, does only what is not done yet, and leaves nothing half-done behind: whatever it makes is written beside
+//! its place and renamed into it when whole.
+
+mod bench;
+mod bindings;
+mod ci;
+mod command;
+mod demo;
+mod disk;
+mod models;
+mod paths;
+mod pip;
+mod progress;
+mod setup;
+mod test;
+mod venv;
+mod wheel;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, prepares, tests and measures vllm-mlx", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Prepare MLX: unpack the official wheel and mlx-c's sources under target/mlx
+    Setup {
+        /// `cpu`, `cuda13`, `metal`, or a folder with include/mlx and lib/libmlx [default: what fits this machine]
+        #[arg(long, value_name = "WHICH")]
+        mlx: Option<setup::Choice>,
+    },
+    /// Models that the package registries carry
+    #[command(subcommand)]
+    Models(Models),
+    /// Prepare everything, build in release and answer a prompt
+    Demo {
+        /// What to ask
+        #[arg(default_value = demo::PROMPT)]
+        prompt: String,
+    },
+    /// Prepare everything and run every test
+    Test {
+        /// Passed on to `cargo test`, in place of `--workspace`
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// What a change has to pass: format, lints, docs, licences, layers, tests
+    Ci,
+    /// Measurements
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Generate crates/mlx-sys/src/bindings.rs anew
+    Bindings,
+}
+
+#[derive(Subcommand)]
+enum Models {
+    /// Name the models that can be fetched
+    List,
+    /// Fetch a model and check it by its hash
+    Fetch {
+        name: String,
+        /// Where to put it [default: target/models/NAME]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// SmolLM2 4-bit on the CPU, alternating with llama.cpp
+    Cpu(bench::CpuArgs),
+}
+
+fn main() {
+    let result = match Cli::parse().task {
+        Task::Setup { mlx } => setup::run(mlx),
+        Task::Models(Models::List) => models::list(),
+        Task::Models(Models::Fetch { name, out }) => {
+            models::fetch(&name, out).map(|path| println!("{}", path.display()))
+        }
+        Task::Demo { prompt } => demo::run(&prompt),
+        Task::Test { args } => test::run(&args),
+        Task::Ci => ci::run(),
+        Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
+        Task::Bindings => bindings::run(),
+    };
+    if let Err(error) = result {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,25 @@
+//! Every test, and what they need.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::{command, models, paths, setup, venv};
+
+/// Prepares MLX, the model, the Python environment and the binary, then runs `cargo test`.
+pub fn run(args: &[String]) -> Result<()> {
+    setup::run(None)?;
+    models::fetch("smollm2", None)?;
+    let requirements = paths::root().join("tests/requirements.txt");
+    let text = fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    venv::ready(&paths::target().join("venv"), &text)?;
+
+    // Together with the tests, so that features are chosen once and nothing is compiled twice: the end-to-end tests run this very binary.
+    command::run(command::cargo().args(["build", "--workspace", "--lib", "--bins", "--tests"]))?;
+    let mut test = command::cargo();
+    test.arg("test");
+    if args.is_empty() {
+        test.arg("--workspace");
+    }
+    command::run(test.args(args))
+}
