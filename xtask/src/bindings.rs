@@ -63,6 +63,7 @@ fn libclang() -> Result<PathBuf> {
     }
     let place = paths::target().join("tools/libclang");
     if !place.exists() {
+        let _lock = disk::Lock::acquire()?;
         let download = pip::wheel(&LIBCLANG)?;
         let staging = disk::Staging::beside(&place)?;
         wheel::unpack(&download.path, staging.path())?;

@@ -12,9 +12,8 @@ use crate::{command, setup, test};
 
 type Check = fn() -> Result<()>;
 
-/// Runs every check and then says which failed: one round shows all there is to mend.
-pub fn run() -> Result<()> {
-    setup::run(None)?;
+/// Runs the checks named, or all, and then says which failed: one round shows all there is to mend.
+pub fn run(wanted: &[String]) -> Result<()> {
     let checks: [(&str, Check); 6] = [
         ("format", format),
         ("layers", || layers::check(&workspace::load()?)),
@@ -23,9 +22,14 @@ pub fn run() -> Result<()> {
         ("docs", docs),
         ("tests", || test::run(&[])),
     ];
+    if let Some(unknown) = wanted.iter().find(|name| !checks.iter().any(|(known, _)| known == name)) {
+        bail!("no check {unknown}; there is {}", checks.map(|(name, _)| name).join(", "));
+    }
     let mut failed = vec![];
     let mut summary = String::new();
-    for (name, check) in checks {
+    for (name, check) in
+        checks.into_iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|want| want == name))
+    {
         eprintln!("\n== {name}");
         let start = Instant::now();
         let outcome = check();
@@ -50,10 +54,12 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
+    setup::run(None)?;
     command::run(command::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
 fn docs() -> Result<()> {
+    setup::run(None)?;
     let mut doc = command::cargo();
     command::run(doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -1,15 +1,40 @@
 //! Files and folders that are whole or not there.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{Read, Write},
     path::{Path, PathBuf},
-    process,
 };
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
+
+use crate::paths;
+
+/// Held while something is prepared: of several commands at once, one does the work and the others wait.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub fn acquire() -> Result<Self> {
+        let path = paths::target().join(".xtask.lock");
+        fs::create_dir_all(paths::target()).with_context(|| format!("cannot make {}", paths::target().display()))?;
+        let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("waiting for another cargo xtask to finish preparing …");
+                file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        Ok(Self { _file: file })
+    }
+}
 
 /// A folder to build something in, beside its final place. Removed when dropped, unless published.
 pub struct Staging {
@@ -17,11 +42,11 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// An empty folder in the parent of `destination`.
+    /// An empty folder in the parent of `destination`. What an interrupted run left there is removed: hold the [`Lock`].
     pub fn beside(destination: &Path) -> Result<Self> {
         let parent = destination.parent().context("a destination inside a folder")?;
         let name = destination.file_name().context("a destination with a name")?.to_string_lossy();
-        let path = parent.join(format!(".{name}.{}.part", process::id()));
+        let path = parent.join(format!(".{name}.part"));
         remove(&path)?;
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path })
@@ -153,7 +178,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     fn scratch(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("xtask-{name}-{}", process::id()));
+        let dir = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
         remove(&dir).unwrap();
         fs::create_dir_all(&dir).unwrap();
         dir

@@ -53,7 +53,10 @@ enum Task {
         args: Vec<String>,
     },
     /// What a change has to pass: format, lints, docs, licences, layers, tests
-    Ci,
+    Ci {
+        /// `format`, `layers`, `licences`, `clippy`, `docs`, `tests` [default: all]
+        checks: Vec<String>,
+    },
     /// Measurements
     #[command(subcommand)]
     Bench(Bench),
@@ -89,7 +92,7 @@ fn main() {
         }
         Task::Demo { prompt } => demo::run(&prompt),
         Task::Test { args } => test::run(&args),
-        Task::Ci => ci::run(),
+        Task::Ci { checks } => ci::run(&checks),
         Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
         Task::Bindings => bindings::run(),
     };

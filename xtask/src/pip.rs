@@ -72,7 +72,7 @@ fn download_with(
     options: &[&str],
     bytes: u64,
 ) -> Result<Download> {
-    let folder = paths::target().join("downloads").join(format!("{package}-{version}-{}", std::process::id()));
+    let folder = paths::target().join("downloads").join(format!("{package}-{version}"));
     disk::remove(&folder)?;
     let (to, temp) = (folder.join("to"), folder.join("temp"));
     for dir in [&to, &temp] {

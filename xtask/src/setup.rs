@@ -51,6 +51,7 @@ pub fn run(choice: Option<Choice>) -> Result<()> {
     if choice.is_none() && is_prefix(&current) && mlx_c::is_ready() {
         return Ok(());
     }
+    let _lock = disk::Lock::acquire()?;
     let prefix = match choice.unwrap_or_else(default_choice) {
         Choice::Prefix(path) => {
             let path = path.canonicalize().with_context(|| format!("no folder {}", path.display()))?;
@@ -112,7 +113,7 @@ fn select(prefix: &Path, current: &Path) -> Result<()> {
         return Ok(());
     }
     // A link is replaced by renaming another one over it, so that there is always one or the other.
-    let fresh = paths::mlx().join(format!(".current.{}", std::process::id()));
+    let fresh = paths::mlx().join(".current.part");
     disk::remove(&fresh)?;
     let target = prefix.strip_prefix(paths::mlx()).unwrap_or(prefix);
     symlink(target, &fresh).with_context(|| format!("cannot link {}", fresh.display()))?;

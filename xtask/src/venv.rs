@@ -13,7 +13,12 @@ use crate::{command, disk, progress};
 pub fn ready(folder: &Path, requirements: &str) -> Result<PathBuf> {
     let python = folder.join("bin/python");
     let marker = folder.join("requirements.txt");
-    if fs::read_to_string(&marker).is_ok_and(|made_from| made_from == requirements) && python.exists() {
+    let is_ready = || fs::read_to_string(&marker).is_ok_and(|made_from| made_from == requirements) && python.exists();
+    if is_ready() {
+        return Ok(python);
+    }
+    let _lock = disk::Lock::acquire()?;
+    if is_ready() {
         return Ok(python);
     }
     let spinner = progress::spinner(&format!("making the Python environment {}", folder.display()));

@@ -40,6 +40,7 @@ pub fn ready() -> Result<PathBuf> {
         return Ok(binary);
     }
     let python = venv::ready(&paths::target().join("peers/tools"), TOOLS)?;
+    let _lock = disk::Lock::acquire()?;
     let tools = python.parent().context("a Python inside a folder")?.to_path_buf();
     if !place.join("CMakeLists.txt").exists() {
         unpack(&place, &python)?;
