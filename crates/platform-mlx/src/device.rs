@@ -32,9 +32,7 @@ pub(crate) fn stream(device: DeviceKind) -> Result<Stream> {
 /// Memory of `device`; `kv_bytes` is storage that MLX doesn't know of.
 pub(crate) fn memory(device: DeviceKind, kv_bytes: u64) -> Result<MemoryInfo> {
     let total = match device {
-        DeviceKind::Metal | DeviceKind::Cuda => {
-            ffi::gpu_memory_size().unwrap_or_else(|| host_memory().total)
-        }
+        DeviceKind::Metal | DeviceKind::Cuda => ffi::gpu_memory_size().unwrap_or_else(|| host_memory().total),
         DeviceKind::Cpu => host_memory().total,
     };
     let limit = match device {

@@ -69,9 +69,7 @@ impl Error {
     pub(crate) fn into_load_error(self) -> vllm_platform::Error {
         match self {
             Self::Platform(error) => error,
-            Self::Mlx(e) if is_out_of_memory(e.what()) => {
-                vllm_platform::Error::OutOfMemory(e.what().into())
-            }
+            Self::Mlx(e) if is_out_of_memory(e.what()) => vllm_platform::Error::OutOfMemory(e.what().into()),
             other => vllm_platform::Error::Model(other.to_string()),
         }
     }
@@ -80,9 +78,7 @@ impl Error {
     pub(crate) fn into_step_error(self) -> vllm_platform::Error {
         match self {
             Self::Platform(error) => error,
-            Self::Mlx(e) if is_out_of_memory(e.what()) => {
-                vllm_platform::Error::OutOfMemory(e.what().into())
-            }
+            Self::Mlx(e) if is_out_of_memory(e.what()) => vllm_platform::Error::OutOfMemory(e.what().into()),
             other => vllm_platform::Error::Step(other.to_string()),
         }
     }

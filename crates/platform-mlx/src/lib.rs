@@ -24,7 +24,7 @@ mod ops;
 mod platform;
 mod runner;
 
-pub use batch::{Batch, Span};
+pub use batch::{Batch, Layout, Span};
 pub use error::{Error, Result};
 pub use load::{Bias, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};

@@ -43,8 +43,15 @@ type LoadCausalLm = fn(&LoadContext<'_>) -> Result<Box<dyn CausalLm>>;
 
 /// A family of models: one architecture name and how to load it.
 ///
-/// ```ignore
-/// inventory::submit! { Family::causal_lm("Qwen3ForCausalLM", |ctx| Ok(Box::new(Qwen3::load(ctx)?))) }
+/// ```no_run
+/// use vllm_platform_mlx::{LoadContext, Result, inventory, model::{CausalLm, Family}};
+///
+/// inventory::submit! { Family::causal_lm("MyForCausalLM", load) }
+///
+/// fn load(ctx: &LoadContext<'_>) -> Result<Box<dyn CausalLm>> {
+///     let embedding = ctx.at("model").embedding("embed_tokens", 32_000, 4096)?;
+///     unimplemented!("the other layers, and a struct that holds them")
+/// }
 /// ```
 pub struct Family {
     /// As in `config.json`'s `architectures`.

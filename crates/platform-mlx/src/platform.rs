@@ -12,7 +12,7 @@ use vllm_platform::{
 
 use crate::{
     Error, MlxRunner, Ops, Result, device,
-    kv::{self, ContiguousKv, KvStore},
+    kv::{self, ContiguousKv, KvStore, PagedKv},
     load::{LoadContext, Loading},
     model::{CausalLm, families},
 };
@@ -124,9 +124,9 @@ fn context_length(model: &dyn CausalLm, options: &LoadOptions) -> Result<usize> 
     let own = model.context_length();
     match options.max_model_len {
         Some(0) => Err(Error::Config("max-model-len must be at least 1".into())),
-        Some(asked) if asked > own => Err(Error::Config(format!(
-            "max-model-len {asked} exceeds the {own} positions that the model was made for"
-        ))),
+        Some(asked) if asked > own => {
+            Err(Error::Config(format!("max-model-len {asked} exceeds the {own} positions that the model was made for")))
+        }
         Some(asked) => Ok(asked),
         None => Ok(own),
     }
@@ -160,13 +160,13 @@ fn kv_store(
             "KV storage of {budget} bytes holds {affordable} tokens of {token_bytes} bytes each: too few"
         ))
     };
-    Ok(match ops.pool() {
-        Some(pool) => {
+    Ok(match ops.threads() {
+        Some((threads, stream)) => {
             let blocks = tokens / BLOCK_SIZE;
             if blocks == 0 {
                 return Err(short().into());
             }
-            { let _ = pool; Box::new(ContiguousKv::new(layers, 4, context_length)) }
+            Box::new(PagedKv::new(layers, Arc::clone(threads), stream.clone(), BLOCK_SIZE, blocks)?)
         }
         None => {
             let slots = (tokens / context_length.max(1)).min(options.max_num_seqs.max(1));

@@ -43,7 +43,7 @@ impl MlxRunner {
         let last: Vec<i32> = plan
             .rows
             .iter()
-            .zip(&*batch.spans)
+            .zip(batch.layout.spans())
             .filter(|(row, _)| row.sample.is_some())
             .map(|(_, span)| dim(span.first + span.len - 1))
             .collect();

@@ -68,7 +68,7 @@ impl ContiguousKv {
     fn attend_one(
         &mut self,
         layer: usize,
-        span: &Span,
+        span: Span<'_>,
         q: &Tensor,
         k: Tensor,
         v: Tensor,
@@ -109,9 +109,8 @@ impl ContiguousKv {
 
 /// [rows, keys], true where row `start + i` sees key `first + j`.
 fn window_mask(start: usize, end: usize, first: usize, window: usize) -> Tensor {
-    let visible: Vec<bool> = (start..end)
-        .flat_map(|row| (first..end).map(move |key| key <= row && key + window > row))
-        .collect();
+    let visible: Vec<bool> =
+        (start..end).flat_map(|row| (first..end).map(move |key| key <= row && key + window > row)).collect();
     Tensor::from_slice(&visible, &[dim(end - start), dim(end - first)])
 }
 
@@ -125,8 +124,8 @@ impl KvStore for ContiguousKv {
         batch: &Batch,
         spec: AttentionSpec,
     ) -> Result<Tensor> {
-        let mut outputs = Vec::with_capacity(batch.spans.len());
-        for span in batch.spans.iter() {
+        let mut outputs = Vec::new();
+        for span in batch.layout.spans() {
             let rows = dim(span.first)..dim(span.first + span.len);
             let part = |x: &Tensor| -> Result<Tensor> {
                 let x = if span.len == batch.len() { x.clone() } else { x.try_index(rows.clone())? };

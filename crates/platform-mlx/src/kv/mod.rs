@@ -1,10 +1,10 @@
 //! KV storage, one implementation for each way of attending. Chosen by device like vLLM's attention backends.
 
 mod contiguous;
-
+mod paged;
 
 pub use contiguous::ContiguousKv;
-
+pub use paged::PagedKv;
 
 use crate::{Batch, Result, Tensor, model::LayerSpec};
 

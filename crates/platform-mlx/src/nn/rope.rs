@@ -77,9 +77,7 @@ impl RopeConfig {
     /// [`Error::Config`] for an unknown type or a key that the type needs and lacks.
     pub fn new(dims: usize, theta: f64, scaling: Option<&Value>, max_positions: Option<f64>) -> Result<Self> {
         let scaling: Scaling = match scaling {
-            Some(value) => {
-                Scaling::deserialize(value).map_err(|e| Error::Config(format!("rope_scaling: {e}")))?
-            }
+            Some(value) => Scaling::deserialize(value).map_err(|e| Error::Config(format!("rope_scaling: {e}")))?,
             None => Scaling::default(),
         };
         let need = |value: Option<f64>, key: &str| {
@@ -101,16 +99,17 @@ impl RopeConfig {
                 inv_freq.iter_mut().for_each(|f| *f = llama3(*f, factor, low, high, original));
             }
             Some("freq_factors") => {
-                let factors = scaling
-                    .freq_factors
-                    .filter(|f| f.len() == inv_freq.len())
-                    .ok_or_else(|| Error::Config(format!("rope_scaling: freq_factors must hold {} numbers", dims / 2)))?;
+                let factors = scaling.freq_factors.filter(|f| f.len() == inv_freq.len()).ok_or_else(|| {
+                    Error::Config(format!("rope_scaling: freq_factors must hold {} numbers", dims / 2))
+                })?;
                 inv_freq.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
             }
             Some("yarn") => {
                 let factor = need(scaling.factor, "factor")?;
-                let original =
-                    need(scaling.original_max_position_embeddings.or(max_positions), "original_max_position_embeddings")?;
+                let original = need(
+                    scaling.original_max_position_embeddings.or(max_positions),
+                    "original_max_position_embeddings",
+                )?;
                 yarn(&mut inv_freq, dims, theta, factor, original, &scaling);
                 magnitude = yarn_magnitude(factor, &scaling);
             }

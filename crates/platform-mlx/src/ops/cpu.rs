@@ -20,12 +20,12 @@ pub(super) struct Cpu {
 
 /// What a kernel needs to know of a matrix beside its arrays, which are graph inputs.
 #[derive(Clone, Copy)]
-enum Layout {
+enum Form {
     Dense { rows: usize, columns: usize },
     Quantized { rows: usize, columns: usize, bits: u8, group_size: usize, mode: QuantMode },
 }
 
-impl Layout {
+impl Form {
     fn of(matrix: &Matrix) -> Self {
         match matrix {
             Matrix::Dense(w) => Self::Dense { rows: matrix.rows(), columns: w.dim(1) as usize },
@@ -93,7 +93,7 @@ fn mode(mode: FileMode) -> QuantMode {
     }
 }
 
-/// A matrix's arrays in the order in which [`Layout::bind`] takes them.
+/// A matrix's arrays in the order in which [`Form::bind`] takes them.
 fn arrays(matrix: &Matrix) -> impl Iterator<Item = &Tensor> {
     let (first, rest): (_, [Option<&Tensor>; 2]) = match matrix {
         Matrix::Dense(w) => (w, [None, None]),
@@ -125,8 +125,8 @@ impl Cpu {
         layers: [(&Matrix, Option<&Tensor>); N],
     ) -> Result<[Tensor; N]> {
         require_f32(x)?;
-        let layouts = layers.map(|(w, b)| (Layout::of(w), b.is_some()));
-        let shapes = layouts.map(|(layout, _)| with_last(x, layout.rows()));
+        let forms = layers.map(|(w, b)| (Form::of(w), b.is_some()));
+        let shapes = forms.map(|(form, _)| with_last(x, form.rows()));
         let mut inputs = vec![x];
         for (weight, bias) in &layers {
             inputs.extend(arrays(weight));
@@ -136,8 +136,8 @@ impl Cpu {
         let pool = Arc::clone(&self.pool);
         cpu_primitive(&self.stream, c"linear", &inputs, outputs, move |inputs, outputs| {
             let mut next = 1;
-            for ((layout, biased), output) in layouts.iter().zip(outputs) {
-                let weight = layout.bind(inputs, &mut next)?;
+            for ((form, biased), output) in forms.iter().zip(outputs) {
+                let weight = form.bind(inputs, &mut next)?;
                 let y = output.f32();
                 weight.matmul(&pool, inputs[0].f32(), y);
                 if *biased {
@@ -151,9 +151,9 @@ impl Cpu {
     }
 
     pub(super) fn embed(&self, ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
-        let layout = Layout::of(weight);
-        let columns = match layout {
-            Layout::Dense { columns, .. } | Layout::Quantized { columns, .. } => columns,
+        let form = Form::of(weight);
+        let columns = match form {
+            Form::Dense { columns, .. } | Form::Quantized { columns, .. } => columns,
         };
         let mut inputs = vec![ids];
         inputs.extend(arrays(weight));
@@ -161,19 +161,19 @@ impl Cpu {
         let pool = Arc::clone(&self.pool);
         let [rows] = cpu_primitive(&self.stream, c"embed", &inputs, [Output::f32(&shape)], move |inputs, outputs| {
             let ids = inputs[0].u32();
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= layout.rows()) {
-                return Err(format!("token {id} is beyond the vocabulary of {}", layout.rows()));
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= form.rows()) {
+                return Err(format!("token {id} is beyond the vocabulary of {}", form.rows()));
             }
             let y = outputs[0].f32();
-            match layout {
-                Layout::Dense { columns, .. } => {
+            match form {
+                Form::Dense { columns, .. } => {
                     let weight = inputs[1].floats();
                     ids.iter()
                         .zip(y.chunks_exact_mut(columns))
                         .for_each(|(&id, row)| weight.widen(id as usize * columns, row));
                 }
-                Layout::Quantized { .. } => {
-                    if let Bound::Quantized(weight) = layout.bind(inputs, &mut 1)? {
+                Form::Quantized { .. } => {
+                    if let Bound::Quantized(weight) = form.bind(inputs, &mut 1)? {
                         kernels::dequantize_rows(&pool, &weight, ids, y);
                     }
                 }
@@ -186,10 +186,16 @@ impl Cpu {
     pub(super) fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
         require_f32(x)?;
         let pool = Arc::clone(&self.pool);
-        let [y] = cpu_primitive(&self.stream, c"rms_norm", &[x, weight], [Output::f32(x.shape())], move |inputs, outputs| {
-            kernels::rms_norm(&pool, inputs[0].f32(), inputs[1].floats(), 0.0, eps, outputs[0].f32());
-            Ok(())
-        })?;
+        let [y] = cpu_primitive(
+            &self.stream,
+            c"rms_norm",
+            &[x, weight],
+            [Output::f32(x.shape())],
+            move |inputs, outputs| {
+                kernels::rms_norm(&pool, inputs[0].f32(), inputs[1].floats(), 0.0, eps, outputs[0].f32());
+                Ok(())
+            },
+        )?;
         Ok(y)
     }
 
@@ -254,7 +260,7 @@ impl Cpu {
         };
         let (heads, head_dim) = (heads as usize, head_dim as usize);
         let (pool, inv_freq) = (Arc::clone(&self.pool), Arc::clone(inv_freq));
-        let positions = Arc::clone(&batch.host_positions);
+        let layout = Arc::clone(&batch.layout);
         let [y] = cpu_primitive(&self.stream, c"rope", &[x], [Output::f32(x.shape())], move |inputs, outputs| {
             let rope = kernels::Rope {
                 heads,
@@ -263,7 +269,7 @@ impl Cpu {
                 layout: kernels::RopeLayout::HalfSplit,
                 scale: magnitude,
             };
-            kernels::rope(&pool, inputs[0].f32(), &positions, &rope, outputs[0].f32());
+            kernels::rope(&pool, inputs[0].f32(), &layout.positions, &rope, outputs[0].f32());
             Ok(())
         })?;
         Ok(y)

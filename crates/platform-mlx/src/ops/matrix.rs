@@ -52,9 +52,7 @@ impl Matrix {
     pub fn nbytes(&self) -> usize {
         match self {
             Self::Dense(weight) => weight.nbytes(),
-            Self::Quantized(q) => {
-                q.packed.nbytes() + q.scales.nbytes() + q.biases.as_ref().map_or(0, Tensor::nbytes)
-            }
+            Self::Quantized(q) => q.packed.nbytes() + q.scales.nbytes() + q.biases.as_ref().map_or(0, Tensor::nbytes),
         }
     }
 }

@@ -57,7 +57,15 @@ pub(super) fn rope(x: &Tensor, batch: &Batch, pairs: usize, periods: &Tensor, ma
         return Err(crate::Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
     };
     let rows = x.reshape(&[tokens, heads, 1, head_dim])?;
-    let rotated = rope_dynamic(rows, dim(2 * pairs), false, None, 1.0, batch.positions.as_dtype(mlx_rs::Dtype::Int32)?, Some(periods))?;
+    let rotated = rope_dynamic(
+        rows,
+        dim(2 * pairs),
+        false,
+        None,
+        1.0,
+        batch.positions.as_dtype(mlx_rs::Dtype::Int32)?,
+        Some(periods),
+    )?;
     let rotated = rotated.reshape(&[tokens, heads, head_dim])?;
     if magnitude == 1.0 {
         return Ok(rotated);

@@ -50,18 +50,10 @@ impl Ops {
         Self(Backend::Mlx)
     }
 
-    /// The CPU's threads, if these are the CPU's operations.
-    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+    /// The threads and the stream that CPU primitives run on, if these are the CPU's operations.
+    pub(crate) fn threads(&self) -> Option<(&Arc<Pool>, &Stream)> {
         match &self.0 {
-            Backend::Cpu(cpu) => Some(&cpu.pool),
-            Backend::Mlx => None,
-        }
-    }
-
-    /// The stream that CPU primitives are put on.
-    pub(crate) fn cpu_stream(&self) -> Option<&Stream> {
-        match &self.0 {
-            Backend::Cpu(cpu) => Some(&cpu.stream),
+            Backend::Cpu(cpu) => Some((&cpu.pool, &cpu.stream)),
             Backend::Mlx => None,
         }
     }
@@ -71,11 +63,7 @@ impl Ops {
     ///
     /// # Errors
     /// MLX's own.
-    pub fn linear<const N: usize>(
-        &self,
-        x: &Tensor,
-        layers: [(&Matrix, Option<&Tensor>); N],
-    ) -> Result<[Tensor; N]> {
+    pub fn linear<const N: usize>(&self, x: &Tensor, layers: [(&Matrix, Option<&Tensor>); N]) -> Result<[Tensor; N]> {
         match &self.0 {
             Backend::Cpu(cpu) => cpu.linear(x, layers),
             Backend::Mlx => {

@@ -1,0 +1,176 @@
+//! Our CPU primitives against MLX's own kernels on the same arrays.
+
+use std::sync::Arc;
+
+use mlx_rs::{Array, Stream, ops::quantize, with_stream};
+use vllm_checkpoint::QuantMode;
+use vllm_kernels_cpu::Pool;
+use vllm_platform::{Row, SeqId, StepPlan};
+use vllm_platform_mlx::{
+    Activation, Batch, Matrix, Ops, QuantizedMatrix, Result, ffi,
+    nn::{Rope, RopeConfig},
+};
+
+/// Repeatable numbers in −1..1.
+fn numbers(seed: u64, shape: &[i32]) -> Array {
+    let n = shape.iter().product::<i32>();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let data: Vec<f32> = std::iter::repeat_with(next).take(n as usize).collect();
+    Array::from_slice(&data, shape)
+}
+
+fn both(check: impl Fn(&Ops, &Ops) -> Result<()>) {
+    let stream = Stream::cpu();
+    let cpu = Ops::cpu(Arc::new(Pool::new(2)), stream.clone());
+    with_stream(&stream, || check(&cpu, &Ops::mlx())).expect("both evaluate");
+}
+
+/// Within `tolerance` of the largest magnitude.
+fn assert_close(case: &str, ours: &Array, theirs: &Array, tolerance: f32) {
+    assert_eq!(ours.shape(), theirs.shape(), "{case}");
+    let theirs = theirs.as_type::<f32>().and_then(|a| a.contiguous()).expect("f32");
+    let (ours, theirs) = (ours.as_slice::<f32>(), theirs.as_slice::<f32>());
+    let largest = theirs.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let worst = ours.iter().zip(theirs).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(largest > 0.0 && worst <= tolerance * largest, "{case}: off by {worst} of {largest}");
+}
+
+fn affine(w: &Array, group_size: i32, bits: i32) -> Matrix {
+    let (packed, scales, biases) = quantize(w, group_size, bits).expect("MLX quantizes");
+    Matrix::Quantized(QuantizedMatrix {
+        packed,
+        scales,
+        biases: Some(biases),
+        rows: w.dim(0) as usize,
+        columns: w.dim(1) as usize,
+        bits: bits as u8,
+        group_size: group_size as usize,
+        mode: QuantMode::Affine,
+    })
+}
+
+#[test]
+fn linear_agrees_in_every_format() {
+    both(|cpu, mlx| {
+        let w = numbers(1, &[70, 256]);
+        let bias = numbers(2, &[70]);
+        for tokens in [1, 5, 33] {
+            let x = numbers(3, &[tokens, 256]);
+            let formats = [
+                ("f32", Matrix::Dense(w.clone())),
+                ("f16", Matrix::Dense(w.as_type::<half::f16>()?)),
+                ("bf16", Matrix::Dense(w.as_type::<half::bf16>()?)),
+                ("4 bit group 32", affine(&w, 32, 4)),
+                ("4 bit group 128", affine(&w, 128, 4)),
+                ("8 bit group 64", affine(&w, 64, 8)),
+                ("6 bit group 64", affine(&w, 64, 6)),
+                ("3 bit group 32", affine(&w, 32, 3)),
+            ];
+            for (name, matrix) in formats {
+                let layers = [(&matrix, Some(&bias)), (&matrix, None)];
+                let ([a, b], [c, d]) = (cpu.linear(&x, layers)?, mlx.linear(&x, layers)?);
+                assert_close(&format!("{name}, {tokens} rows, bias"), &a, &c, 1e-5);
+                assert_close(&format!("{name}, {tokens} rows"), &b, &d, 1e-5);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn embedding_agrees_and_refuses_what_is_beyond_the_vocabulary() {
+    both(|cpu, mlx| {
+        let w = numbers(4, &[20, 64]);
+        let ids = Array::from_slice(&[3u32, 19, 0, 3], &[4]);
+        for (name, matrix) in [
+            ("f32", Matrix::Dense(w.clone())),
+            ("bf16", Matrix::Dense(w.as_type::<half::bf16>()?)),
+            ("4 bit", affine(&w, 32, 4)),
+            ("8 bit", affine(&w, 64, 8)),
+        ] {
+            assert_close(name, &cpu.embed(&ids, &matrix)?, &mlx.embed(&ids, &matrix)?, 1e-6);
+        }
+        let beyond = cpu.embed(&Array::from_slice(&[20u32], &[1]), &Matrix::Dense(w))?;
+        let message = beyond.eval().expect_err("no such row").what().to_owned();
+        assert!(message.contains("token 20 is beyond the vocabulary of 20"), "{message}");
+        Ok(())
+    });
+}
+
+#[test]
+fn norms_activations_and_softmax_agree() {
+    both(|cpu, mlx| {
+        let (x, r) = (numbers(5, &[7, 96]), numbers(6, &[7, 96]));
+        let (w, b) = (numbers(7, &[96]), numbers(8, &[96]));
+        assert_close("rms_norm", &cpu.rms_norm(&x, &w, 1e-5)?, &mlx.rms_norm(&x, &w, 1e-5)?, 1e-6);
+        let ((sum, norm), (their_sum, their_norm)) =
+            (cpu.add_rms_norm(&x, &r, &w, 1e-5)?, mlx.add_rms_norm(&x, &r, &w, 1e-5)?);
+        assert_close("residual", &sum, &their_sum, 1e-6);
+        assert_close("norm of the residual", &norm, &their_norm, 1e-6);
+        for bias in [None, Some(&b)] {
+            assert_close(
+                "layer_norm",
+                &cpu.layer_norm(&x, &w, bias, 1e-5)?,
+                &mlx.layer_norm(&x, &w, bias, 1e-5)?,
+                1e-5,
+            );
+        }
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let (ours, theirs) = (cpu.gated(&x, &r, activation)?, mlx.gated(&x, &r, activation)?);
+            assert_close(&format!("{activation:?}"), &ours, &theirs, 1e-5);
+        }
+        assert_close("softmax", &cpu.softmax(&x)?, &mlx.softmax(&x)?, 1e-6);
+        Ok(())
+    });
+}
+
+#[test]
+fn rope_agrees_on_a_ragged_batch() {
+    both(|cpu, mlx| {
+        let row = |seq, start, tokens| Row { seq: SeqId(seq), tokens, start, blocks: &[0, 1, 2, 3], sample: None };
+        let plan = StepPlan { rows: vec![row(0, 0, &[1, 2, 3]), row(1, 50, &[4]), row(2, 9, &[5, 6])] };
+        let batch = Batch::new(&plan, 16)?;
+        let x = numbers(9, &[6, 3, 32]);
+        for (name, config) in [
+            ("whole heads", RopeConfig::plain(32, 10_000.0)),
+            ("half of a head", RopeConfig::plain(16, 10_000.0)),
+            ("with a magnitude", RopeConfig { magnitude: 1.25, ..RopeConfig::plain(32, 10_000.0) }),
+        ] {
+            let ours = Rope::new(cpu.clone(), &config)?.forward(&x, &batch)?;
+            let theirs = Rope::new(mlx.clone(), &config)?.forward(&x, &batch)?;
+            assert_close(name, &ours, &theirs, 1e-5);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn operands_that_are_views_are_read_as_what_they_show() {
+    both(|cpu, mlx| {
+        let x = numbers(10, &[64, 6]).t();
+        let w = Matrix::Dense(numbers(11, &[8, 64]));
+        let ([ours], [theirs]) = (cpu.linear(&x, [(&w, None)])?, mlx.linear(&x, [(&w, None)])?);
+        assert_close("a transposed operand", &ours, &theirs, 1e-5);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_panicking_kernel_is_an_error_of_the_evaluation() {
+    let stream = Stream::cpu();
+    let x = numbers(12, &[4]);
+    let output = ffi::Output::f32(&[4]);
+    let [y] = ffi::cpu_primitive(&stream, c"faulty", &[&x], [output], |_, _| panic!("no such luck")).expect("a node");
+    let message = y.eval().expect_err("it panics").what().to_owned();
+    assert!(message.contains("no such luck"), "{message}");
+    let [z] = ffi::cpu_primitive(&stream, c"sound", &[&x], [output], |inputs, outputs| {
+        outputs[0].f32().copy_from_slice(inputs[0].f32());
+        Ok(())
+    })
+    .expect("a node");
+    assert_eq!(z.as_slice::<f32>(), x.as_slice::<f32>(), "the stream lives on");
+}
