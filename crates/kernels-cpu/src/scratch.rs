@@ -1,6 +1,11 @@
 //! One reusable buffer a thread, so that kernels allocate nothing once warm.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    mem,
+    ops::{Deref, DerefMut},
+    slice,
+};
 
 /// A cache line: the alignment of scratch memory, and the widest vector.
 #[derive(Clone, Copy)]
@@ -13,22 +18,59 @@ thread_local! {
     static BUFFER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `body` with `len` f32 of this thread's scratch memory, aligned to 64 bytes. What they hold is unspecified.
+/// Scratch memory of a thread, aligned to 64 bytes; what it holds at first is unspecified. Dropping it keeps the
+/// memory for the thread's next [`take`].
 ///
-/// The memory is kept for the thread's next call, so that a warm kernel allocates nothing. A call inside `body`
-/// is correct but allocates.
-pub fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+/// (A guard rather than a call with a closure: a closure inside a SIMD kernel would be compiled without the kernel's
+/// instruction set.)
+pub(crate) struct Scratch {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+/// `len` f32 of scratch memory, without allocating once the thread is warm. A second one beside the first is correct
+/// but allocates.
+pub(crate) fn take(len: usize) -> Scratch {
     let mut lines = BUFFER.take();
     let needed = len.div_ceil(LANES);
     if lines.len() < needed {
         lines.resize(needed, Line([0.0; LANES]));
     }
-    // SAFETY: a `Line` is 16 f32 without padding, and at least `len.div_ceil(16)` of them are initialised; the
-    // slice borrows `lines`, which outlives it.
-    let slice = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) };
-    let result = body(slice);
-    BUFFER.set(lines);
-    result
+    Scratch { lines, len }
+}
+
+impl Deref for Scratch {
+    type Target = [f32];
+
+    #[inline]
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a `Line` is 16 f32 without padding, and `take` made sure of at least `len` of them.
+        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Scratch {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`.
+        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let kept = BUFFER.take();
+        // Of two, keep the larger.
+        BUFFER.set(if kept.len() > self.lines.len() { kept } else { mem::take(&mut self.lines) });
+    }
+}
+
+/// Calls `body` with `len` f32 of this thread's scratch memory, aligned to 64 bytes. What they hold is unspecified.
+///
+/// The memory is kept for the thread's next call, so that a warm kernel allocates nothing. A call inside `body`
+/// is correct but allocates.
+pub fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+    body(&mut take(len))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ptr;
 
 use crate::simd::Simd;
 
-use super::tile::{ROWS, Rows};
+use super::tile::{PREFETCH_BYTES, ROWS, Rows};
 
 /// Four rows of numbers of type `T`.
 #[derive(Clone, Copy)]
@@ -88,6 +88,15 @@ unsafe impl<T: Number> Rows for Stored<T> {
         // SAFETY: by the caller's promise.
         unsafe { T::load::<S>(self.rows[r].add(column)) }
     }
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, column: usize) {
+        // The four rows lie one after the other.
+        let line = self.rows[0].cast::<u8>().wrapping_add(PREFETCH_BYTES + column * ROWS * size_of::<T>());
+        for i in 0..(S::LANES * ROWS * size_of::<T>()).div_ceil(64) {
+            S::prefetch(line.wrapping_add(64 * i));
+        }
+    }
+
     #[inline(always)]
     unsafe fn partial<S: Simd>(&self, r: usize, column: usize, n: usize) -> S::V {
         // SAFETY: by the caller's promise.

@@ -10,6 +10,10 @@ use crate::{pool::SharedMut, simd::Simd};
 /// Rows of weights in a tile.
 pub(crate) const ROWS: usize = 4;
 
+/// How many bytes ahead to ask for weights. Four short rows side by side look to the processor like no stream at all, so
+/// that it does not fetch ahead by itself; this much covers main memory's latency at one core's share of its bandwidth.
+pub(crate) const PREFETCH_BYTES: usize = 4096;
+
 /// Four rows of weights, read as vectors of f32 wherever and however they are stored.
 ///
 /// # Safety
@@ -17,6 +21,9 @@ pub(crate) const ROWS: usize = 4;
 pub(crate) unsafe trait Rows: Copy {
     /// The columns `column ..` of row `r`, as many as a vector has lanes.
     unsafe fn vector<S: Simd>(&self, r: usize, column: usize) -> S::V;
+    /// Asks for the memory that the tiles after this one will read, in step with `column`.
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, _column: usize) {}
     /// The columns `column .. column + n` of row `r`, the other lanes zero; `n` is less than a vector's lanes.
     unsafe fn partial<S: Simd>(&self, r: usize, column: usize, n: usize) -> S::V;
 }
@@ -37,30 +44,35 @@ pub(crate) unsafe fn tile<S: Simd, W: Rows, const M: usize>(
     // SAFETY: by the caller's promise; `column` stays within `columns`.
     unsafe {
         let mut sums = [[S::splat(0.0); ROWS]; M];
-        let mut weights = [S::splat(0.0); ROWS];
+        let mut xs = [S::splat(0.0); M];
         let whole = columns - columns % S::LANES;
         let mut column = 0;
         while column < whole {
-            for r in 0..ROWS {
-                weights[r] = w.vector::<S>(r, column);
+            // Larger tiles wait for arithmetic, not for memory.
+            if M <= 4 {
+                w.prefetch::<S>(column);
             }
+            // All of x and one row of weights at a time: with `S::TILE` rows that is as many registers as there are.
             for i in 0..M {
-                let x = S::load(x.add(i * stride + column));
-                for r in 0..ROWS {
-                    sums[i][r] = S::mul_add(x, weights[r], sums[i][r]);
+                xs[i] = S::load(x.add(i * stride + column));
+            }
+            for r in 0..ROWS {
+                let weights = w.vector::<S>(r, column);
+                for i in 0..M {
+                    sums[i][r] = S::mul_add(xs[i], weights, sums[i][r]);
                 }
             }
             column += S::LANES;
         }
         if column < columns {
             let n = columns - column;
-            for r in 0..ROWS {
-                weights[r] = w.partial::<S>(r, column, n);
-            }
             for i in 0..M {
-                let x = S::load_first(x.add(i * stride + column), n);
-                for r in 0..ROWS {
-                    sums[i][r] = S::mul_add(x, weights[r], sums[i][r]);
+                xs[i] = S::load_first(x.add(i * stride + column), n);
+            }
+            for r in 0..ROWS {
+                let weights = w.partial::<S>(r, column, n);
+                for i in 0..M {
+                    sums[i][r] = S::mul_add(xs[i], weights, sums[i][r]);
                 }
             }
         }

@@ -116,6 +116,19 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     /// [`Simd::sum`] of four vectors at once; each the same tree of additions, whatever the others hold.
     unsafe fn sums(v: [Self::V; 4]) -> [f32; 4];
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE is part of the baseline, and a prefetch of any address is harmless.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
     /// Rows of `x` that a matmul tile takes at once beside four rows of weights, so that the sums fill the registers.
     const TILE: usize;
     /// Whether [`Simd::codes4`] leaves sixteen codes in the order 0, 8, 1, 9, … 7, 15, because that is cheaper.

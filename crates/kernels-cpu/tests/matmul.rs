@@ -1,0 +1,349 @@
+//! Every matmul, on every instruction set of this machine, against sums in f64; and the promises about batches and threads.
+
+use half::{bf16, f16};
+use vllm_kernels_cpu::{
+    DenseMatrix, FloatKind, Floats, Isa, Pool, QuantMatrix, QuantMode, dequantize_rows, matmul, quantized_matmul,
+};
+
+/// Pseudo-random numbers, the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn word(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 32) as u32
+    }
+
+    /// Roughly normal, with now and then an outlier, as activations have them.
+    fn activations(&mut self, n: usize) -> Vec<f32> {
+        (0..n)
+            .map(|_| {
+                let sum: f32 = (0..4).map(|_| self.uniform() - 0.5).sum();
+                if self.word().is_multiple_of(97) { 40.0 * sum } else { sum }
+            })
+            .collect()
+    }
+
+    fn uniform(&mut self) -> f32 {
+        self.word() as f32 / u32::MAX as f32
+    }
+}
+
+/// Numbers in one of the formats, owned.
+enum Owned {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl Owned {
+    fn new(kind: FloatKind, values: impl Iterator<Item = f32>) -> Self {
+        match kind {
+            FloatKind::F32 => Self::F32(values.collect()),
+            FloatKind::F16 => Self::F16(values.map(f16::from_f32).collect()),
+            FloatKind::Bf16 => Self::Bf16(values.map(bf16::from_f32).collect()),
+        }
+    }
+
+    fn floats(&self) -> Floats<'_> {
+        match self {
+            Self::F32(v) => Floats::F32(v),
+            Self::F16(v) => Floats::F16(v),
+            Self::Bf16(v) => Floats::Bf16(v),
+        }
+    }
+}
+
+/// A quantized matrix, owned.
+struct Quantized {
+    packed: Vec<u32>,
+    scales: Owned,
+    biases: Owned,
+    shape: [usize; 2],
+    bits: u8,
+    group_size: usize,
+}
+
+impl Quantized {
+    fn new(random: &mut Random, shape: [usize; 2], bits: u8, group_size: usize, kind: FloatKind) -> Self {
+        let [rows, cols] = shape;
+        let groups = rows * cols / group_size;
+        let step = 0.1 / f32::from(bits).exp2();
+        Self {
+            packed: (0..rows * cols * usize::from(bits) / 32).map(|_| random.word()).collect(),
+            scales: Owned::new(kind, (0..groups).map(|_| step * (0.5 + random.uniform()))),
+            biases: Owned::new(kind, (0..groups).map(|_| -0.05 * (0.5 + random.uniform()))),
+            shape,
+            bits,
+            group_size,
+        }
+    }
+
+    fn matrix(&self) -> QuantMatrix<'_> {
+        let (scales, biases) = (self.scales.floats(), self.biases.floats());
+        QuantMatrix::affine(&self.packed, scales, biases, self.shape, self.bits, self.group_size).unwrap()
+    }
+
+    /// Element `[row, column]`, by the definition of MLX's format, in f64.
+    fn element(&self, row: usize, column: usize) -> f64 {
+        let [_, cols] = self.shape;
+        let bits = usize::from(self.bits);
+        let code = (0..bits).map(|b| {
+            let bit = (row * cols + column) * bits + b;
+            (self.packed[bit / 32] >> (bit % 32) & 1) << b
+        });
+        let group = row * (cols / self.group_size) + column / self.group_size;
+        let (scale, bias) = (self.scales.floats().get(group), self.biases.floats().get(group));
+        f64::from(scale) * f64::from(code.sum::<u32>()) + f64::from(bias)
+    }
+
+    fn dequantized(&self) -> Vec<f64> {
+        let [rows, cols] = self.shape;
+        (0..rows * cols).map(|i| self.element(i / cols, i % cols)).collect()
+    }
+}
+
+/// Compares `y = x · wᵀ` with the sum in f64: each element may be off by a few roundings of its largest partial sum.
+#[track_caller]
+fn assert_product(case: &str, x: &[f32], w: &[f64], [rows, cols]: [usize; 2], y: &[f32]) {
+    for (i, row) in y.chunks_exact(rows).enumerate() {
+        for (o, &found) in row.iter().enumerate() {
+            let terms = (0..cols).map(|c| f64::from(x[i * cols + c]) * w[o * cols + c]);
+            let (wanted, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+            let allowed = 4e-7 * size + 1e-12;
+            assert!(
+                (f64::from(found) - wanted).abs() <= allowed,
+                "{case}: y[{i}, {o}] = {found}, wanted {wanted} ± {allowed}"
+            );
+        }
+    }
+}
+
+fn pools() -> impl Iterator<Item = (String, Pool)> {
+    Isa::available().into_iter().map(|isa| (format!("{isa}"), Pool::with_isa(2, isa).unwrap()))
+}
+
+const KINDS: [FloatKind; 3] = [FloatKind::F32, FloatKind::F16, FloatKind::Bf16];
+
+#[test]
+fn affine_matmul_of_every_width_group_and_scale() {
+    let mut random = Random(1);
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for group_size in [32, 64, 128] {
+            for kind in KINDS {
+                // Odd sizes of out, blocks that end in the middle; m on both sides of the tiles' sizes.
+                for (rows, groups, m) in [(1, 1, 1), (7, 3, 2), (37, 5, 5), (18, 2, 67)] {
+                    let shape = [rows, groups * group_size];
+                    let w = Quantized::new(&mut random, shape, bits, group_size, kind);
+                    let x = random.activations(m * shape[1]);
+                    let wanted = w.dequantized();
+                    for (isa, pool) in pools() {
+                        let mut y = vec![f32::NAN; m * rows];
+                        quantized_matmul(&pool, &x, &w.matrix(), &mut y);
+                        let case = format!("{isa}, {bits} bits, group {group_size}, {kind:?}, {shape:?}, m {m}");
+                        assert_product(&case, &x, &wanted, shape, &y);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn affine_matmul_of_every_small_batch() {
+    let mut random = Random(2);
+    let shape = [101, 576];
+    for bits in [4, 8] {
+        let w = Quantized::new(&mut random, shape, bits, 32, FloatKind::F16);
+        let wanted = w.dequantized();
+        for (isa, pool) in pools() {
+            for m in 1..=67 {
+                let x = random.activations(m * shape[1]);
+                let mut y = vec![f32::NAN; m * shape[0]];
+                quantized_matmul(&pool, &x, &w.matrix(), &mut y);
+                // All of it for a few, the last row for each.
+                let skip = if m % 16 < 2 { 0 } else { m - 1 };
+                let case = format!("{isa}, {bits} bits, m {m}");
+                assert_product(&case, &x[skip * shape[1]..], &wanted, shape, &y[skip * shape[0]..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_the_same_in_every_batch_and_on_any_number_of_threads() {
+    let mut random = Random(3);
+    let m = 131;
+    for (bits, cols) in [(4, 576), (8, 576), (4, 1536), (6, 256), (4, 128)] {
+        let w = Quantized::new(&mut random, [75, cols], bits, 32, FloatKind::F16);
+        let dense: Vec<f32> = w.dequantized().iter().map(|&v| v as f32).collect();
+        let dense = DenseMatrix::new(&dense[..], [75, cols]).unwrap();
+        let x = random.activations(m * cols);
+        for isa in Isa::available() {
+            for (name, run) in [
+                ("quantized", &(|pool: &Pool, x: &[f32], y: &mut [f32]| quantized_matmul(pool, x, &w.matrix(), y)) as &dyn Fn(&Pool, &[f32], &mut [f32])),
+                ("dense", &|pool, x, y| matmul(pool, x, &dense, y)),
+            ] {
+                let mut together = vec![f32::NAN; m * 75];
+                run(&Pool::with_isa(3, isa).unwrap(), &x, &mut together);
+                for (threads, batch) in [(1, 1), (2, 1), (1, 4), (2, 7), (4, 16), (1, 40), (1, m)] {
+                    let pool = Pool::with_isa(threads, isa).unwrap();
+                    let mut y = vec![f32::NAN; m * 75];
+                    for (x, y) in x.chunks(batch * cols).zip(y.chunks_mut(batch * 75)) {
+                        run(&pool, x, y);
+                    }
+                    assert!(y == together, "{name}, {isa}, {bits} bits, {cols} columns, batch {batch}, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_matmul_of_every_format_and_ragged_shapes() {
+    let mut random = Random(4);
+    for kind in KINDS {
+        for (rows, cols, m) in [(1, 1, 1), (3, 5, 2), (9, 16, 1), (33, 31, 7), (64, 100, 13), (5, 577, 67), (2, 4099, 3)] {
+            let w = Owned::new(kind, random.activations(rows * cols).into_iter());
+            let wide: Vec<f64> = (0..rows * cols).map(|i| f64::from(w.floats().get(i))).collect();
+            let x = random.activations(m * cols);
+            for (isa, pool) in pools() {
+                let mut y = vec![f32::NAN; m * rows];
+                matmul(&pool, &x, &DenseMatrix::new(w.floats(), [rows, cols]).unwrap(), &mut y);
+                assert_product(&format!("{isa}, {kind:?}, [{rows}, {cols}], m {m}"), &x, &wide, [rows, cols], &y);
+            }
+        }
+    }
+}
+
+#[test]
+fn dequantized_rows_are_those_of_the_definition() {
+    let mut random = Random(5);
+    let pool = Pool::new(2);
+    for bits in [2, 3, 4, 5, 6, 8] {
+        let w = Quantized::new(&mut random, [9, 192], bits, 64, FloatKind::F16);
+        let rows = [8, 0, 3, 3];
+        let mut y = vec![f32::NAN; rows.len() * 192];
+        dequantize_rows(&pool, &w.matrix(), &rows, &mut y);
+        for (i, &found) in y.iter().enumerate() {
+            let wanted = w.element(rows[i / 192] as usize, i % 192);
+            assert!((f64::from(found) - wanted).abs() <= 1e-7 * (wanted.abs() + 0.1), "{bits} bits, {i}: {found}, wanted {wanted}");
+        }
+    }
+}
+
+#[test]
+fn float_formats_multiply_as_they_dequantize() {
+    let mut random = Random(6);
+    for (mode, bits, group) in [(QuantMode::Mxfp4, 4, 32), (QuantMode::Mxfp8, 8, 32), (QuantMode::Nvfp4, 4, 16)] {
+        let (shape, m) = ([13, 96], 7);
+        let packed: Vec<u32> = (0..shape[0] * shape[1] * bits / 32)
+            // 0x7f and 0xff are NaN in E4M3.
+            .map(|_| u32::from_le_bytes(random.word().to_le_bytes().map(|b| if b & 0x7f == 0x7f { 0 } else { b })))
+            .collect();
+        let scale = |random: &mut Random| if group == 16 { (random.word() % 0x7f) as u8 } else { 120 + (random.word() % 9) as u8 };
+        let scales: Vec<u8> = (0..shape[0] * shape[1] / group).map(|_| scale(&mut random)).collect();
+        let w = QuantMatrix::float(mode, &packed, &scales, shape).unwrap();
+        let x = random.activations(m * shape[1]);
+        for (isa, pool) in pools() {
+            let mut rows = vec![f32::NAN; shape[0] * shape[1]];
+            dequantize_rows(&pool, &w, &(0..shape[0] as u32).collect::<Vec<_>>(), &mut rows);
+            let wide: Vec<f64> = rows.iter().map(|&v| f64::from(v)).collect();
+            let mut y = vec![f32::NAN; m * shape[0]];
+            quantized_matmul(&pool, &x, &w, &mut y);
+            assert_product(&format!("{mode:?}, {isa}"), &x, &wide, shape, &y);
+        }
+    }
+}
+
+/// What MLX 0.32.2's `mx.dequantize` gives for the same words and scales.
+#[test]
+fn float_formats_dequantize_as_in_mlx() {
+    let pool = Pool::new(1);
+    // All sixteen E2M1 codes in order, twice; then the same under another scale.
+    let e2m1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+    let words = [0x76543210, 0xfedcba98, 0x76543210, 0xfedcba98];
+    let mut y = [0.0; 32];
+    let w = QuantMatrix::float(QuantMode::Mxfp4, &words, &[129], [1, 32]).unwrap();
+    dequantize_rows(&pool, &w, &[0], &mut y);
+    assert_eq!(y[..16], e2m1.map(|v| 4.0 * v), "mxfp4: scale 129 is 2²");
+    assert_eq!(y[16..], e2m1.map(|v| 4.0 * v), "mxfp4");
+    // 0x38 is 1 in E4M3, 0x3c 1.5, and 0x01 the smallest subnormal, 2⁻⁹.
+    let w = QuantMatrix::float(QuantMode::Nvfp4, &words, &[0x3c, 0x01], [1, 32]).unwrap();
+    dequantize_rows(&pool, &w, &[0], &mut y);
+    assert_eq!(y[..16], e2m1.map(|v| 1.5 * v), "nvfp4");
+    assert_eq!(y[16..], e2m1.map(|v| v / 512.0), "nvfp4, subnormal scale");
+    let words = [0x01_40_3c_38, 0x7e_b8_08_07, 0, 0, 0, 0, 0, 0];
+    let w = QuantMatrix::float(QuantMode::Mxfp8, &words, &[126], [1, 32]).unwrap();
+    dequantize_rows(&pool, &w, &[0], &mut y);
+    let wanted = [1.0, 1.5, 2.0, 0.001953125, 0.013671875, 0.015625, -1.0, 448.0].map(|v: f32| v / 2.0);
+    assert_eq!(y[..8], wanted, "mxfp8");
+}
+
+#[test]
+fn odd_activations() {
+    let mut random = Random(7);
+    let shape = [5, 128];
+    for bits in [4, 8] {
+        let w = Quantized::new(&mut random, shape, bits, 32, FloatKind::F32);
+        let wide = w.dequantized();
+        for (isa, pool) in pools() {
+            for (name, value) in [("zeros", 0.0), ("tiny", 1e-40), ("huge", 1e34), ("one size", -3.0)] {
+                let x = vec![value; 128];
+                let mut y = vec![f32::NAN; 5];
+                quantized_matmul(&pool, &x, &w.matrix(), &mut y);
+                // Where f32 itself has no precision left (subnormals), no more than that is asked.
+                let size = wide.iter().map(|w| (w * f64::from(value)).abs()).sum::<f64>();
+                for (o, &found) in y.iter().enumerate() {
+                    let wanted: f64 = (0..128).map(|c| f64::from(value) * wide[o * 128 + c]).sum();
+                    assert!((f64::from(found) - wanted).abs() <= 4e-7 * size + 1e-43, "{isa}, {bits} bits, {name}: {found}, wanted {wanted}");
+                }
+            }
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = random.activations(2 * 128);
+                x[77] = value;
+                let mut y = vec![0.0; 10];
+                quantized_matmul(&pool, &x, &w.matrix(), &mut y);
+                assert!(y[..5].iter().all(|v| !v.is_finite()), "{isa}, {bits} bits: {value} must show: {y:?}");
+                assert!(y[5..].iter().all(|v| v.is_finite()), "{isa}, {bits} bits: {value} must not leave its row: {y:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_batches_and_matrices_do_nothing() {
+    let pool = Pool::new(2);
+    matmul(&pool, &[], &DenseMatrix::new(&[1.0f32, 2.0][..], [1, 2]).unwrap(), &mut []);
+    matmul(&pool, &[1.0, 2.0], &DenseMatrix::new(&[0.0f32; 0][..], [0, 2]).unwrap(), &mut []);
+    let w = Quantized::new(&mut Random(8), [3, 32], 4, 32, FloatKind::F16);
+    quantized_matmul(&pool, &[], &w.matrix(), &mut []);
+    let mut y = [f32::NAN; 2];
+    matmul(&pool, &[], &DenseMatrix::new(&[0.0f32; 0][..], [2, 0]).unwrap(), &mut y);
+    assert_eq!(y, [0.0; 2], "a sum of no terms");
+}
+
+#[test]
+#[should_panic(expected = "x has 33 elements and y 3")]
+fn ragged_x_is_refused() {
+    let w = Quantized::new(&mut Random(9), [3, 32], 4, 32, FloatKind::F16);
+    quantized_matmul(&Pool::new(1), &[0.0; 33], &w.matrix(), &mut [0.0; 3]);
+}
+
+#[test]
+fn mismatched_parts_are_errors_that_say_which() {
+    let (packed, numbers) = ([0u32; 8], [0.0f32; 4]);
+    let floats = |n: usize| Floats::F32(&numbers[..n]);
+    for (case, result, wanted) in [
+        ("bits", QuantMatrix::affine(&packed, floats(2), floats(2), [2, 32], 7, 32), "7 bits"),
+        ("group", QuantMatrix::affine(&packed, floats(2), floats(2), [2, 32], 4, 48), "groups of 48"),
+        ("columns", QuantMatrix::affine(&packed, floats(2), floats(2), [2, 40], 4, 32), "rows of 40 columns"),
+        ("packed", QuantMatrix::affine(&packed[..7], floats(2), floats(2), [2, 32], 4, 32), "packed of a [2, 32] quantized matrix: 7 elements found, 8 wanted"),
+        ("scales", QuantMatrix::affine(&packed, floats(3), floats(2), [2, 32], 4, 32), "scales of a [2, 32] quantized matrix: 3"),
+        ("biases", QuantMatrix::affine(&packed, floats(2), floats(1), [2, 32], 4, 32), "biases of a [2, 32] quantized matrix: 1"),
+        ("float scales", QuantMatrix::float(QuantMode::Nvfp4, &packed, &[0; 3], [2, 32]), "scales of a [2, 32] quantized matrix: 3 elements found, 4 wanted"),
+    ] {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(wanted), "{case}: {message}");
+    }
+}
