@@ -43,8 +43,9 @@ struct Scaling {
     attention_factor: Option<f64>,
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
-    /// Divisors of the plain frequencies, one for each pair: how GGUF files carry llama3's scaling.
-    freq_factors: Option<Vec<f64>>,
+    /// Divisors of the plain frequencies, one for each pair, for sequences up to the original length and beyond it.
+    short_factor: Option<Vec<f64>>,
+    long_factor: Option<Vec<f64>>,
     truncate: Option<bool>,
 }
 
@@ -98,11 +99,14 @@ impl RopeConfig {
                 let original = need(scaling.original_max_position_embeddings, "original_max_position_embeddings")?;
                 inv_freq.iter_mut().for_each(|f| *f = llama3(*f, factor, low, high, original));
             }
-            Some("freq_factors") => {
-                let factors = scaling.freq_factors.filter(|f| f.len() == inv_freq.len()).ok_or_else(|| {
-                    Error::Config(format!("rope_scaling: freq_factors must hold {} numbers", dims / 2))
+            // Two sets of factors would turn stored keys wrong once a sequence outgrows the first; one set is what GGUF
+            // files carry.
+            Some("longrope") if scaling.short_factor == scaling.long_factor => {
+                let factors = scaling.long_factor.filter(|f| f.len() == inv_freq.len()).ok_or_else(|| {
+                    Error::Config(format!("rope_scaling: long_factor must hold {} numbers", inv_freq.len()))
                 })?;
                 inv_freq.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
+                magnitude = need(scaling.attention_factor, "attention_factor")?;
             }
             Some("yarn") => {
                 let factor = need(scaling.factor, "factor")?;
@@ -115,7 +119,8 @@ impl RopeConfig {
             }
             Some(other) => {
                 return Err(Error::Config(format!(
-                    "rope_scaling: type {other:?} is not supported; known: default, linear, llama3, yarn"
+                    "rope_scaling: type {other:?} is not supported; known: default, linear, llama3, yarn, \
+                     and longrope whose short and long factors are the same"
                 )));
             }
         }
@@ -227,5 +232,12 @@ mod tests {
         let error = |scaling| RopeConfig::new(64, 1e4, Some(&scaling), None).unwrap_err().to_string();
         assert!(error(json!({"rope_type": "dynamic"})).contains("\"dynamic\" is not supported"));
         assert!(error(json!({"rope_type": "llama3"})).contains("factor is missing"));
+        let factors = |short: f64| {
+            json!({"rope_type": "longrope", "short_factor": vec![short; 32],
+            "long_factor": vec![2.0; 32], "attention_factor": 1.0})
+        };
+        assert!(error(factors(1.0)).contains("\"longrope\" is not supported"));
+        let halved: Vec<_> = RopeConfig::plain(64, 1e4).inv_freq.iter().map(|f| f / 2.0).collect();
+        assert_eq!(RopeConfig::new(64, 1e4, Some(&factors(2.0)), None).unwrap().inv_freq, halved);
     }
 }
