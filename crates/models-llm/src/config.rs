@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use vllm_platform_mlx::{Error, LoadContext, Result, Tensor, model::LayerSpec};
+use vllm_platform_mlx::{Error, LoadContext, Result, Tensor, model::LayerSpec, nn::RopeConfig};
 
 /// Query heads, and the key/value heads they share in groups (Ainslie et al., arXiv:2305.13245).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,18 @@ pub(crate) fn windows(
             ))),
         })
         .collect()
+}
+
+/// Frequencies for whole heads: none of these families turns only a part of each.
+pub(crate) fn rope(ctx: &LoadContext<'_>, heads: Heads) -> Result<RopeConfig> {
+    let config = ctx.config_json();
+    let place = config.get("rope_parameters").filter(|p| p.get("partial_rotary_factor").is_some()).unwrap_or(config);
+    match place.get("partial_rotary_factor").and_then(Value::as_f64) {
+        Some(part) if part != 1.0 => {
+            Err(Error::Config(format!("partial_rotary_factor is {part}; this architecture rotates whole heads")))
+        }
+        _ => RopeConfig::from_config(config, heads.dim),
+    }
 }
 
 /// The activation must be the one this family is written with.

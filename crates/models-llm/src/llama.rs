@@ -12,7 +12,7 @@ use vllm_platform_mlx::{
 };
 
 use crate::{
-    config::{Heads, LayerType, check_activation, context_length, windows},
+    config::{Heads, LayerType, check_activation, context_length, rope, windows},
     output::Output,
 };
 
@@ -123,7 +123,7 @@ impl Llama {
         check_activation("hidden_act", config.hidden_act.as_deref(), &["silu", "swish"])?;
         let heads =
             Heads::new(config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim)?;
-        let rope = RopeConfig::from_config(ctx.config_json(), heads.dim)?;
+        let rope = rope(ctx, heads)?;
         let windows = windows(config.num_hidden_layers, config.layer_types.as_deref(), config.sliding_window, |_| {
             slides == Slides::IfWindow && config.sliding_window.is_some()
         })?;

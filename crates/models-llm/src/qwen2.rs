@@ -13,7 +13,7 @@ use vllm_platform_mlx::{
 };
 
 use crate::{
-    config::{Heads, LayerType, check_activation, context_length, windows},
+    config::{Heads, LayerType, check_activation, context_length, rope, windows},
     output::Output,
 };
 
@@ -26,6 +26,7 @@ struct Config {
     num_hidden_layers: usize,
     num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
     hidden_act: Option<String>,
     rms_norm_eps: f32,
     vocab_size: usize,
@@ -116,8 +117,9 @@ impl Qwen2 {
     fn load(ctx: &LoadContext<'_>) -> Result<Self> {
         let config: Config = ctx.config()?;
         check_activation("hidden_act", config.hidden_act.as_deref(), &["silu"])?;
-        let heads = Heads::new(config.hidden_size, config.num_attention_heads, config.num_key_value_heads, None)?;
-        let rope = RopeConfig::from_config(ctx.config_json(), heads.dim)?;
+        let heads =
+            Heads::new(config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim)?;
+        let rope = rope(ctx, heads)?;
         let window = config.sliding_window.filter(|_| config.use_sliding_window);
         let windows = windows(config.num_hidden_layers, config.layer_types.as_deref(), window, |layer| {
             window.is_some() && layer >= config.max_window_layers

@@ -11,7 +11,7 @@ use vllm_platform_mlx::{
 };
 
 use crate::{
-    config::{Heads, LayerType, check_activation, context_length, windows},
+    config::{Heads, LayerType, check_activation, context_length, rope, windows},
     output::Output,
 };
 
@@ -133,7 +133,7 @@ impl Qwen3 {
             config.num_key_value_heads,
             Some(config.head_dim),
         )?;
-        let rope = RopeConfig::from_config(ctx.config_json(), heads.dim)?;
+        let rope = rope(ctx, heads)?;
         let window = config.sliding_window.filter(|_| config.use_sliding_window);
         let windows = windows(config.num_hidden_layers, config.layer_types.as_deref(), window, |layer| {
             window.is_some() && layer >= config.max_window_layers

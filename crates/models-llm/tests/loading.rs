@@ -71,6 +71,12 @@ const REFUSED: &[Case] = &[
         |e| e.config["rope_scaling"] = json!({"rope_type": "linear"}),
         &["rope_scaling", "factor is missing"],
     ),
+    (
+        "RoPE turns a part of each head",
+        "llama",
+        |e| e.config["partial_rotary_factor"] = json!(0.5),
+        &["partial_rotary_factor is 0.5"],
+    ),
     ("a key is missing", "llama", |e| e.forget("hidden_size"), &["config.json", "hidden_size"]),
     (
         "a key has the wrong type",

@@ -25,7 +25,7 @@ pub fn fixtures() -> Vec<PathBuf> {
         .filter(|path| path.join("reference.safetensors").exists())
         .collect();
     found.sort();
-    assert!(found.len() >= 16, "fixtures are missing: {found:?}");
+    assert!(found.len() >= 20, "fixtures are missing: {found:?}");
     found
 }
 
@@ -77,8 +77,10 @@ impl Reference {
     }
 }
 
-/// Loads on the CPU, with KV storage for `sequences` sequences of `max_len` tokens.
+/// Loads a folder, or the GGUF file in it, on the CPU, with KV storage for `sequences` sequences of `max_len` tokens.
 pub fn load(path: &Path, sequences: usize, max_len: Option<usize>) -> Result<Box<dyn ModelRunner>> {
+    let gguf = path.join("model.gguf");
+    let path = if gguf.exists() { &gguf } else { path };
     let options = LoadOptions {
         device: DeviceChoice::Cpu,
         threads: Some(2),
