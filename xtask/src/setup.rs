@@ -5,7 +5,7 @@
 //!   mlx/{include,lib}           … of which this is the prefix
 //! target/mlx/mlx-c              mlx-c's sources
 //! target/mlx/current            link to the prefix in use
-//! target/mlx/selected           its path; touched when another one is chosen, which makes crates/mlx-sys build again
+//! target/mlx/selected           the choice; written when it changes, which makes crates/mlx-sys build again
 //! ```
 
 mod mlx_c;
@@ -31,6 +31,18 @@ pub enum Choice {
     Prefix(PathBuf),
 }
 
+impl Choice {
+    /// What the wheels of this choice are listed under, and their folder is named after.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda13 => "cuda13",
+            Self::Metal => "metal",
+            Self::Prefix(_) => "prefix",
+        }
+    }
+}
+
 impl FromStr for Choice {
     type Err = String;
 
@@ -45,14 +57,14 @@ impl FromStr for Choice {
     }
 }
 
-/// Makes `target/mlx/current` a usable MLX. Without a choice, whatever was chosen before stays.
+/// Makes `target/mlx/current` a usable MLX. Without a choice, the last one stays.
 pub fn run(choice: Option<Choice>) -> Result<()> {
-    let current = paths::mlx().join("current");
-    if choice.is_none() && is_prefix(&current) && mlx_c::is_ready() {
+    let choice = choice.or_else(last_choice).unwrap_or_else(default_choice);
+    if is_ready(&choice) {
         return Ok(());
     }
     let _lock = disk::Lock::acquire()?;
-    let prefix = match choice.unwrap_or_else(default_choice) {
+    let prefix = match &choice {
         Choice::Prefix(path) => {
             let path = path.canonicalize().with_context(|| format!("no folder {}", path.display()))?;
             if !is_prefix(&path) {
@@ -60,14 +72,42 @@ pub fn run(choice: Option<Choice>) -> Result<()> {
             }
             path
         }
-        Choice::Cpu => unpacked("cpu")?,
-        Choice::Cuda13 => unpacked("cuda13")?,
-        Choice::Metal => unpacked("metal")?,
+        official => unpacked(official)?,
     };
     mlx_c::prepare()?;
-    select(&prefix, &current)?;
+    select(&choice, &prefix)?;
     eprintln!("MLX is ready: {}", prefix.display());
     Ok(())
+}
+
+fn is_ready(choice: &Choice) -> bool {
+    is_prefix(&current()) && mlx_c::is_ready() && fs::read_to_string(selected()).is_ok_and(|text| text == memo(choice))
+}
+
+fn current() -> PathBuf {
+    paths::mlx().join("current")
+}
+
+fn selected() -> PathBuf {
+    paths::mlx().join("selected")
+}
+
+/// What `selected` says of a choice: the choice, and for a wheel its version.
+fn memo(choice: &Choice) -> String {
+    match choice {
+        Choice::Prefix(path) => format!("{}\n", path.display()),
+        official => format!("{} {}\n", official.kind(), wheels::MLX_VERSION),
+    }
+}
+
+fn last_choice() -> Option<Choice> {
+    choice_of(&fs::read_to_string(selected()).ok()?)
+}
+
+fn choice_of(memo: &str) -> Option<Choice> {
+    let line = memo.trim_end();
+    let official = line.split_once(' ').map(|(kind, _)| kind).filter(|kind| !kind.contains('/'));
+    official.unwrap_or(line).parse().ok()
 }
 
 fn default_choice() -> Choice {
@@ -75,7 +115,8 @@ fn default_choice() -> Choice {
 }
 
 /// The prefix of an unpacked wheel, made if it isn't there.
-fn unpacked(kind: &str) -> Result<PathBuf> {
+fn unpacked(choice: &Choice) -> Result<PathBuf> {
+    let kind = choice.kind();
     let place = paths::mlx().join(format!("{kind}-{}", wheels::MLX_VERSION));
     let prefix = place.join("mlx");
     if place.join(COMPLETE).is_file() {
@@ -106,22 +147,18 @@ fn is_prefix(path: &Path) -> bool {
 }
 
 /// Points `current` at the prefix.
-fn select(prefix: &Path, current: &Path) -> Result<()> {
-    let selected = paths::mlx().join("selected");
-    let text = prefix.display().to_string();
-    if is_prefix(current) && fs::read_to_string(&selected).is_ok_and(|before| before == text) {
-        return Ok(());
-    }
+fn select(choice: &Choice, prefix: &Path) -> Result<()> {
+    let (current, selected) = (current(), selected());
     // A link is replaced by renaming another one over it, so that there is always one or the other.
     let fresh = paths::mlx().join(".current.part");
     disk::remove(&fresh)?;
     let target = prefix.strip_prefix(paths::mlx()).unwrap_or(prefix);
     symlink(target, &fresh).with_context(|| format!("cannot link {}", fresh.display()))?;
     if current.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-        disk::remove(current)?;
+        disk::remove(&current)?;
     }
-    fs::rename(&fresh, current).with_context(|| format!("cannot replace {}", current.display()))?;
-    fs::write(&selected, text).with_context(|| format!("cannot write {}", selected.display()))
+    fs::rename(&fresh, &current).with_context(|| format!("cannot replace {}", current.display()))?;
+    fs::write(&selected, memo(choice)).with_context(|| format!("cannot write {}", selected.display()))
 }
 
 #[cfg(unix)]
@@ -162,6 +199,23 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(text.parse::<Choice>().ok(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_choice_is_remembered_across_versions() {
+        let cases = [
+            ("cpu 0.32.2\n", Some(Choice::Cpu)),
+            ("metal 0.31.0\n", Some(Choice::Metal)),
+            ("/opt/my mlx\n", Some(Choice::Prefix("/opt/my mlx".into()))),
+            ("", None),
+            ("nonsense", None),
+        ];
+        for (memo, wanted) in cases {
+            assert_eq!(choice_of(memo), wanted, "{memo:?}");
+        }
+        for choice in [Choice::Cpu, Choice::Cuda13, Choice::Metal, Choice::Prefix("/a/b".into())] {
+            assert_eq!(choice_of(&memo(&choice)), Some(choice));
         }
     }
 }

@@ -23,14 +23,14 @@ pub struct Run {
     pub peak_bytes: f64,
 }
 
-/// `vllm-mlx bench`.
+/// `vllm-mlx bench`. Its first repeat warms up, as llama-bench does unasked.
 pub fn ours(binary: &Path, model: &Path, prompt: usize, generate: usize, threads: usize) -> Result<Run> {
     let mut command = Command::new(binary);
     command
         .arg("bench")
         .arg(model)
         .args(["--json", "--prompt-tokens", &prompt.to_string(), "--generate", &generate.to_string()])
-        .args(["--threads", &threads.to_string()]);
+        .args(["--threads", &threads.to_string(), "--device", "cpu", "--repeat", "2"]);
     let (stdout, peak_bytes) = with_peak_memory(&command)?;
     let line = stdout.lines().rev().find(|line| line.starts_with('{')).context("vllm-mlx bench wrote no JSON")?;
     let figures: Value = serde_json::from_str(line).context("vllm-mlx bench wrote something that is not JSON")?;

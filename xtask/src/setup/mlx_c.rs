@@ -14,12 +14,15 @@ const VERSION: &str = "0.7.0";
 /// The hash ([`disk::sha256_tree`]) of its `src/mlx-c/mlx`.
 const TREE: &str = "5c0a404f60c885dab5fda45fcf190f160bc749387fc8348d25d8837662d73eb8";
 
+/// Holds the hash, for a later version to see that these are other sources.
+const STAMP: &str = ".complete";
+
 fn place() -> PathBuf {
     paths::mlx().join("mlx-c")
 }
 
 pub fn is_ready() -> bool {
-    place().join("mlx/c/mlx.h").is_file()
+    place().join("mlx/c/mlx.h").is_file() && fs::read_to_string(place().join(STAMP)).is_ok_and(|stamp| stamp == TREE)
 }
 
 /// Makes `target/mlx/mlx-c`, if it isn't there.
@@ -36,6 +39,7 @@ pub fn prepare() -> Result<()> {
     if found != TREE {
         bail!("{}: the sources have hash {found}, wanted {TREE}", source.display());
     }
+    fs::write(staging.path().join(STAMP), TREE)?;
     staging.publish(&place())?;
     spinner.finish_and_clear();
     Ok(())
