@@ -1,0 +1,174 @@
+//! An engine's tokens as text.
+
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use vllm_platform::TokenId;
+use vllm_scheduler::{
+    EngineHandle, Event, EventStream, FinishReason, GeneratedToken, Request, SubmitError, Timings, Usage,
+};
+use vllm_text::{Detokenizer, StopStrings, TextStream, Tokenizer};
+
+/// How an answer is made into text.
+#[derive(Debug, Clone)]
+pub struct TextOptions {
+    /// Strings that end the answer; they are not part of it unless `include_stop`.
+    pub stop: Vec<String>,
+    /// Whether a stop string is part of the answer.
+    pub include_stop: bool,
+    /// Whether special tokens give no text.
+    pub skip_special: bool,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { stop: Vec::new(), include_stop: false, skip_special: true }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The engine refused the request.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// A stop string or the tokenizer is unusable.
+    #[error(transparent)]
+    Text(#[from] vllm_text::TextError),
+}
+
+/// An answer while it is being generated. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct Answer {
+    events: EventStream,
+    text: TextStream,
+    usage: Usage,
+    submitted: Instant,
+    first_token: Option<Instant>,
+    ended: bool,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Piece {
+    /// New text, whole characters; may be empty.
+    pub text: String,
+    /// The token it came with. None at the end of an answer.
+    pub token: Option<GeneratedToken>,
+    /// Set on the last piece.
+    pub end: Option<End>,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// By itself.
+    Finished(Ending),
+    /// The engine could not go on; the text says why.
+    Failed(String),
+}
+
+/// The end of an answer that did not fail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// A stop string counts as [`FinishReason::Stop`].
+    pub reason: FinishReason,
+    /// The stop string, if it was one.
+    pub stop: Option<String>,
+    /// Tokens.
+    pub usage: Usage,
+    /// Times.
+    pub timings: Timings,
+}
+
+/// Tokens of a prompt that a detokenizer needs to see: a character has at most four bytes, a token at least one.
+const PROMPT_TAIL: usize = 8;
+
+impl Answer {
+    /// Submits a request.
+    ///
+    /// # Errors
+    /// If the engine refuses it or a stop string is unusable.
+    pub fn start(
+        engine: &EngineHandle,
+        tokenizer: &Tokenizer,
+        request: Request,
+        options: &TextOptions,
+    ) -> Result<Self, AnswerError> {
+        let tail: &[TokenId] = &request.prompt[request.prompt.len().saturating_sub(PROMPT_TAIL)..];
+        let detokenizer = Detokenizer::new(tokenizer, tail, options.skip_special)?;
+        let stop = StopStrings::new(&options.stop, options.include_stop)?;
+        let usage = Usage { prompt_tokens: request.prompt.len(), ..Usage::default() };
+        let submitted = Instant::now();
+        let events = engine.submit(request)?;
+        let text = TextStream::new(detokenizer, stop);
+        Ok(Self { events, text, usage, submitted, first_token: None, ended: false })
+    }
+
+    /// The next piece; `None` after the last.
+    pub async fn next(&mut self) -> Option<Piece> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// [`Answer::next`] for callers without tokio.
+    ///
+    /// # Panics
+    /// On a thread that runs async tasks.
+    pub fn blocking_next(&mut self) -> Option<Piece> {
+        if self.ended {
+            return None;
+        }
+        self.events.blocking_next().map(|event| self.take_in(event))
+    }
+
+    /// [`Answer::next`] for hand-written futures.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.events.poll_next(context).map(|event| event.map(|event| self.take_in(event)))
+    }
+
+    /// Tokens generated so far count as in the last piece.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    fn take_in(&mut self, event: Event) -> Piece {
+        match event {
+            Event::Token(token) => {
+                let now = Instant::now();
+                self.usage.completion_tokens += 1;
+                let first = *self.first_token.get_or_insert(now);
+                let delta = self.text.push(token.token);
+                let end = delta.stopped.map(|stop| {
+                    self.ended = true;
+                    let timings = Timings { queue: Duration::ZERO, ttft: first - self.submitted, decode: now - first };
+                    let reason = FinishReason::Stop;
+                    End::Finished(Ending { reason, stop: Some(stop), usage: self.usage, timings })
+                });
+                Piece { text: delta.text, token: Some(token), end }
+            }
+            Event::Finished(finished) => {
+                self.ended = true;
+                self.usage = finished.usage;
+                let delta = self.text.finish();
+                let ending = Ending {
+                    // What was held back at the end may still turn out to hold a stop string.
+                    reason: if delta.stopped.is_some() { FinishReason::Stop } else { finished.reason },
+                    stop: delta.stopped,
+                    usage: finished.usage,
+                    timings: finished.timings,
+                };
+                Piece { text: delta.text, token: None, end: Some(End::Finished(ending)) }
+            }
+            Event::Failed(error) => {
+                self.ended = true;
+                Piece { text: self.text.finish().text, token: None, end: Some(End::Failed(error)) }
+            }
+        }
+    }
+}

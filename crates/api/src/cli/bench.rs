@@ -1,0 +1,113 @@
+//! `vllm-mlx bench`.
+
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use serde_json::json;
+use vllm_platform::TokenId;
+use vllm_scheduler::{EngineHandle, Event, Request};
+
+use super::{
+    args::{ModelArgs, RuntimeArgs, at_least_one, load_spec},
+    progress,
+    report::mib,
+};
+use crate::{memory::peak_rss_bytes, model::load};
+
+/// Flags of `bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
+    prompt_tokens: usize,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    generate: usize,
+    /// How often
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    repeat: usize,
+    /// Print one JSON object for each repeat
+    #[arg(long)]
+    json: bool,
+}
+
+struct Measured {
+    /// From submission to the first token.
+    ttft: Duration,
+    /// From the first token to the last.
+    decode: Duration,
+}
+
+/// Measures.
+///
+/// # Errors
+/// One line each: model, context, engine.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let model = load(load_spec(&args.model, &args.runtime, 1), &progress::bars())?;
+    let mut out = std::io::stdout();
+    for repeat in 0..args.repeat {
+        let measured = measure(&model.engine, args, repeat)?;
+        let prefill_tps = args.prompt_tokens as f64 / measured.ttft.as_secs_f64();
+        let decode_tps =
+            (args.generate > 1).then(|| (args.generate - 1) as f64 / measured.decode.as_secs_f64().max(1e-9));
+        let ttft_ms = measured.ttft.as_secs_f64() * 1e3;
+        let peak = peak_rss_bytes();
+        if args.json {
+            let line = json!({
+                "prefill_tps": prefill_tps,
+                "decode_tps": decode_tps,
+                "ttft_ms": ttft_ms,
+                "peak_rss_bytes": peak,
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            let decode = decode_tps.map_or("–".into(), |tps| format!("{tps:.1}"));
+            let peak = peak.map_or("–".into(), mib);
+            writeln!(
+                out,
+                "prefill {prefill_tps:.1} tok/s, decode {decode} tok/s, first token {ttft_ms:.0} ms, peak {peak}"
+            )?;
+        }
+        out.flush()?;
+    }
+    model.engine.shutdown();
+    model.engine.join();
+    Ok(())
+}
+
+fn measure(engine: &EngineHandle, args: &Args, repeat: usize) -> anyhow::Result<Measured> {
+    let request = Request {
+        prompt: prompt(args.prompt_tokens, engine.info().vocab_size, repeat),
+        max_tokens: args.generate,
+        // No stop tokens: every repeat generates as many.
+        ..Request::new(format!("bench-{repeat}"))
+    };
+    let submitted = Instant::now();
+    let mut events = engine.submit(request)?;
+    let (mut first, mut last) = (None, submitted);
+    while let Some(event) = events.blocking_next() {
+        match event {
+            Event::Token(_) => {
+                last = Instant::now();
+                first.get_or_insert(last);
+            }
+            Event::Finished(_) => break,
+            Event::Failed(error) => bail!(error),
+        }
+    }
+    let Some(first) = first else { bail!("no token was generated") };
+    Ok(Measured { ttft: first - submitted, decode: last - first })
+}
+
+/// Tokens that are spread over the vocabulary and differ in each repeat from the first on, so that no prefix cache
+/// ever helps.
+fn prompt(len: usize, vocab: usize, repeat: usize) -> Vec<TokenId> {
+    (0..len).map(|i| ((i * 7919 + (repeat + 1) * 104_729) % vocab.max(1)) as TokenId).collect()
+}

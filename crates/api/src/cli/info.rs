@@ -1,0 +1,224 @@
+//! `vllm-mlx info`.
+
+use std::{collections::BTreeMap, io::Write as _};
+
+use serde_json::{Value, json};
+use vllm_checkpoint::{Checkpoint, Storage};
+use vllm_platform::{DeviceKind, MemoryInfo};
+
+use super::{args::ModelArgs, progress, report::mib};
+use crate::model::{open_platform, resolve};
+
+/// Flags of `info`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what the files say.
+///
+/// # Errors
+/// One line each: files, device.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let path = resolve(&args.model.model, &args.model.hub(), &progress::bars())?;
+    let checkpoint = Checkpoint::open(&path)?;
+    let platform = open_platform()?;
+    let device = args.model.device.resolve(&platform.devices())?;
+    let architecture = checkpoint.architecture()?.to_owned();
+    let facts = Facts {
+        path: path.display().to_string(),
+        supported: platform.architectures().contains(&architecture.as_str()),
+        known: platform.architectures(),
+        architecture,
+        weights: Weights::of(&checkpoint)?,
+        shape: Shape::of(checkpoint.config(), device),
+        device,
+        memory: platform.memory(device)?,
+    };
+    let mut out = std::io::stdout();
+    if args.json {
+        writeln!(out, "{}", facts.json())?
+    } else {
+        write!(out, "{}", facts.text())?
+    }
+    Ok(())
+}
+
+struct Facts {
+    path: String,
+    architecture: String,
+    supported: bool,
+    known: Vec<&'static str>,
+    weights: Weights,
+    shape: Shape,
+    device: DeviceKind,
+    memory: MemoryInfo,
+}
+
+impl Facts {
+    /// Weights and the KV of one sequence of full length.
+    fn needed(&self) -> u64 {
+        let context = self.shape.context.unwrap_or(0) as u64;
+        self.weights.bytes + context * self.shape.kv_bytes_per_token.unwrap_or(0)
+    }
+
+    fn verdict(&self) -> String {
+        let (limit, needed) = (self.memory.limit, self.needed());
+        if !self.supported {
+            return format!("no: {} is not supported (supported: {})", self.architecture, self.known.join(", "));
+        }
+        if needed <= limit {
+            return format!("yes: {} of {} with one full context", mib(needed), mib(limit));
+        }
+        match self.shape.kv_bytes_per_token {
+            Some(per_token) if self.weights.bytes < limit && per_token > 0 => {
+                let tokens = (limit - self.weights.bytes) / per_token;
+                format!("with a shorter context: {} for {tokens} tokens (--max-model-len)", mib(limit))
+            }
+            _ => format!("no: {} needed, {} there", mib(needed), mib(limit)),
+        }
+    }
+
+    fn text(&self) -> String {
+        let unknown = || "not given".to_owned();
+        let context = self.shape.context.map_or_else(unknown, |tokens| format!("{tokens} tokens"));
+        let kv =
+            self.shape.kv_bytes_per_token.map_or_else(unknown, |bytes| format!("{bytes} bytes on {}", self.device));
+        let rows = [
+            ("path", self.path.clone()),
+            ("architecture", self.architecture.clone()),
+            ("parameters", count(self.weights.parameters)),
+            ("quantization", self.weights.kinds()),
+            ("weights", mib(self.weights.bytes)),
+            ("context", context),
+            ("KV per token", kv),
+            ("fits", self.verdict()),
+        ];
+        rows.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "path": self.path,
+            "architecture": self.architecture,
+            "supported": self.supported,
+            "parameters": self.weights.parameters,
+            "quantization": self.weights.kinds(),
+            "weight_bytes": self.weights.bytes,
+            "context_length": self.shape.context,
+            "kv_bytes_per_token": self.shape.kv_bytes_per_token,
+            "device": self.device,
+            "memory_limit": self.memory.limit,
+            "memory_needed": self.needed(),
+            "fits": self.supported && self.needed() <= self.memory.limit,
+        })
+    }
+}
+
+/// What the tensors are.
+struct Weights {
+    parameters: u64,
+    bytes: u64,
+    /// Parameters by the way they are stored.
+    by_kind: BTreeMap<String, u64>,
+}
+
+impl Weights {
+    fn of(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
+        let mut weights = Self { parameters: 0, bytes: 0, by_kind: BTreeMap::new() };
+        for name in checkpoint.tensor_names() {
+            let spec = checkpoint.spec(name)?;
+            weights.parameters += spec.elements();
+            weights.bytes += spec.file_bytes;
+            let kind = match spec.storage {
+                Storage::Dense(dtype) => dtype.name().to_lowercase(),
+                Storage::Quantized(params) => {
+                    format!("{} {} bit, group {}", params.mode.name(), params.bits, params.group_size)
+                }
+            };
+            *weights.by_kind.entry(kind).or_default() += spec.elements();
+        }
+        Ok(weights)
+    }
+
+    /// Most frequent first, with their shares.
+    fn kinds(&self) -> String {
+        let mut kinds: Vec<_> = self.by_kind.iter().collect();
+        kinds.sort_by(|a, b| b.1.cmp(a.1));
+        let share = |n: u64| 100.0 * n as f64 / self.parameters.max(1) as f64;
+        let kinds: Vec<String> = kinds.iter().map(|&(kind, &n)| format!("{kind} ({:.1} %)", share(n))).collect();
+        kinds.join("; ")
+    }
+}
+
+/// What `config.json` says that matters here.
+struct Shape {
+    context: Option<usize>,
+    kv_bytes_per_token: Option<u64>,
+}
+
+impl Shape {
+    fn of(config: &Value, device: DeviceKind) -> Self {
+        let text = config.get("text_config").unwrap_or(config);
+        let number = |name: &str| text.get(name).or_else(|| config.get(name)).and_then(Value::as_u64);
+        let heads = number("num_attention_heads");
+        let head_dim = number("head_dim").or_else(|| Some(number("hidden_size")? / heads?.max(1)));
+        let kv_heads = number("num_key_value_heads").or(heads);
+        // The CPU's kernels keep KV in f32.
+        let element = if device == DeviceKind::Cpu { 4 } else { 2 };
+        let per_token = || Some(number("num_hidden_layers")? * kv_heads? * head_dim? * 2 * element);
+        Self { context: number("max_position_embeddings").map(|n| n as usize), kv_bytes_per_token: per_token() }
+    }
+}
+
+/// `134,515,008 (135 M)`.
+fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let short = match n {
+        1_000_000_000.. => format!(" ({:.1} B)", n as f64 / 1e9),
+        1_000_000.. => format!(" ({:.0} M)", n as f64 / 1e6),
+        _ => String::new(),
+    };
+    grouped + &short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_from_configs() {
+        let llama = json!({"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+            "hidden_size": 576, "max_position_embeddings": 8192});
+        let nested = json!({"text_config": {"num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 256,
+            "hidden_size": 640}});
+        let cases = [
+            ("grouped heads", &llama, DeviceKind::Cpu, Some(8192), Some(30 * 3 * 64 * 2 * 4)),
+            ("half precision", &llama, DeviceKind::Metal, Some(8192), Some(30 * 3 * 64 * 2 * 2)),
+            ("head_dim given, nested", &nested, DeviceKind::Cpu, None, Some(2 * 4 * 256 * 2 * 4)),
+            ("nothing", &json!({}), DeviceKind::Cpu, None, None),
+        ];
+        for (name, config, device, context, per_token) in cases {
+            let shape = Shape::of(config, device);
+            assert_eq!((shape.context, shape.kv_bytes_per_token), (context, per_token), "{name}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count(134_515_008), "134,515,008 (135 M)");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(8_030_261_248), "8,030,261,248 (8.0 B)");
+    }
+}

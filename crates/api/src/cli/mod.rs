@@ -1,0 +1,106 @@
+//! The command line.
+
+mod args;
+mod bench;
+mod chat;
+mod generate;
+mod info;
+mod progress;
+mod report;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "vllm-mlx", version, about = "Runs language models on Apple MLX: in the terminal and over HTTP")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer one prompt
+    Generate(generate::Args),
+    /// Talk with a model in the terminal
+    Chat(chat::Args),
+    /// Serve a model over HTTP, with OpenAI's API
+    Serve(serve::Args),
+    /// Say what a model is and whether it fits, without loading it
+    Info(info::Args),
+    /// Measure prompt and generation speed
+    Bench(bench::Args),
+}
+
+/// Parses the command line and runs it. Errors are one line on stderr and exit code 1.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_log();
+    let result = match cli.command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has had enough: `vllm-mlx … | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To stderr, as `VLLM_MLX_LOG` or `RUST_LOG` says, in the syntax of `tracing_subscriber::EnvFilter`.
+fn init_log() {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    let wanted = ["VLLM_MLX_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
+    let filter = wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    builder.with_ansi(std::io::stderr().is_terminal()).init();
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// An error with its causes, those left out that the one before already quotes.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn errors_are_one_line_without_repetition() {
+        let error = anyhow::anyhow!("no such file").context("a/b: no such file").context("cannot\nload");
+        assert_eq!(one_line(&error), "cannot load: a/b: no such file");
+    }
+}

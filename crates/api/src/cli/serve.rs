@@ -1,0 +1,143 @@
+//! `vllm-mlx serve`.
+
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use tokio::{net::TcpListener, sync::oneshot};
+
+use super::{
+    args::{ModelArgs, RuntimeArgs, at_least_one, load_spec},
+    progress,
+};
+use crate::{
+    http::{App, HttpConfig},
+    model::{ServedModel, load},
+};
+
+/// Flags of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Name to answer to (can be given several times) [default: MODEL]
+    #[arg(long, value_name = "NAME")]
+    served_model_name: Vec<String>,
+    /// Most requests computed at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    max_num_seqs: usize,
+    /// Most requests that wait; more are refused
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    max_waiting: usize,
+    /// Most tokens of a chat answer whose request doesn't say
+    #[arg(long, value_name = "TOKENS", default_value_t = HttpConfig::default().default_max_tokens, value_parser = at_least_one)]
+    max_tokens: usize,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// One line each: address, model.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    // Handlers only wait: two workers are plenty, and the cores are for the model.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(serve(args));
+    // A load that is under way when a signal comes is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
+    let app = App::new(HttpConfig { default_max_tokens: args.max_tokens, ..HttpConfig::default() });
+    let listener = TcpListener::bind((args.host.as_str(), args.port))
+        .await
+        .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
+    let address = listener.local_addr()?;
+    eprintln!("listening on http://{address}");
+    // Tokens are small and should not wait for company.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+
+    let (drain, draining) = oneshot::channel::<()>();
+    let router = app.clone().router();
+    let mut server = tokio::spawn(async move {
+        let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(draining.await) });
+        server.await
+    });
+
+    let model = tokio::select! {
+        model = load_model(args) => model?,
+        () = signal() => return Ok(()),
+        ended = &mut server => {
+            ended??;
+            anyhow::bail!("the server ended by itself");
+        }
+    };
+    app.set_model(Arc::clone(&model));
+
+    tokio::select! {
+        () = signal() => {}
+        ended = &mut server => {
+            ended??;
+            anyhow::bail!("the server ended by itself");
+        }
+        state = model.engine.stopped() => anyhow::bail!("the engine has stopped: {state:?}"),
+    }
+    eprintln!("finishing the requests under way; a second signal stops at once");
+    let _ = drain.send(());
+    tokio::select! {
+        ended = &mut server => ended??,
+        () = signal() => {}
+    }
+    model.engine.shutdown();
+    // Gives the device's memory back in order, but never hangs on it.
+    let _ = tokio::time::timeout(Duration::from_secs(5), model.engine.stopped()).await;
+    Ok(())
+}
+
+async fn load_model(args: &Args) -> anyhow::Result<Arc<ServedModel>> {
+    let mut spec = load_spec(&args.model, &args.runtime, args.max_num_seqs);
+    spec.names.clone_from(&args.served_model_name);
+    spec.engine.max_waiting = args.max_waiting;
+    let start = Instant::now();
+    let model = tokio::task::spawn_blocking(move || load(spec, &progress::bars())).await??;
+    let info = model.engine.info();
+    let _ = writeln!(
+        std::io::stderr(),
+        "ready: {} on {} in {:.2} s, context {} tokens, KV cache {} tokens",
+        model.names.join(", "),
+        info.device,
+        start.elapsed().as_secs_f64(),
+        info.context_length,
+        info.kv_cache.capacity(),
+    );
+    Ok(Arc::new(model))
+}
+
+/// Ctrl-C, or what service managers send.
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Without a handler the signal ends the process, which is what it is for.
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,265 @@
+//! `POST /v1/completions`: plain continuation of texts or tokens.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Extension,
+    body::{Body, Bytes},
+    extract::State,
+    response::Response,
+};
+use serde_json::{Value, json};
+use vllm_platform::TokenId;
+
+use super::{
+    ApiError, App, Fields, blocking,
+    choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
+    fields::{read_body, show},
+    health::json_response,
+    logprobs::CompletionLogprobs,
+    request_id::Id,
+    sampling::{Extras, Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
+    sse::{self, Encoder},
+    take_model,
+};
+use crate::{
+    answer::{Ending, Piece, TextOptions},
+    model::ServedModel,
+};
+
+/// Tokens of an answer whose request doesn't say, as OpenAI has it.
+const DEFAULT_MAX_TOKENS: usize = 16;
+/// Most alternatives to a token, as OpenAI has it.
+const MAX_ALTERNATIVES: i64 = 5;
+
+pub(super) async fn create(
+    State(app): State<App>,
+    Extension(id): Extension<Id>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let body = read_body(body, app.config.body_limit).await?;
+    let served = Arc::clone(&model);
+    let request = blocking(move || CompletionRequest::parse(&body, &served)).await?;
+    let choices = Choices::start(&model, &id.0, request.prompts, &request.generation)?;
+    let encoder = CompletionEncoder {
+        id: format!("cmpl-{}", crate::random::hex_id()),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        name: request.model,
+        model,
+        echo: request.echo,
+        n: request.generation.n,
+        started: vec![false; choices.count()],
+        logprobs: (0..choices.count()).map(|_| request.logprobs.then(CompletionLogprobs::default)).collect(),
+        include_usage: request.streaming.include_usage,
+    };
+    if request.streaming.on {
+        return Ok(sse::respond(choices, encoder, app.config.heartbeat));
+    }
+    let collected = choices.collect().await?;
+    Ok(json_response(&encoder.complete(collected)))
+}
+
+/// A body that was understood.
+struct CompletionRequest {
+    model: String,
+    prompts: Vec<Prompt>,
+    generation: Generation,
+    streaming: Streaming,
+    logprobs: bool,
+    /// Text of each prompt, if answers start with it.
+    echo: Vec<String>,
+}
+
+impl CompletionRequest {
+    /// Blocks for as long as tokenising takes.
+    fn parse(body: &Bytes, model: &ServedModel) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let name = take_model(&mut fields, model)?;
+        let add_special = fields.boolean("add_special_tokens")?.unwrap_or(true);
+        let inputs = take_prompts(&mut fields)?;
+        let mut params = take_sampling(&mut fields, model)?;
+        let alternatives = fields.integer("logprobs", 0..=MAX_ALTERNATIVES)?;
+        params.logprobs = alternatives.map(|n| n as usize);
+        let n = take_n(&mut fields)?;
+        if let Some(best_of) = fields.integer("best_of", 1..=i64::MAX)?
+            && best_of as usize != n
+        {
+            let message = format!("best_of is {best_of}: it must be the same as n, {n}");
+            return Err(ApiError::unsupported("best_of", message));
+        }
+        let stop = take_stop(&mut fields)?;
+        let streaming = take_streaming(&mut fields)?;
+        let asked = fields.integer("max_tokens", 1..=i64::MAX)?.map(|n| n as usize);
+        let echo = fields.boolean("echo")?.unwrap_or(false);
+        if echo && alternatives.is_some() {
+            let message = "logprobs of an echoed prompt are not supported yet: leave out one of echo and logprobs";
+            return Err(ApiError::unsupported("echo", message));
+        }
+        if fields.string("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
+            return Err(ApiError::unsupported("suffix", "suffix: this model does not fill in the middle"));
+        }
+        fields.string("user")?;
+        let extras = Extras::take(&mut fields)?;
+        fields.finish();
+
+        let invalid = |error: vllm_text::TextError| ApiError::field("prompt", error.to_string());
+        let mut prompts = Vec::with_capacity(inputs.len());
+        let mut texts = Vec::new();
+        for input in inputs {
+            let tokens = match &input {
+                Input::Text(text) => model.tokenizer.encode(text, add_special).map_err(invalid)?,
+                Input::Tokens(tokens) => tokens.clone(),
+            };
+            if echo {
+                texts.push(match input {
+                    Input::Text(text) => text,
+                    Input::Tokens(tokens) => model.tokenizer.decode(&tokens, false).map_err(invalid)?,
+                });
+            }
+            let max_tokens = token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, "prompt")?;
+            prompts.push(Prompt { tokens, max_tokens });
+        }
+        let generation = Generation {
+            params,
+            n,
+            stop_tokens: extras.stop_tokens(model),
+            text: TextOptions { stop, include_stop: extras.include_stop, skip_special: extras.skip_special },
+        };
+        let logprobs = alternatives.is_some();
+        Ok(Self { model: name, prompts, generation, streaming, logprobs, echo: texts })
+    }
+}
+
+/// A prompt in either form.
+enum Input {
+    Text(String),
+    Tokens(Vec<TokenId>),
+}
+
+/// Takes `prompt`: a string, a list of strings, a list of tokens or a list of lists of tokens.
+fn take_prompts(fields: &mut Fields) -> Result<Vec<Input>, ApiError> {
+    let error = |message: String| ApiError::field("prompt", message);
+    match fields.value("prompt") {
+        None => Err(error("prompt is missing: it must be a string, token ids, or a list of either".into())),
+        Some(Value::String(text)) => Ok(vec![Input::Text(text)]),
+        Some(Value::Array(items)) if items.is_empty() => Err(error("prompt is an empty list".into())),
+        Some(Value::Array(items)) if items[0].is_number() => Ok(vec![Input::Tokens(tokens("prompt", &items)?)]),
+        Some(Value::Array(items)) => {
+            let input = |(index, item): (usize, Value)| match item {
+                Value::String(text) => Ok(Input::Text(text)),
+                Value::Array(ids) => Ok(Input::Tokens(tokens(&format!("prompt[{index}]"), &ids)?)),
+                other => Err(error(format!("prompt[{index}] is {}: it must be a string or token ids", show(&other)))),
+            };
+            items.into_iter().enumerate().map(input).collect()
+        }
+        Some(other) => {
+            Err(error(format!("prompt is {}: it must be a string, token ids, or a list of either", show(&other))))
+        }
+    }
+}
+
+fn tokens(name: &str, items: &[Value]) -> Result<Vec<TokenId>, ApiError> {
+    let token = |item: &Value| {
+        item.as_u64()
+            .and_then(|id| TokenId::try_from(id).ok())
+            .ok_or_else(|| ApiError::field("prompt", format!("{name} has {}: it must have token ids only", show(item))))
+    };
+    items.iter().map(token).collect()
+}
+
+struct CompletionEncoder {
+    id: String,
+    created: u64,
+    name: String,
+    model: Arc<ServedModel>,
+    /// Text of each prompt; empty if prompts are not echoed.
+    echo: Vec<String>,
+    /// Answers to each prompt.
+    n: usize,
+    /// Answers whose first piece has been sent.
+    started: Vec<bool>,
+    /// By answer, if asked for.
+    logprobs: Vec<Option<CompletionLogprobs>>,
+    include_usage: bool,
+}
+
+impl CompletionEncoder {
+    fn envelope(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.name,
+            "choices": choices,
+        })
+    }
+
+    fn echo(&self, index: usize) -> &str {
+        self.echo.get(index / self.n).map_or("", String::as_str)
+    }
+
+    fn complete(mut self, collected: Collected) -> Value {
+        let usage = usage_json(collected.usage);
+        let answers = collected.answers.into_iter().enumerate();
+        let choices: Vec<Value> = answers.map(|(index, answer)| self.choice(index, answer)).collect();
+        let mut response = self.envelope(Value::Array(choices));
+        response["usage"] = usage;
+        response
+    }
+
+    fn choice(&mut self, index: usize, answer: Complete) -> Value {
+        let logprobs = self.logprobs[index].as_mut().map(|lists| {
+            for token in &answer.tokens {
+                if let Some(logprobs) = &token.logprobs {
+                    lists.push(&self.model.tokenizer, token.token, logprobs);
+                }
+            }
+            lists.take()
+        });
+        json!({
+            "index": index,
+            "text": format!("{}{}", self.echo(index), answer.text),
+            "logprobs": logprobs,
+            "finish_reason": reason_name(answer.ending.reason),
+        })
+    }
+}
+
+impl Encoder for CompletionEncoder {
+    fn piece(&mut self, index: usize, piece: Piece, ending: Option<Ending>) -> Vec<Value> {
+        let mut text = piece.text;
+        if !std::mem::replace(&mut self.started[index], true) {
+            text.insert_str(0, self.echo(index));
+        }
+        let mut logprobs = Value::Null;
+        if let (Some(lists), Some(token)) = (&mut self.logprobs[index], &piece.token)
+            && let Some(of_token) = &token.logprobs
+        {
+            lists.push(&self.model.tokenizer, token.token, of_token);
+            logprobs = lists.take();
+        }
+        if text.is_empty() && logprobs.is_null() && ending.is_none() {
+            return Vec::new();
+        }
+        let reason = ending.map(|ending| reason_name(ending.reason));
+        let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason });
+        let mut chunk = self.envelope(json!([choice]));
+        if self.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        vec![chunk]
+    }
+
+    fn end(&mut self, choices: &Choices) -> Vec<Value> {
+        if !self.include_usage {
+            return Vec::new();
+        }
+        let mut chunk = self.envelope(json!([]));
+        chunk["usage"] = usage_json(choices.usage());
+        vec![chunk]
+    }
+}

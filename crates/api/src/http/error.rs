@@ -1,0 +1,127 @@
+//! OpenAI's error schema.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use vllm_platform::sampling::InvalidParam;
+use vllm_scheduler::SubmitError;
+
+use crate::answer::AnswerError;
+
+/// What a client did wrong, or what went wrong for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    /// A request that can't be served as it is.
+    pub fn invalid(param: impl Into<Option<String>>, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param: param.into(), code: None }
+    }
+
+    /// A field whose value can't be served.
+    pub fn field(name: &str, message: impl Into<String>) -> Self {
+        Self::invalid(Some(name.to_owned()), message)
+    }
+
+    /// A part of the API that this server doesn't have yet.
+    pub fn unsupported(name: &str, message: impl Into<String>) -> Self {
+        Self { code: Some("unsupported_value"), ..Self::field(name, message) }
+    }
+
+    /// Any other status.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code: Some(code) }
+    }
+
+    /// The engine failed on a good request.
+    pub fn engine(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_error", message)
+    }
+
+    /// The server is on its way down.
+    pub fn shutting_down() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")
+    }
+
+    /// More tokens than the model takes.
+    pub fn context_length(param: &str, message: impl Into<String>) -> Self {
+        Self { code: Some("context_length_exceeded"), ..Self::field(param, message) }
+    }
+
+    /// Names the code.
+    #[must_use]
+    pub fn with_code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    /// Names the parameter.
+    #[must_use]
+    pub fn with_param(self, param: &str) -> Self {
+        Self { param: Some(param.into()), ..self }
+    }
+
+    /// Names the parameter if none was named yet.
+    #[must_use]
+    pub fn or_param(self, param: &str) -> Self {
+        Self { param: self.param.or_else(|| Some(param.into())), ..self }
+    }
+
+    /// `{"error": {"message", "type", "param", "code"}}`.
+    pub fn to_json(&self) -> Value {
+        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.to_json().to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<InvalidParam> for ApiError {
+    fn from(error: InvalidParam) -> Self {
+        Self::field(error.field, error.to_string())
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::Params(error) => error.into(),
+            SubmitError::ContextLength { .. } | SubmitError::NeverFits { .. } => {
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(None, message) }
+            }
+            SubmitError::NoTokens => Self::field("max_tokens", message),
+            SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => Self::invalid(None, message),
+            SubmitError::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),
+            SubmitError::Draining => Self::shutting_down(),
+            SubmitError::Stopped(_) => Self::engine(message),
+        }
+    }
+}
+
+impl From<AnswerError> for ApiError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Submit(error) => error.into(),
+            AnswerError::Text(error) => Self::invalid(None, error.to_string()),
+        }
+    }
+}

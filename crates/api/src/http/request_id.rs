@@ -1,0 +1,36 @@
+//! `x-request-id`: the caller's, or one of ours, on every response and in the log.
+
+use std::time::Instant;
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue},
+    middleware::Next,
+    response::Response,
+};
+
+const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id that is taken over.
+const MAX_LEN: usize = 128;
+
+/// Name of a request, for its handler.
+#[derive(Debug, Clone)]
+pub(super) struct Id(pub String);
+
+pub(super) async fn layer(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(&HEADER).and_then(|value| value.to_str().ok());
+    let id = match given {
+        Some(id) if !id.is_empty() && id.len() <= MAX_LEN => id.to_owned(),
+        _ => format!("req-{}", crate::random::hex_id()),
+    };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(Id(id.clone()));
+    let start = Instant::now();
+    let mut response = next.run(request).await;
+    tracing::info!(%method, path, status = response.status().as_u16(), id, ms = start.elapsed().as_millis() as u64);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HEADER, value);
+    }
+    response
+}

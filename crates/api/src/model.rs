@@ -1,0 +1,224 @@
+//! A model that is served: its engine, its tokenizer, its chat template.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, anyhow};
+use serde_json::{Map, Value};
+use vllm_checkpoint::{
+    Checkpoint,
+    hub::{self, HubOptions},
+};
+use vllm_platform::{LoadOptions, ModelRunner, ModelSource, Platform, SamplingParams, TokenId};
+use vllm_scheduler::{Engine, EngineConfig, EngineHandle};
+use vllm_text::{ChatTemplate, RenderRequest, TemplateError, TextError, Tokenizer};
+
+/// Everything that a request needs. Shared by all routes and commands.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// Names it answers to; the first is its own.
+    pub names: Vec<String>,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to text, for models that have one.
+    pub template: Option<ChatTemplate>,
+    /// What `generation_config.json` says about sampling.
+    pub sampling: SamplingDefaults,
+    /// Where tokens come from.
+    pub engine: EngineHandle,
+}
+
+impl ServedModel {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        names: Vec<String>,
+        tokenizer: Tokenizer,
+        template: Option<ChatTemplate>,
+        sampling: SamplingDefaults,
+        engine: EngineHandle,
+    ) -> Self {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { names, created, tokenizer, template, sampling, engine }
+    }
+
+    /// Tokens that end an answer.
+    #[must_use]
+    pub fn stop_tokens(&self) -> Vec<TokenId> {
+        self.tokenizer.eos_ids().to_vec()
+    }
+
+    /// Tokens of a conversation, ready to be answered. Blocks for as long as templating and tokenising take.
+    ///
+    /// # Errors
+    /// [`PromptError`].
+    pub fn chat_prompt(&self, chat: &ChatPrompt) -> Result<Vec<TokenId>, PromptError> {
+        let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        let request = RenderRequest {
+            messages: &chat.messages,
+            tools: chat.tools.as_deref(),
+            add_generation_prompt: chat.add_generation_prompt,
+            extra: &chat.extra,
+        };
+        let text = template.render(&request).map_err(PromptError::Template)?;
+        // The template writes the special tokens out.
+        self.tokenizer.encode(&text, false).map_err(PromptError::Tokenizer)
+    }
+}
+
+/// What a chat template is given.
+#[derive(Debug, Clone, Default)]
+pub struct ChatPrompt {
+    /// Messages as templates expect them.
+    pub messages: Vec<Value>,
+    /// Tools, in OpenAI's form.
+    pub tools: Option<Vec<Value>>,
+    /// Whether the prompt ends with the start of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// Further variables for the template.
+    pub extra: Map<String, Value>,
+}
+
+/// Why messages could not be made into a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// The model is a plain language model.
+    #[error("this model has no chat template: use plain completions")]
+    NoTemplate,
+    /// The template refused the messages.
+    #[error("the model's chat template cannot render these messages: {0}")]
+    Template(#[source] TemplateError),
+    /// The text could not be encoded.
+    #[error(transparent)]
+    Tokenizer(TextError),
+}
+
+/// Sampling parameters that a model's makers recommend.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct SamplingDefaults {
+    pub temperature: Option<f32>,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+}
+
+impl SamplingDefaults {
+    /// From a `generation_config.json`. Values out of their ranges are left out, not passed on to every request.
+    #[must_use]
+    pub fn from_config(config: &Value) -> Self {
+        let number = |name: &str, valid: fn(f32) -> SamplingParams| {
+            let value = config.get(name)?.as_f64()? as f32;
+            valid(value).validate(0).is_ok().then_some(value)
+        };
+        Self {
+            temperature: number("temperature", |temperature| SamplingParams { temperature, ..Default::default() }),
+            top_p: number("top_p", |top_p| SamplingParams { top_p, ..Default::default() }),
+            min_p: number("min_p", |min_p| SamplingParams { min_p, ..Default::default() }),
+            repetition_penalty: number("repetition_penalty", |repetition_penalty| SamplingParams {
+                repetition_penalty,
+                ..Default::default()
+            }),
+            top_k: config.get("top_k").and_then(Value::as_u64).map(|k| k as usize),
+        }
+    }
+}
+
+/// What to load and how.
+#[derive(Debug, Clone)]
+pub struct LoadSpec {
+    /// A folder, a GGUF file, or `org/name` on the hub.
+    pub model: String,
+    /// Names to answer to; none: `model` as given.
+    pub names: Vec<String>,
+    /// For the hub.
+    pub hub: HubOptions,
+    /// For the platform.
+    pub load: LoadOptions,
+    /// For the engine.
+    pub engine: EngineConfig,
+}
+
+/// What loading is at.
+#[derive(Debug)]
+pub enum LoadStage<'a> {
+    /// Files are being fetched.
+    Download(hub::Progress<'a>),
+    /// Weights are being read.
+    Weights {
+        /// Tensors done.
+        done: usize,
+        /// Tensors in all.
+        total: usize,
+    },
+    /// Everything is there.
+    Ready,
+}
+
+/// Is told how loading gets on, from any thread.
+pub type LoadObserver = Arc<dyn Fn(LoadStage<'_>) + Send + Sync>;
+
+/// Finds a model's files, fetching them if need be.
+///
+/// # Errors
+/// If they can't be found or fetched.
+pub fn resolve(model: &str, options: &HubOptions, observer: &LoadObserver) -> anyhow::Result<PathBuf> {
+    Ok(hub::resolve(model, options, &mut |progress| observer(LoadStage::Download(progress)))?)
+}
+
+/// The platform that this binary was built with.
+///
+/// # Errors
+/// If there is none, or it does not open.
+pub fn open_platform() -> vllm_platform::Result<Box<dyn Platform>> {
+    let plugin = vllm_platform::platforms().next().ok_or(vllm_platform::Error::NoPlatform)?;
+    (plugin.open)()
+}
+
+/// Loads a model and starts its engine. Blocks; not for async workers.
+///
+/// # Errors
+/// Whatever is wrong with the files, the device or the figures, in one line.
+pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedModel> {
+    let path = resolve(&spec.model, &spec.hub, observer)?;
+    let names = if spec.names.is_empty() { vec![spec.model.clone()] } else { spec.names.clone() };
+    // The vocabulary takes as long to read as the weights of a small model: side by side.
+    let (text, engine) = thread::scope(|scope| {
+        let text = scope.spawn(|| load_text(&path));
+        let engine = Engine::start(make_runner(&path, &spec, observer), spec.engine);
+        (text.join(), engine)
+    });
+    let engine = engine?;
+    let (tokenizer, template, sampling) = text.map_err(|_| anyhow!("reading the tokenizer panicked"))??;
+    observer(LoadStage::Ready);
+    Ok(ServedModel::new(names, tokenizer, template, sampling, engine))
+}
+
+fn make_runner(
+    path: &Path,
+    spec: &LoadSpec,
+    observer: &LoadObserver,
+) -> impl FnOnce() -> vllm_platform::Result<Box<dyn ModelRunner>> + Send + use<> {
+    let source = ModelSource { path: path.to_owned() };
+    let options = spec.load.clone();
+    let observer = Arc::clone(observer);
+    move || {
+        let platform = open_platform()?;
+        platform.load(&source, &options, &mut |done, total| observer(LoadStage::Weights { done, total }))
+    }
+}
+
+fn load_text(path: &Path) -> anyhow::Result<(Tokenizer, Option<ChatTemplate>, SamplingDefaults)> {
+    let checkpoint = Checkpoint::open(path)?;
+    let tokenizer = Tokenizer::load(&checkpoint)?;
+    let template = ChatTemplate::load(&checkpoint, &tokenizer).context("the model's chat template is unusable")?;
+    let sampling = checkpoint.generation_config().map(SamplingDefaults::from_config).unwrap_or_default();
+    Ok((tokenizer, template, sampling))
+}
