@@ -2,12 +2,19 @@
 //!
 //! The two products are register tiles of up to [`TILE_ROWS`] rows by [`Simd::TILE_VECTORS`] vectors. Each sum runs over
 //! its index in order, in one accumulator, whatever the tile: that is what makes a row's result its own.
+//!
+//! With few rows, memory is what the work waits for, and the blocks of a sequence lie too far apart for the processor to
+//! guess the next one. Then every line of keys that is read asks for the line of values at the same place in the
+//! chunk, and every line of values for one of the next chunk's keys.
 
 use super::CHUNK;
 use crate::simd::{Simd, TILE_ROWS, math};
 
 /// Tokens that lie together in memory, whatever the block size.
 pub(super) const GROUP: usize = 16;
+
+/// f32 of a cache line.
+const LINE: usize = 16;
 
 /// Where a chunk's keys and values are. Groups without a visible token are null and never touched.
 #[derive(Clone, Copy)]
@@ -23,6 +30,8 @@ pub(super) struct Chunk {
     /// The tokens that some row sees, within the chunk.
     pub begin: usize,
     pub end: usize,
+    /// Keys of each group of the chunk that comes next; only ever asked for ahead of time, and may be anything.
+    pub next_keys: [*const f32; CHUNK / GROUP],
 }
 
 /// `s[row, token] = q[row] · k[token]` for the tokens of every vector that holds a visible one. `q` is `[rows, dim]`
@@ -32,24 +41,38 @@ pub(super) struct Chunk {
 /// The pointers must be good for these shapes, the chunk's for its visible groups; the instruction set must be there.
 #[inline(always)]
 pub(super) unsafe fn scores<S: Simd>(chunk: &Chunk, q: *const f32, dim: usize, rows: usize, s: *mut f32) {
+    // SAFETY: as this function's.
+    unsafe {
+        if rows <= TILE_ROWS {
+            score_all::<S, true>(chunk, q, dim, rows, s);
+        } else {
+            score_all::<S, false>(chunk, q, dim, rows, s);
+        }
+    }
+}
+
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+unsafe fn score_all<S: Simd, const AHEAD: bool>(chunk: &Chunk, q: *const f32, dim: usize, rows: usize, s: *mut f32) {
     let mut vector = chunk.begin / S::LANES;
     let end = chunk.end.div_ceil(S::LANES);
     // SAFETY: as this function's.
     unsafe {
         if S::TILE_VECTORS >= 4 {
             while vector + 4 <= end {
-                score_columns::<S, 4>(chunk, vector, q, dim, rows, s);
+                score_columns::<S, 4, AHEAD>(chunk, vector, q, dim, rows, s);
                 vector += 4;
             }
         }
         if S::TILE_VECTORS >= 2 {
             while vector + 2 <= end {
-                score_columns::<S, 2>(chunk, vector, q, dim, rows, s);
+                score_columns::<S, 2, AHEAD>(chunk, vector, q, dim, rows, s);
                 vector += 2;
             }
         }
         while vector < end {
-            score_columns::<S, 1>(chunk, vector, q, dim, rows, s);
+            score_columns::<S, 1, AHEAD>(chunk, vector, q, dim, rows, s);
             vector += 1;
         }
     }
@@ -58,7 +81,7 @@ pub(super) unsafe fn scores<S: Simd>(chunk: &Chunk, q: *const f32, dim: usize, r
 /// # Safety
 /// As [`scores`].
 #[inline(always)]
-unsafe fn score_columns<S: Simd, const N: usize>(
+unsafe fn score_columns<S: Simd, const N: usize, const AHEAD: bool>(
     chunk: &Chunk,
     vector: usize,
     q: *const f32,
@@ -67,10 +90,12 @@ unsafe fn score_columns<S: Simd, const N: usize>(
     s: *mut f32,
 ) {
     let mut keys = [std::ptr::null(); N];
-    for (n, key) in keys.iter_mut().enumerate() {
+    let mut values = [std::ptr::null(); N];
+    for n in 0..N {
         let token = (vector + n) * S::LANES;
         // SAFETY: the group holds 16 tokens, and a vector lies within it.
-        *key = unsafe { chunk.keys[token / GROUP].add(token % GROUP) };
+        keys[n] = unsafe { chunk.keys[token / GROUP].add(token % GROUP) };
+        values[n] = chunk.values[token / GROUP];
     }
     let stride = chunk.key_stride;
     // SAFETY: as this function's.
@@ -78,16 +103,16 @@ unsafe fn score_columns<S: Simd, const N: usize>(
         let s = s.add(vector * S::LANES);
         let mut row = 0;
         while row + TILE_ROWS <= rows {
-            score_tile::<S, TILE_ROWS, N>(q.add(row * dim), dim, keys, stride, s.add(row * CHUNK));
+            score_tile::<S, TILE_ROWS, N, AHEAD>(q.add(row * dim), dim, keys, values, stride, s.add(row * CHUNK));
             row += TILE_ROWS;
         }
         let (q, s) = (q.add(row * dim), s.add(row * CHUNK));
         match rows - row {
-            1 => score_tile::<S, 1, N>(q, dim, keys, stride, s),
-            2 => score_tile::<S, 2, N>(q, dim, keys, stride, s),
-            3 => score_tile::<S, 3, N>(q, dim, keys, stride, s),
-            4 => score_tile::<S, 4, N>(q, dim, keys, stride, s),
-            5 => score_tile::<S, 5, N>(q, dim, keys, stride, s),
+            1 => score_tile::<S, 1, N, AHEAD>(q, dim, keys, values, stride, s),
+            2 => score_tile::<S, 2, N, AHEAD>(q, dim, keys, values, stride, s),
+            3 => score_tile::<S, 3, N, AHEAD>(q, dim, keys, values, stride, s),
+            4 => score_tile::<S, 4, N, AHEAD>(q, dim, keys, values, stride, s),
+            5 => score_tile::<S, 5, N, AHEAD>(q, dim, keys, values, stride, s),
             _ => {}
         }
     }
@@ -96,10 +121,11 @@ unsafe fn score_columns<S: Simd, const N: usize>(
 /// # Safety
 /// As [`scores`], for M rows and N vectors.
 #[inline(always)]
-unsafe fn score_tile<S: Simd, const M: usize, const N: usize>(
+unsafe fn score_tile<S: Simd, const M: usize, const N: usize, const AHEAD: bool>(
     q: *const f32,
     dim: usize,
     keys: [*const f32; N],
+    values: [*const f32; N],
     key_stride: usize,
     s: *mut f32,
 ) {
@@ -111,6 +137,10 @@ unsafe fn score_tile<S: Simd, const M: usize, const N: usize>(
             let mut k = [zero; N];
             for n in 0..N {
                 k[n] = S::load(keys[n].add(d * key_stride));
+                // Once for each group of tokens.
+                if AHEAD && n * S::LANES % GROUP == 0 {
+                    S::prefetch(values[n].wrapping_add(d * LINE).cast());
+                }
             }
             for m in 0..M {
                 let q = S::splat(*q.add(m * dim + d));
@@ -193,24 +223,38 @@ unsafe fn fill(row: *mut f32, begin: usize, end: usize, value: f32) {
 /// As [`scores`].
 #[inline(always)]
 pub(super) unsafe fn weigh<S: Simd>(chunk: &Chunk, weights: *const f32, rows: usize, sum: *mut f32) {
+    // SAFETY: as this function's.
+    unsafe {
+        if rows <= TILE_ROWS {
+            weigh_all::<S, true>(chunk, weights, rows, sum);
+        } else {
+            weigh_all::<S, false>(chunk, weights, rows, sum);
+        }
+    }
+}
+
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+unsafe fn weigh_all<S: Simd, const AHEAD: bool>(chunk: &Chunk, weights: *const f32, rows: usize, sum: *mut f32) {
     let mut vector = 0;
     let end = chunk.value_stride / S::LANES;
     // SAFETY: as this function's.
     unsafe {
         if S::TILE_VECTORS >= 4 {
             while vector + 4 <= end {
-                weigh_columns::<S, 4>(chunk, vector, weights, rows, sum);
+                weigh_columns::<S, 4, AHEAD>(chunk, vector, weights, rows, sum);
                 vector += 4;
             }
         }
         if S::TILE_VECTORS >= 2 {
             while vector + 2 <= end {
-                weigh_columns::<S, 2>(chunk, vector, weights, rows, sum);
+                weigh_columns::<S, 2, AHEAD>(chunk, vector, weights, rows, sum);
                 vector += 2;
             }
         }
         while vector < end {
-            weigh_columns::<S, 1>(chunk, vector, weights, rows, sum);
+            weigh_columns::<S, 1, AHEAD>(chunk, vector, weights, rows, sum);
             vector += 1;
         }
     }
@@ -219,7 +263,7 @@ pub(super) unsafe fn weigh<S: Simd>(chunk: &Chunk, weights: *const f32, rows: us
 /// # Safety
 /// As [`scores`].
 #[inline(always)]
-unsafe fn weigh_columns<S: Simd, const N: usize>(
+unsafe fn weigh_columns<S: Simd, const N: usize, const AHEAD: bool>(
     chunk: &Chunk,
     vector: usize,
     weights: *const f32,
@@ -232,16 +276,16 @@ unsafe fn weigh_columns<S: Simd, const N: usize>(
         let sum = sum.add(column);
         let mut row = 0;
         while row + TILE_ROWS <= rows {
-            weigh_tile::<S, TILE_ROWS, N>(chunk, column, weights.add(row * CHUNK), sum.add(row * stride));
+            weigh_tile::<S, TILE_ROWS, N, AHEAD>(chunk, column, weights.add(row * CHUNK), sum.add(row * stride));
             row += TILE_ROWS;
         }
         let (weights, sum) = (weights.add(row * CHUNK), sum.add(row * stride));
         match rows - row {
-            1 => weigh_tile::<S, 1, N>(chunk, column, weights, sum),
-            2 => weigh_tile::<S, 2, N>(chunk, column, weights, sum),
-            3 => weigh_tile::<S, 3, N>(chunk, column, weights, sum),
-            4 => weigh_tile::<S, 4, N>(chunk, column, weights, sum),
-            5 => weigh_tile::<S, 5, N>(chunk, column, weights, sum),
+            1 => weigh_tile::<S, 1, N, AHEAD>(chunk, column, weights, sum),
+            2 => weigh_tile::<S, 2, N, AHEAD>(chunk, column, weights, sum),
+            3 => weigh_tile::<S, 3, N, AHEAD>(chunk, column, weights, sum),
+            4 => weigh_tile::<S, 4, N, AHEAD>(chunk, column, weights, sum),
+            5 => weigh_tile::<S, 5, N, AHEAD>(chunk, column, weights, sum),
             _ => {}
         }
     }
@@ -250,7 +294,7 @@ unsafe fn weigh_columns<S: Simd, const N: usize>(
 /// # Safety
 /// As [`scores`], for M rows and N vectors.
 #[inline(always)]
-unsafe fn weigh_tile<S: Simd, const M: usize, const N: usize>(
+unsafe fn weigh_tile<S: Simd, const M: usize, const N: usize, const AHEAD: bool>(
     chunk: &Chunk,
     column: usize,
     weights: *const f32,
@@ -263,11 +307,16 @@ unsafe fn weigh_tile<S: Simd, const M: usize, const N: usize>(
         let mut token = chunk.begin;
         while token < chunk.end {
             let mut values = chunk.values[token / GROUP].add(token % GROUP * chunk.value_stride + column);
+            let lines = (token % GROUP * chunk.value_stride + column) / LINE;
+            let mut ahead = chunk.next_keys[token / GROUP].wrapping_add(lines * chunk.key_stride);
             let end = chunk.end.min((token / GROUP + 1) * GROUP);
             while token < end {
                 let mut v = [zero; N];
                 for n in 0..N {
                     v[n] = S::load(values.add(n * S::LANES));
+                    if AHEAD && n * S::LANES % LINE == 0 {
+                        S::prefetch(ahead.wrapping_add(n * S::LANES / LINE * chunk.key_stride).cast());
+                    }
                 }
                 for m in 0..M {
                     let weight = S::splat(*weights.add(m * CHUNK + token));
@@ -276,6 +325,7 @@ unsafe fn weigh_tile<S: Simd, const M: usize, const N: usize>(
                     }
                 }
                 values = values.add(chunk.value_stride);
+                ahead = ahead.wrapping_add(chunk.value_stride / LINE * chunk.key_stride);
                 token += 1;
             }
         }

@@ -146,7 +146,7 @@ impl<T: Element> Tile<'_, T> {
         let (begin, end) = (first.max(base) - base, last.min(base + CHUNK) - base);
         let null = [std::ptr::null(); CHUNK / GROUP];
         let (value_stride, key_stride) = (layout.value_stride, if T::IS_F32 { layout.block_size } else { CHUNK });
-        let mut chunk = Chunk { keys: null, key_stride, values: null, value_stride, begin, end };
+        let mut chunk = Chunk { keys: null, key_stride, values: null, value_stride, begin, end, next_keys: null };
         let (wide_keys, wide_values) = widened.split_at_mut(if T::IS_F32 { 0 } else { layout.head_dim * CHUNK });
         for group in begin / GROUP..end.div_ceil(GROUP) {
             let token = base + group * GROUP;
@@ -166,6 +166,13 @@ impl<T: Element> Tile<'_, T> {
             to.iter_mut().zip(values).for_each(|(to, from)| *to = from.to_f32());
             chunk.keys[group] = wide_keys[group * GROUP..].as_ptr();
             chunk.values[group] = to.as_ptr();
+        }
+        if T::IS_F32 {
+            let next = base + CHUNK..last.min(base + 2 * CHUNK);
+            for (group, token) in next.step_by(GROUP).enumerate() {
+                let (block, offset) = (row.blocks[token / layout.block_size] as usize, token % layout.block_size);
+                chunk.next_keys[group] = self.planes.keys(block, self.item.kv_head)[offset..].as_ptr().cast();
+            }
         }
         chunk
     }
