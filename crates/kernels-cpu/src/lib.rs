@@ -10,6 +10,8 @@
 //! What a caller may rely on:
 //!
 //! * **Threads never change a result.** The order in which a kernel adds is a function of the shapes alone.
+//! * What [`attention`](fn@attention) gives for a query depends on the query, its position and what it sees, to the
+//!   last bit: not on batch mates, nor on how a prompt was cut into chunks (see [`mod@attention`]).
 //! * A row of a matmul's result does not depend on how many rows stand beside it (see [`qmm`] and [`gemm`]).
 //!
 //! *Invariant*: this crate knows neither MLX nor models nor files. It holds no global state but the detected
@@ -35,8 +37,8 @@ pub mod softmax;
 #[cfg(test)]
 mod testing;
 
-pub use attention::{Attention, RaggedBatch, attention};
 pub use activation::{Activation, geglu, silu, swiglu};
+pub use attention::{Attention, RaggedBatch, attention};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul};
 pub use isa::{Isa, IsaError};
@@ -47,3 +49,4 @@ pub use qmm::quantized_matmul;
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
 pub use rope::{Rope, RopeLayout, rope, rope_in_place};
 pub use scratch::with_scratch;
+pub use softmax::softmax;
