@@ -59,7 +59,10 @@ impl FromStr for Choice {
 
 /// Makes `target/mlx/current` a usable MLX. Without a choice, the last one stays.
 pub fn run(choice: Option<Choice>) -> Result<()> {
-    let choice = choice.or_else(last_choice).unwrap_or_else(default_choice);
+    let choice = match choice.or_else(last_choice).unwrap_or_else(default_choice) {
+        Choice::Prefix(path) => Choice::Prefix(std::path::absolute(path)?),
+        official => official,
+    };
     if is_ready(&choice) {
         return Ok(());
     }
