@@ -45,10 +45,12 @@ impl Builder<'_> {
         self.check()?;
         let (mut inner, add_bos) = match self.file.model.as_str() {
             "gpt2" => self.byte_level_bpe()?,
-            "llama" => (self.sentence_piece()?, true),
+            "llama" => (self.sentence_piece(Self::merges_by_score, true)?, true),
+            // SentencePiece's spaces and byte tokens, but with a merge list.
+            "gemma4" => (self.sentence_piece(Self::merges, false)?, true),
             other => {
                 return Err(invalid(format!(
-                    "unknown model {other:?} (tokenizer.ggml.model); known are \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece)"
+                    "unknown model {other:?} (tokenizer.ggml.model); known are \"gpt2\" (byte-level BPE), \"llama\" (SentencePiece) and \"gemma4\""
                 )));
             }
         };
@@ -149,16 +151,26 @@ impl Builder<'_> {
         self.file.merges.iter().enumerate().map(parse).collect()
     }
 
-    /// `llama`: pieces with scores, spaces written as `▁`, unknown characters as byte tokens.
-    fn sentence_piece(&self) -> Result<HfTokenizer> {
+    /// Merges of a vocabulary that has scores instead.
+    fn merges_by_score(&self, vocab: &Vocab) -> Result<Merges> {
         if self.file.scores.is_empty() {
             return Err(invalid(
                 "no scores (tokenizer.ggml.scores is missing), which a SentencePiece vocabulary needs",
             ));
         }
-        let vocab = self.vocab()?;
         let normal = |id: usize| self.token_type(id) == TokenType::Normal;
-        let merges = spm_merges::from_scores(&self.file.tokens, &self.file.scores, normal, &vocab);
+        Ok(spm_merges::from_scores(&self.file.tokens, &self.file.scores, normal, vocab))
+    }
+
+    /// `llama`, `gemma4`: spaces written as `▁`, unknown characters as byte tokens. `space_prefix` is whether a text
+    /// gets a space in front if the file does not say.
+    fn sentence_piece(
+        &self,
+        merges: impl Fn(&Self, &Vocab) -> Result<Merges>,
+        space_prefix: bool,
+    ) -> Result<HfTokenizer> {
+        let vocab = self.vocab()?;
+        let merges = merges(self, &vocab)?;
         let mut builder = BPE::builder().fuse_unk(true).byte_fallback(true);
         let unknown = self
             .file
@@ -174,7 +186,7 @@ impl Builder<'_> {
         let mut normalizers: Vec<NormalizerWrapper> = vec![replace(" ", SPACE_MARK)?.into()];
         let mut decoders: Vec<DecoderWrapper> =
             vec![replace(SPACE_MARK, " ")?.into(), ByteFallback::default().into(), Fuse::default().into()];
-        if self.file.add_space_prefix.unwrap_or(true) {
+        if self.file.add_space_prefix.unwrap_or(space_prefix) {
             normalizers.insert(0, Prepend::new(SPACE_MARK.to_owned()).into());
             decoders.push(Strip::new(' ', 1, 0).into());
         }

@@ -30,3 +30,8 @@ pub use stop_strings::StopStrings;
 pub use stream::{Delta, TextStream};
 pub use template::{ChatTemplate, RenderRequest, TemplateError, TemplateVariables};
 pub use tokenizer::Tokenizer;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

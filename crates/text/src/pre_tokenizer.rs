@@ -97,6 +97,7 @@ const ALL: &[Rules] = &[
         add_bos: true,
         ..PLAIN
     },
+    Rules { names: &["falcon"], patterns: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"], ..PLAIN },
     Rules { names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], patterns: &[LLAMA3], ..PLAIN },
     Rules { names: &["qwen2"], patterns: &[QWEN2], nfc: true, ..PLAIN },
     Rules {
