@@ -106,7 +106,7 @@ impl Function for GeluTanh {
         // SAFETY: as this function's.
         unsafe {
             let cubic = S::mul_add(S::mul(S::mul(x, x), S::splat(0.044_715)), x, x);
-            S::div(x, S::add(S::splat(1.0), math::exp::<S>(S::mul(cubic, S::splat(-1.595_769_1)))))
+            S::div(x, S::add(S::splat(1.0), math::exp::<S>(S::mul(cubic, S::splat(-1.595_769)))))
         }
     }
 }

@@ -290,7 +290,7 @@ impl KvPool {
     /// # Errors
     /// If the shape is impossible or the system refuses the memory.
     pub fn new(shape: KvShape) -> Result<Self, KvPoolError> {
-        if shape.block_size == 0 || shape.block_size % KEYS != 0 {
+        if shape.block_size == 0 || !shape.block_size.is_multiple_of(KEYS) {
             return Err(KvPoolError::BlockSize(shape.block_size));
         }
         if shape.kv_heads == 0 || shape.head_dim == 0 {

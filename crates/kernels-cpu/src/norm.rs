@@ -54,7 +54,7 @@ fn each_row<'a, K: Kernel<Output = ()>>(
     if x.is_empty() {
         return;
     }
-    assert!(width > 0 && x.len() % width == 0, "norm: {} numbers are not whole rows of {width}", x.len());
+    assert!(width > 0 && x.len().is_multiple_of(width), "norm: {} numbers are not whole rows of {width}", x.len());
     let rows = x.len() / width;
     let y = SharedMut::new(y);
     for_rows(pool, rows, width, |range| {

@@ -21,7 +21,7 @@ pub fn softmax(pool: &Pool, x: &[f32], width: usize, y: &mut [f32]) {
     if x.is_empty() {
         return;
     }
-    assert!(width > 0 && x.len() % width == 0, "softmax: {} numbers are not whole rows of {width}", x.len());
+    assert!(width > 0 && x.len().is_multiple_of(width), "softmax: {} numbers are not whole rows of {width}", x.len());
     let rows = x.len() / width;
     let y = SharedMut::new(y);
     // A number costs about as much as four of an addition.

@@ -7,6 +7,8 @@
 //! guess the next one. Then every line of keys that is read asks for the line of values at the same place in the
 //! chunk, and every line of values for one of the next chunk's keys.
 
+#![expect(clippy::needless_range_loop, reason = "a register tile indexes several arrays at once")]
+
 use super::CHUNK;
 use crate::simd::{Simd, TILE_ROWS, math};
 

@@ -56,7 +56,7 @@ pub fn attention(pool: &Pool, q: &[f32], kv: &KvPool, batch: &RaggedBatch<'_>, l
     let shape = kv.shape();
     let width = layer.heads * shape.head_dim;
     assert!(
-        layer.heads > 0 && layer.heads % shape.kv_heads == 0,
+        layer.heads > 0 && layer.heads.is_multiple_of(shape.kv_heads),
         "attention: {} query heads are no multiple of {} KV heads",
         layer.heads,
         shape.kv_heads

@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn plans_cover_everything_once() {
         // (name, threads, heads, kv heads, window, [(start, queries)])
-        type Rows = &'static [(u32, u32)];
-        let cases: [(&str, usize, usize, usize, Option<usize>, Rows); 6] = [
+        type Case = (&'static str, usize, usize, usize, Option<usize>, &'static [(u32, u32)]);
+        let cases: [Case; 6] = [
             ("one decode", 2, 9, 3, None, &[(4000, 1)]),
             ("many threads, one head", 16, 1, 1, None, &[(100_000, 1)]),
             ("prefill", 2, 9, 3, None, &[(0, 512)]),
