@@ -26,7 +26,8 @@ unsafe fn polynomial<S: Simd, const N: usize>(x: S::V, c: [f32; N]) -> S::V {
 #[inline(always)]
 pub(crate) unsafe fn exp2<S: Simd>(x: S::V) -> S::V {
     // 2^f = 1 + f P(f) for |f| <= 1/2.
-    const C: [f32; 6] = [0.693_147_2, 0.240_226_48, 0.055_503_32, 0.009_618_44, 0.001_339_913_3, 0.000_153_531_54];
+    const C: [f32; 6] =
+        [std::f32::consts::LN_2, 0.240_226_48, 0.055_503_32, 0.009_618_44, 0.001_339_913_3, 0.000_153_531_54];
     // SAFETY: as this function's.
     unsafe {
         let x = S::clamp(x, -152.0, 130.0);
@@ -41,7 +42,7 @@ pub(crate) unsafe fn exp2<S: Simd>(x: S::V) -> S::V {
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     // e^r = 1 + r + r² P(r) for |r| <= ln 2 / 2.
-    const C: [f32; 5] = [0.499_999_94, 0.166_665_19, 0.041_668_408, 0.008_368_914, 0.001_381_419_4];
+    const C: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_408, 0.008_368_914, 0.001_381_419_4];
     // ln 2 in two parts; the first has so few bits that its product with a whole number below 2¹⁵ is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -60,7 +61,7 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
 #[inline(always)]
 pub(crate) unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
     // tanh x = x + x³ P(x²) for |x| <= 0.625, and 1 - 2 / (e^2|x| + 1) with the sign put back elsewhere.
-    const C: [f32; 5] = [-0.333_332_82, 0.133_314_42, -0.053_739_715, 0.020_639_087, -0.005_704_987];
+    const C: [f32; 5] = [-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_087, -0.005_704_987];
     // SAFETY: as this function's.
     unsafe {
         let square = S::mul(x, x);
@@ -136,7 +137,14 @@ pub(crate) unsafe fn sin_cos<S: Simd>(x: S::V) -> (S::V, S::V) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Isa, simd::dispatch};
+    use crate::{
+        Isa, Pool,
+        simd::{
+            Simd,
+            kernel::{Kernel, run},
+        },
+        testing::every_isa,
+    };
 
     #[derive(Clone, Copy, Debug)]
     enum Function {
@@ -148,31 +156,39 @@ mod tests {
         Cos,
     }
 
-    #[inline(always)]
-    unsafe fn map<S: super::Simd>(function: Function, x: &[f32], y: &mut [f32]) {
-        for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
-            // SAFETY: both chunks have as many numbers as the partial load and store are told.
-            unsafe {
-                let v = S::load_first(x.as_ptr(), x.len());
-                let v = match function {
-                    Function::Exp => super::exp::<S>(v),
-                    Function::Exp2 => super::exp2::<S>(v),
-                    Function::Tanh => super::tanh::<S>(v),
-                    Function::NormalCdf => super::normal_cdf::<S>(v),
-                    Function::Sin => super::sin_cos::<S>(v).0,
-                    Function::Cos => super::sin_cos::<S>(v).1,
-                };
-                S::store_first(y.as_mut_ptr(), v, y.len());
+    struct Map<'a> {
+        function: Function,
+        x: &'a [f32],
+        y: &'a mut [f32],
+    }
+
+    impl Kernel for Map<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            for (x, y) in self.x.chunks(S::LANES).zip(self.y.chunks_mut(S::LANES)) {
+                // SAFETY: both chunks have as many numbers as the partial load and store are told.
+                unsafe {
+                    let v = S::load_first(x.as_ptr(), x.len());
+                    let v = match self.function {
+                        Function::Exp => super::exp::<S>(v),
+                        Function::Exp2 => super::exp2::<S>(v),
+                        Function::Tanh => super::tanh::<S>(v),
+                        Function::NormalCdf => super::normal_cdf::<S>(v),
+                        Function::Sin => super::sin_cos::<S>(v).0,
+                        Function::Cos => super::sin_cos::<S>(v).1,
+                    };
+                    S::store_first(y.as_mut_ptr(), v, y.len());
+                }
             }
         }
     }
 
-    fn evaluate(isa: Isa, function: Function, x: &[f32]) -> Vec<f32> {
-        let mut result = vec![f32::NAN; x.len()];
-        let y = &mut result[..];
-        // SAFETY: tests take instruction sets from `Isa::available`.
-        unsafe { dispatch!(isa, map(function: Function, x: &[f32], y: &mut [f32])) };
-        result
+    fn evaluate(pool: &Pool, function: Function, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![f32::NAN; x.len()];
+        run(pool, Map { function, x, y: &mut y });
+        y
     }
 
     /// Distance in units of the last place of `wanted`, which is a normal number.
@@ -195,11 +211,12 @@ mod tests {
             (Function::Tanh, -12.0, 12.0, 4.0, f64::tanh),
             (Function::Tanh, -0.7, 0.7, 4.0, f64::tanh),
         ];
-        for isa in Isa::available() {
+        for pool in every_isa() {
+            let isa = pool.isa();
             let slack = if isa == Isa::Scalar { 1.0 } else { 0.0 };
             for (function, low, high, bound, reference) in cases {
                 let x = sweep(low, high);
-                for (&x, y) in x.iter().zip(evaluate(isa, function, &x)) {
+                for (&x, y) in x.iter().zip(evaluate(&pool, function, &x)) {
                     let wanted = reference(f64::from(x));
                     if wanted != 0.0 {
                         let error = ulps(y, wanted);
@@ -212,10 +229,11 @@ mod tests {
 
     #[test]
     fn angles_of_late_positions_keep_their_precision() {
-        for isa in Isa::available() {
+        for pool in every_isa() {
+            let isa = pool.isa();
             for reach in [10.0, 1000.0, 131_072.0, 1_048_576.0] {
                 let x = sweep(-reach, reach);
-                let (sin, cos) = (evaluate(isa, Function::Sin, &x), evaluate(isa, Function::Cos, &x));
+                let (sin, cos) = (evaluate(&pool, Function::Sin, &x), evaluate(&pool, Function::Cos, &x));
                 for i in 0..x.len() {
                     let (wanted_sin, wanted_cos) = f64::from(x[i]).sin_cos();
                     let error = (f64::from(sin[i]) - wanted_sin).abs().max((f64::from(cos[i]) - wanted_cos).abs());
@@ -240,9 +258,10 @@ mod tests {
             (-3.0, 0.001_349_898_031_630_094_6),
             (-5.0, 2.866_515_718_791_946e-7),
         ];
-        for isa in Isa::available() {
+        for pool in every_isa() {
+            let isa = pool.isa();
             for (x, wanted) in table {
-                let got = f64::from(evaluate(isa, Function::NormalCdf, &[x])[0]);
+                let got = f64::from(evaluate(&pool, Function::NormalCdf, &[x])[0]);
                 assert!((got / wanted - 1.0f64).abs() < 2e-6, "{isa} Φ({x}) = {got}, {wanted} wanted");
             }
         }
@@ -270,16 +289,17 @@ mod tests {
             (Function::Sin, 0.0, 0.0),
             (Function::Cos, 0.0, 1.0),
         ];
-        for isa in Isa::available() {
+        for pool in every_isa() {
+            let isa = pool.isa();
             for (function, x, wanted) in cases {
-                let got = evaluate(isa, function, &[x])[0];
+                let got = evaluate(&pool, function, &[x])[0];
                 assert!(
                     (got - wanted).abs() < 1e-30 || got == wanted,
                     "{isa} {function:?}({x}) = {got}, {wanted} wanted"
                 );
             }
             for function in [Function::Exp, Function::Exp2, Function::Tanh, Function::Sin] {
-                assert!(evaluate(isa, function, &[f32::NAN])[0].is_nan(), "{isa} {function:?}(NaN)");
+                assert!(evaluate(&pool, function, &[f32::NAN])[0].is_nan(), "{isa} {function:?}(NaN)");
             }
         }
     }
