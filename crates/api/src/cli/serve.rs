@@ -51,8 +51,9 @@ pub struct Args {
 /// # Errors
 /// One line each: address, model.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    // Handlers only wait: two workers are plenty, and the cores are for the model.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Handlers only wait: two workers are plenty, and the cores are for the model. The blocking threads tokenise.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build()?;
     let result = runtime.block_on(serve(args));
     // A load that is under way when a signal comes is not waited for.
     runtime.shutdown_background();
@@ -60,6 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &Args) -> anyhow::Result<()> {
+    let mut signals = Signals::install()?;
     let app = App::new(HttpConfig { default_max_tokens: args.max_tokens, ..HttpConfig::default() });
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .await
@@ -78,7 +80,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
 
     let model = tokio::select! {
         model = load_model(args) => model?,
-        () = signal() => return Ok(()),
+        () = signals.next() => return Ok(()),
         ended = &mut server => {
             ended??;
             anyhow::bail!("the server ended by itself");
@@ -87,7 +89,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     app.set_model(Arc::clone(&model));
 
     tokio::select! {
-        () = signal() => {}
+        () = signals.next() => {}
         ended = &mut server => {
             ended??;
             anyhow::bail!("the server ended by itself");
@@ -98,7 +100,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let _ = drain.send(());
     tokio::select! {
         ended = &mut server => ended??,
-        () = signal() => {}
+        () = signals.next() => {}
     }
     model.engine.shutdown();
     // Gives the device's memory back in order, but never hangs on it.
@@ -125,19 +127,32 @@ async fn load_model(args: &Args) -> anyhow::Result<Arc<ServedModel>> {
     Ok(Arc::new(model))
 }
 
-/// Ctrl-C, or what service managers send.
-async fn signal() {
+/// Ctrl-C, and what service managers send. Kept for the whole run, so that no signal falls between two waits.
+struct Signals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        // Without a handler the signal ends the process, which is what it is for.
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn install() -> anyhow::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
         }
+        #[cfg(not(unix))]
+        Ok(Self {})
     }
-    let _ = tokio::signal::ctrl_c().await;
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

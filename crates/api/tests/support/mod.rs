@@ -1,0 +1,185 @@
+//! A server over a fake engine and a tokenizer of single bytes.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode},
+};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use vllm_api::{
+    http::{App, HttpConfig},
+    model::{SamplingDefaults, ServedModel},
+};
+use vllm_platform::testing::{FakeConfig, FakeProbe, FakeRunner};
+use vllm_scheduler::{Engine, EngineConfig};
+use vllm_text::{ChatTemplate, Tokenizer};
+
+/// Id of the end-of-sequence token.
+pub const EOS: u32 = 256;
+
+/// 256 single bytes, `<eos>` and `<user>`.
+pub fn tokenizer() -> Tokenizer {
+    let mut vocab = serde_json::Map::new();
+    for byte in 0..=255u8 {
+        vocab.insert(byte_name(byte).to_string(), json!(byte));
+    }
+    let special = |id: u32, content: &str| {
+        json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true })
+    };
+    let file = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [special(EOS, "<eos>"), special(257, "<user>")],
+        "normalizer": null,
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
+        "post_processor": null,
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": { "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": [] },
+    });
+    Tokenizer::from_json_bytes(file.to_string().as_bytes(), "test").unwrap().with_eos_ids(vec![EOS])
+}
+
+/// GPT-2's printable stand-in for a byte.
+fn byte_name(byte: u8) -> char {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let rank = (0..byte).filter(|&b| !printable(b)).count() as u32;
+    char::from_u32(256 + rank).unwrap()
+}
+
+const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}\
+    {{ m.role }}:{{ m.content }};{% endfor %}{% if tools %}[{{ tools | length }} tools]{% endif %}\
+    {% if mood %}({{ mood }}){% endif %}{% if add_generation_prompt %}>{% endif %}";
+
+/// A server to ask.
+pub struct Server {
+    pub router: Router,
+    pub model: Arc<ServedModel>,
+    pub probe: Arc<FakeProbe>,
+}
+
+/// A server whose model answers with `answer` and then `<eos>`, over and over.
+pub fn server(answer: &str) -> Server {
+    let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
+    script.push(EOS);
+    server_with(FakeConfig { script, ..fake() }, EngineConfig::default(), HttpConfig::default())
+}
+
+/// The fake that goes with the tokenizer.
+pub fn fake() -> FakeConfig {
+    FakeConfig { vocab_size: 258, context_length: 200, num_blocks: 1000, ..FakeConfig::default() }
+}
+
+pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> Server {
+    let (sender, probe) = mpsc::channel();
+    let make = move || {
+        let runner = FakeRunner::new(fake);
+        sender.send(runner.probe()).unwrap();
+        Ok(Box::new(runner) as Box<_>)
+    };
+    // Tests run inside tokio, which a blocking start refuses.
+    let engine = std::thread::spawn(move || Engine::start(make, engine).unwrap()).join().unwrap();
+    let template = ChatTemplate::new(TEMPLATE, Default::default()).unwrap();
+    let names = vec!["tiny".to_owned(), "org/tiny".to_owned()];
+    let sampling = SamplingDefaults { temperature: Some(0.0), ..SamplingDefaults::default() };
+    let model = Arc::new(ServedModel::new(names, tokenizer(), Some(template), sampling, engine));
+    let app = App::new(http);
+    app.set_model(Arc::clone(&model));
+    Server { router: app.router(), model, probe: probe.recv().unwrap() }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// `error.message`, `error.param` and `error.code` of OpenAI's schema, which must be complete.
+    pub fn error(&self) -> (String, Value, Value) {
+        let value = self.json();
+        let error = value["error"].as_object().unwrap_or_else(|| panic!("no error: {}", self.body));
+        let mut keys: Vec<_> = error.keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["code", "message", "param", "type"]);
+        (error["message"].as_str().unwrap().to_owned(), error["param"].clone(), error["code"].clone())
+    }
+
+    /// Data of all server-sent events; the last must be `[DONE]`, which is left out.
+    pub fn events(&self) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], "text/event-stream; charset=utf-8");
+        let mut data: Vec<&str> = self.body.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).collect();
+        assert_eq!(data.pop(), Some("[DONE]"), "{}", self.body);
+        data.into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+}
+
+impl Server {
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> Reply {
+        self.send(Request::post(path).body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    /// A chat completion of one user message, with further fields.
+    pub async fn chat(&self, fields: Value) -> Reply {
+        let body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "hi" }] });
+        self.post("/v1/chat/completions", &merged(body, fields).to_string()).await
+    }
+
+    /// A completion, with further fields.
+    pub async fn complete(&self, fields: Value) -> Reply {
+        let body = json!({ "model": "tiny", "prompt": "hi", "max_tokens": 50 });
+        self.post("/v1/completions", &merged(body, fields).to_string()).await
+    }
+
+    /// Waits until the engine has nothing left to do, and nothing was wrong with its plans.
+    pub async fn idle(&self) {
+        let start = Instant::now();
+        loop {
+            let stats = self.model.engine.stats();
+            if (stats.running, stats.waiting, stats.blocks_in_use) == (0, 0, 0) {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "the engine does not come to rest: {stats:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(self.probe.violations.load(Relaxed), 0);
+    }
+}
+
+/// `fields` over `body`.
+pub fn merged(mut body: Value, fields: Value) -> Value {
+    for (name, value) in fields.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
