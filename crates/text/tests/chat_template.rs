@@ -296,3 +296,14 @@ fn hostile_templates_end() {
         assert!(error.contains(part), "{name}: {error}");
     }
 }
+
+/// One client's odd variables must not decide how the next client's messages are read.
+#[test]
+fn probing_does_not_depend_on_the_request() {
+    let source = "{% if odd %}{{ raise_exception('odd') }}{% endif %}\
+                  {% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}";
+    let template = template(source);
+    let hi = json!([{"role": "user", "content": "Hi"}]);
+    assert!(chat(hi.clone()).extra(json!({"odd": true})).render(&template).is_err());
+    assert_eq!(chat(hi).render(&template).expect("a prompt"), "Hi");
+}

@@ -41,6 +41,10 @@ pub struct RenderRequest<'a> {
 
 /// A model's chat template. Immutable; renders from any number of threads at once.
 ///
+/// A template is a program that comes with a model. It reaches nothing outside and its steps, recursion and prompt are
+/// bounded, but not the memory and nesting of what it builds on the way: take templates from models you chose to run,
+/// never from a request.
+///
 /// ```
 /// # use vllm_text::{ChatTemplate, RenderRequest, TemplateVariables};
 /// # use serde_json::{Map, json};
@@ -164,24 +168,28 @@ impl ChatTemplate {
             Some(tool_use) if tools.is_some() => tool_use,
             _ => &self.default,
         };
-        let probe = |messages: &[Value]| {
-            let plain = RenderRequest { messages, tools: None, add_generation_prompt: false, extra: request.extra };
-            self.run(template, messages, None, &plain).ok()
+        // The template's own nature is asked for, so without this request's variables.
+        let probe = |messages: &[Value], tools: Option<&[Value]>| {
+            self.run(
+                template,
+                messages,
+                &RenderRequest { messages, tools, add_generation_prompt: false, extra: &Map::new() },
+            )
+            .ok()
         };
         let messages = messages::fit(
             request.messages,
-            || *template.content.get_or_init(|| messages::probe_content(probe)),
-            || *template.tool_calls.get_or_init(|| messages::probe_tool_calls(probe)),
+            || *template.content.get_or_init(|| messages::probe_content(&probe)),
+            || *template.tool_calls.get_or_init(|| messages::probe_tool_calls(&probe)),
         )?;
-        self.run(template, &messages, tools, request)
+        self.run(template, &messages, &RenderRequest { tools, ..*request })
     }
 
-    /// Renders messages as they are.
+    /// Renders `messages` as they are, and the rest of `request`.
     fn run(
         &self,
         template: &Compiled,
         messages: &[Value],
-        tools: Option<&[Value]>,
         request: &RenderRequest<'_>,
     ) -> Result<String, TemplateError> {
         let mut context: BTreeMap<&str, Variable> =
@@ -192,7 +200,7 @@ impl ChatTemplate {
             context.insert(name, Variable::from(Serde(value)));
         }
         context.insert("messages", Variable::from(Serde(messages)));
-        context.insert("tools", Variable::from(Serde(tools)));
+        context.insert("tools", Variable::from(Serde(request.tools)));
         context.insert("add_generation_prompt", Variable::from(request.add_generation_prompt));
         template.run(Variable::from_pairs(context))
     }

@@ -31,10 +31,13 @@ pub(crate) struct ToolCallForm {
 /// Text that no template contains by itself.
 const NEEDLE: &str = "qx7needle";
 
-/// Finds out how `render` (messages → prompt) reads content.
-pub(crate) fn probe_content(render: impl Fn(&[Value]) -> Option<String>) -> ContentForm {
+/// Renders messages and tools; `None` if the template fails on them.
+pub(crate) type Render<'a> = &'a dyn Fn(&[Value], Option<&[Value]>) -> Option<String>;
+
+/// Finds out how a template reads content.
+pub(crate) fn probe_content(render: Render<'_>) -> ContentForm {
     let shows = |content: Value, clean: bool| {
-        render(&[json!({"role": "user", "content": content})]).is_some_and(|prompt| {
+        render(&[json!({"role": "user", "content": content})], None).is_some_and(|prompt| {
             // A template that prints the list itself shows Python's or JSON's notation of it.
             prompt.contains(NEEDLE) && !(clean && (prompt.contains("'type':") || prompt.contains("\"type\":")))
         })
@@ -46,11 +49,11 @@ pub(crate) fn probe_content(render: impl Fn(&[Value]) -> Option<String>) -> Cont
     }
 }
 
-/// Finds out how `render` reads tool calls. A template that knows none gets what most would want.
-pub(crate) fn probe_tool_calls(render: impl Fn(&[Value]) -> Option<String>) -> ToolCallForm {
+/// Finds out how a template reads tool calls. One that knows none gets what most would want.
+pub(crate) fn probe_tool_calls(render: Render<'_>) -> ToolCallForm {
     let key = format!("{NEEDLE}key");
     let value = format!("{NEEDLE}value");
-    let shows = |form: &ToolCallForm| {
+    let shows = |form: &ToolCallForm, tools: Option<&[Value]>| {
         let arguments = json!({key.as_str(): value});
         let arguments = if form.object_arguments { arguments } else { Value::String(arguments.to_string()) };
         let content = if form.null_content { Value::Null } else { json!("") };
@@ -61,7 +64,7 @@ pub(crate) fn probe_tool_calls(render: impl Fn(&[Value]) -> Option<String>) -> T
             json!({"role": "assistant", "content": content, "tool_calls": [call]}),
             json!({"role": "tool", "tool_call_id": "call00001", "name": "probe", "content": "y"}),
         ];
-        render(&messages).is_some_and(|prompt| {
+        render(&messages, tools).is_some_and(|prompt| {
             // Not as Python's notation of a dict, not as JSON text within JSON, no "None" for the missing content.
             let clean = !prompt.contains(&format!("'{key}'")) && !prompt.contains("\\\"") && !prompt.contains("None");
             prompt.contains(&key) && prompt.contains(&value) && clean
@@ -69,7 +72,12 @@ pub(crate) fn probe_tool_calls(render: impl Fn(&[Value]) -> Option<String>) -> T
     };
     let forms = [(true, true), (true, false), (false, true), (false, false)]
         .map(|(object_arguments, null_content)| ToolCallForm { object_arguments, null_content });
-    forms.into_iter().find(shows).unwrap_or(ToolCallForm { object_arguments: true, null_content: false })
+    let tool = json!({"type": "function", "function": {"name": "probe", "description": "x", "parameters": {"type": "object", "properties": {}}}});
+    // Without tools first: their own notation in the prompt could be mistaken for that of the arguments.
+    [None, Some(std::slice::from_ref(&tool))]
+        .into_iter()
+        .find_map(|tools| forms.into_iter().find(|form| shows(form, tools)))
+        .unwrap_or(ToolCallForm { object_arguments: true, null_content: false })
 }
 
 /// A copy of `messages` in the forms a template wants. The forms are looked up only if some message needs them.
