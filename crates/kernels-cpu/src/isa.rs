@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
-/// The environment variable that lowers the instruction set [`Isa::detect`] picks: `scalar`, `avx2`, `avx512`, `neon`.
+/// The environment variable that lowers the instruction set [`Isa::detect`] picks: `scalar`, `neon`, `avx2`, `avx512`,
+/// `avx512vnni`.
 pub(crate) const ISA_VARIABLE: &str = "VLLM_CPU_ISA";
 
 /// An instruction set for which kernels are written.
@@ -17,13 +18,15 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and DQ, and all of [`Isa::Avx2`] (Skylake-SP, Zen 4 and later).
     Avx512,
+    /// [`Isa::Avx512`] with VNNI, byte dot products (Cascade Lake, Zen 4 and later). Only quantized matmuls differ.
+    Avx512Vnni,
 }
 
 /// An instruction set that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// The name is none that we know.
-    #[error("instruction set {0:?} is unknown: it must be scalar, neon, avx2 or avx512")]
+    #[error("instruction set {0:?} is unknown: it must be scalar, neon, avx2, avx512 or avx512vnni")]
     Unknown(String),
     /// This processor lacks it.
     #[error("instruction set {wanted} is not available on this processor: it has {}", names(available))]
@@ -51,12 +54,18 @@ impl Isa {
     }
 
     fn best() -> Self {
-        [Self::Avx512, Self::Avx2, Self::Neon].into_iter().find(|isa| isa.is_supported()).unwrap_or(Self::Scalar)
+        [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Neon]
+            .into_iter()
+            .find(|isa| isa.is_supported())
+            .unwrap_or(Self::Scalar)
     }
 
     /// Every instruction set that this processor has, worst first; never empty. Tests loop over it.
     pub fn available() -> Vec<Self> {
-        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512].into_iter().filter(|isa| isa.is_supported()).collect()
+        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Vnni]
+            .into_iter()
+            .filter(|isa| isa.is_supported())
+            .collect()
     }
 
     /// Whether this processor can run the kernels written for `self`.
@@ -76,8 +85,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => Self::Avx512.is_supported() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni => false,
         }
     }
 
@@ -98,6 +109,7 @@ impl fmt::Display for Isa {
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
         })
     }
 }
@@ -111,6 +123,7 @@ impl FromStr for Isa {
             "neon" => Ok(Self::Neon),
             "avx2" => Ok(Self::Avx2),
             "avx512" => Ok(Self::Avx512),
+            "avx512vnni" => Ok(Self::Avx512Vnni),
             _ => Err(IsaError::Unknown(name.to_owned())),
         }
     }
@@ -128,7 +141,7 @@ mod tests {
 
     #[test]
     fn names_parse_back() {
-        for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512] {
+        for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni] {
             assert_eq!(isa.to_string().parse(), Ok(isa));
         }
         assert_eq!("sse9".parse::<Isa>(), Err(IsaError::Unknown("sse9".into())));

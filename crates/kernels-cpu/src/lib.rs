@@ -45,7 +45,7 @@ pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvPool, KvPoolError, KvShape};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
-pub use qmm::quantized_matmul;
+pub use qmm::{SMALL_BATCH, quantized_matmul};
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
 pub use rope::{Rope, RopeLayout, rope, rope_in_place};
 pub use scratch::with_scratch;

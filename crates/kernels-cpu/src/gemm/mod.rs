@@ -12,7 +12,10 @@ use crate::{
     Pool,
     floats::Floats,
     pool::SharedMut,
-    simd::{Kernel, Simd, run_kernel},
+    simd::{
+        Simd,
+        kernel::{self, Kernel},
+    },
 };
 
 pub(crate) use rows::{Number, Stored};
@@ -104,9 +107,9 @@ fn matmul_of<T: Number + Sync>(pool: &Pool, x: &[f32], m: usize, data: &[T], w: 
     let y = SharedMut::new(y);
     pool.run(rows.div_ceil(task_rows), |task| {
         let range = task * task_rows..rows.min((task + 1) * task_rows);
-        // SAFETY: the pool vouches for the instruction set. A task writes the columns `range` of y, no other task does,
-        // and `batch_rows` has seen that x and y have m rows.
-        unsafe { run_kernel(pool.isa(), DenseTask { x, m, data, rows, cols, range, y }) }
+        // A task writes the columns `range` of y, no other task does, and `batch_rows` has seen that x and y have m rows:
+        // that is what the kernel asks for.
+        kernel::run(pool, DenseTask { x, m, data, rows, cols, range, y });
     });
 }
 
@@ -131,6 +134,8 @@ struct DenseTask<'a, T> {
 }
 
 impl<T: Number> Kernel for DenseTask<'_, T> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { x, m, data, rows, cols, range, y } = self;

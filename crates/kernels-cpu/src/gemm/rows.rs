@@ -1,7 +1,5 @@
 //! Rows of weights that stand in memory as f32, f16 or bf16.
 
-use std::ptr;
-
 use crate::simd::Simd;
 
 use super::tile::{PREFETCH_BYTES, ROWS, Rows};
@@ -43,16 +41,6 @@ unsafe impl Number for f32 {
     }
 }
 
-/// Copies the first `n` numbers to a vector's worth of zeros.
-#[inline(always)]
-unsafe fn padded<T: Copy>(p: *const T, n: usize) -> [u16; 16] {
-    debug_assert!(size_of::<T>() == 2 && n <= 16);
-    let mut lanes = [0u16; 16];
-    // SAFETY: n numbers of two bytes are readable by the caller's promise, and n ≤ 16.
-    unsafe { ptr::copy_nonoverlapping(p.cast::<u16>(), lanes.as_mut_ptr(), n) };
-    lanes
-}
-
 // SAFETY: loads what the trait says; `half::f16` is a transparent u16.
 unsafe impl Number for half::f16 {
     #[inline(always)]
@@ -62,8 +50,8 @@ unsafe impl Number for half::f16 {
     }
     #[inline(always)]
     unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::V {
-        // SAFETY: by the caller's promise; the copy has as many lanes as the widest vector.
-        unsafe { S::load_f16(padded(p, n).as_ptr()) }
+        // SAFETY: by the caller's promise.
+        unsafe { S::load_f16_first(p.cast(), n) }
     }
 }
 
@@ -76,8 +64,8 @@ unsafe impl Number for half::bf16 {
     }
     #[inline(always)]
     unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::V {
-        // SAFETY: by the caller's promise; the copy has as many lanes as the widest vector.
-        unsafe { S::load_bf16(padded(p, n).as_ptr()) }
+        // SAFETY: by the caller's promise.
+        unsafe { S::load_bf16_first(p.cast(), n) }
     }
 }
 

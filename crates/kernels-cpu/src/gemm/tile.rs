@@ -26,24 +26,40 @@ pub(crate) unsafe trait Rows: Copy {
     unsafe fn prefetch<S: Simd>(&self, _column: usize) {}
     /// The columns `column .. column + n` of row `r`, the other lanes zero; `n` is less than a vector's lanes.
     unsafe fn partial<S: Simd>(&self, r: usize, column: usize, n: usize) -> S::V;
+
+    /// Adds the products of `M` rows of `x` with the four rows to `sums`, column after column. An implementation may go
+    /// about it otherwise, so long as each of the sums takes its columns in this order.
+    ///
+    /// # Safety
+    /// As [`tile`].
+    #[inline(always)]
+    unsafe fn accumulate<S: Simd, const M: usize>(
+        &self,
+        x: *const f32,
+        stride: usize,
+        columns: usize,
+        sums: &mut [[S::V; ROWS]; M],
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe { by_columns::<S, Self, M>(self, x, stride, columns, sums) }
+    }
 }
 
-/// Products of `M` rows of `x` (the first at `x`, each `stride` after the last) with four rows of weights, over
-/// `columns` columns: `result[i][r] = Σ x[i][c] · w[r][c]`.
+/// [`Rows::accumulate`], a vector of columns of all rows at a time.
 ///
 /// # Safety
-/// The processor has `S`; `M` rows of `columns` f32 are readable at `x`, and so are the weights.
+/// As [`tile`].
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, W: Rows, const M: usize>(
-    w: W,
+pub(crate) unsafe fn by_columns<S: Simd, W: Rows, const M: usize>(
+    w: &W,
     x: *const f32,
     stride: usize,
     columns: usize,
-) -> [[f32; ROWS]; M] {
+    sums: &mut [[S::V; ROWS]; M],
+) {
     // Loops instead of closures: a closure would be compiled without the instruction set.
     // SAFETY: by the caller's promise; `column` stays within `columns`.
     unsafe {
-        let mut sums = [[S::splat(0.0); ROWS]; M];
         let mut xs = [S::splat(0.0); M];
         let whole = columns - columns % S::LANES;
         let mut column = 0;
@@ -76,6 +92,25 @@ pub(crate) unsafe fn tile<S: Simd, W: Rows, const M: usize>(
                 }
             }
         }
+    }
+}
+
+/// Products of `M` rows of `x` (the first at `x`, each `stride` after the last) with four rows of weights, over
+/// `columns` columns: `result[i][r] = Σ x[i][c] · w[r][c]`.
+///
+/// # Safety
+/// The processor has `S`; `M` rows of `columns` f32 are readable at `x`, and so are the weights.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, W: Rows, const M: usize>(
+    w: W,
+    x: *const f32,
+    stride: usize,
+    columns: usize,
+) -> [[f32; ROWS]; M] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut sums = [[S::splat(0.0); ROWS]; M];
+        w.accumulate::<S, M>(x, stride, columns, &mut sums);
         let mut results = [[0.0; ROWS]; M];
         for i in 0..M {
             results[i] = S::sums(sums[i]);

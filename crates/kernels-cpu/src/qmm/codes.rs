@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    gemm::tile::{PREFETCH_BYTES, ROWS, Rows},
+    gemm::tile::{PREFETCH_BYTES, ROWS, Rows, by_columns},
     quant::QuantMatrix,
     simd::Simd,
 };
@@ -80,5 +80,45 @@ unsafe impl<const BITS: usize> Rows for Codes<BITS> {
     unsafe fn partial<S: Simd>(&self, r: usize, column: usize, _n: usize) -> S::V {
         // SAFETY: as this function's. Columns are a multiple of 32, so that no vector is partial.
         unsafe { self.vector::<S>(r, column) }
+    }
+
+    /// Group by group, so that a scale and a bias are fetched once; but where a group is only two vectors, a vector at a time.
+    #[inline(always)]
+    unsafe fn accumulate<S: Simd, const M: usize>(
+        &self,
+        x: *const f32,
+        stride: usize,
+        columns: usize,
+        sums: &mut [[S::V; ROWS]; M],
+    ) {
+        if S::LANES == 16 {
+            // SAFETY: by the caller's promise.
+            return unsafe { by_columns::<S, Self, M>(self, x, stride, columns, sums) };
+        }
+        let units = (1 << self.group_shift) / 16;
+        // SAFETY: by the caller's promise; columns are a multiple of the group.
+        unsafe {
+            for group in 0..columns >> self.group_shift {
+                for r in 0..ROWS {
+                    let (scale, bias) = (S::splat(*self.scales[r].add(group)), S::splat(*self.biases[r].add(group)));
+                    for unit in group * units..(group + 1) * units {
+                        let bytes = self.rows[r].add(unit * 2 * BITS);
+                        for part in 0..16 / S::LANES {
+                            let codes = if BITS == 4 { S::codes4(bytes, part) } else { S::codes8(bytes, part) };
+                            let weights = S::mul_add(codes, scale, bias);
+                            let x = x.add(unit * 16 + part * S::LANES);
+                            for i in 0..M {
+                                sums[i][r] = S::mul_add(S::load(x.add(i * stride)), weights, sums[i][r]);
+                            }
+                        }
+                    }
+                    // The four rows lie one after the other: a quarter of this group's bytes, that many bytes ahead.
+                    let quarter = (group * ROWS + r) * units * 2 * BITS;
+                    for line in (0..units * 2 * BITS).step_by(64) {
+                        S::prefetch(self.rows[0].wrapping_add(PREFETCH_BYTES + quarter + line));
+                    }
+                }
+            }
+        }
     }
 }

@@ -3,10 +3,21 @@
 //! Affine weights of 4 and 8 bits have kernels of their own; every other format is dequantized four rows at a time
 //! into the tile of the dense matmul. All are threaded.
 //!
-//! On one processor and instruction set a row of `y` is bit for bit the same whatever the number of rows of `x`, and
-//! whatever the number of threads.
+//! # What stays the same
+//!
+//! Threads never change a bit of a result. As for the batch, on one processor and instruction set:
+//!
+//! * with a [batch-invariant](Pool::with_batch_invariance) pool a row of `y` is bit for bit the same whatever stands beside
+//!   it in the batch;
+//! * without, the same holds among all batches of up to [`SMALL_BATCH`] rows, and among all larger ones. On
+//!   [`Isa::Avx512Vnni`] the two differ in rounding (small batches multiply integers, large ones f32), for affine
+//!   codes of 4 and 8 bits only; on every other instruction set they are equal as well.
 
 mod codes;
+#[cfg(target_arch = "x86_64")]
+mod digits;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::ops::Range;
 
@@ -21,10 +32,17 @@ use crate::{
     pool::SharedMut,
     quant::{Groups, QuantMatrix},
     scratch::{self, with_scratch},
-    simd::{Kernel, Simd, run_kernel},
+    simd::{
+        Simd,
+        kernel::{self, Kernel},
+    },
 };
 
 use codes::Codes;
+
+/// Rows of `x` up to which a row's result does not depend on the batch even without
+/// [`Pool::with_batch_invariance`]; see the [module's documentation](self).
+pub const SMALL_BATCH: usize = 16;
 
 /// `y = x · wᵀ`: `x` is `[m, w.cols()]`, `y` is `[m, w.rows()]`, both row-major; `m` follows from their lengths.
 ///
@@ -35,7 +53,20 @@ pub fn quantized_matmul(pool: &Pool, x: &[f32], w: &QuantMatrix, y: &mut [f32]) 
     if m == 0 || w.rows == 0 {
         return;
     }
-    let interleaved = pool.isa() == Isa::Avx512 && w.bits == 4 && matches!(w.groups, Groups::Affine { .. });
+    #[cfg(target_arch = "x86_64")]
+    if let (Isa::Avx512Vnni, Groups::Affine { scales, biases }, 1..) = (pool.isa(), w.groups, w.cols)
+        && scales.kind() == biases.kind()
+        && (m <= SMALL_BATCH || pool.is_batch_invariant())
+    {
+        // SAFETY: the pool vouches for the instruction set, and `batch_rows` for the lengths of x and y.
+        match w.bits {
+            4 => return unsafe { vnni::matmul::<4>(pool, x, m, w, (scales, biases), y) },
+            8 => return unsafe { vnni::matmul::<8>(pool, x, m, w, (scales, biases), y) },
+            _ => {}
+        }
+    }
+    let affine = matches!(w.groups, Groups::Affine { .. });
+    let interleaved = matches!(pool.isa(), Isa::Avx512 | Isa::Avx512Vnni) && w.bits == 4 && affine;
     if interleaved {
         with_scratch(x.len(), |copy| {
             pool.run_chunks(copy, 1 << 14, |first, copy| interleave(&x[first..first + copy.len()], copy));
@@ -60,9 +91,9 @@ fn by_tiles(pool: &Pool, x: &[f32], m: usize, w: &QuantMatrix, y: &mut [f32]) {
     let y = SharedMut::new(y);
     pool.run(w.rows.div_ceil(task_rows), |task| {
         let range = task * task_rows..w.rows.min((task + 1) * task_rows);
-        // SAFETY: the pool vouches for the instruction set. A task writes the columns `range` of y, no other task does,
-        // and `batch_rows` has seen that x and y have m rows.
-        unsafe { run_kernel(pool.isa(), QuantTask { x, m, w: *w, range, y }) }
+        // A task writes the columns `range` of y, no other task does, and `batch_rows` has seen that x and y have m rows:
+        // that is what the kernel asks for.
+        kernel::run(pool, QuantTask { x, m, w: *w, range, y });
     });
 }
 
@@ -76,6 +107,8 @@ struct QuantTask<'a> {
 }
 
 impl Kernel for QuantTask<'_> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: by the caller's promise.

@@ -13,7 +13,7 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-// SAFETY (of every block): the trait's caller has checked for AVX-512 F and DQ; loads and stores are the unaligned
+// SAFETY (of every block): the trait's caller has checked for AVX-512 F, BW, VL and DQ; loads and stores are the unaligned
 // kind, and masked ones touch only the lanes of the mask.
 unsafe impl Simd for Avx512 {
     type V = __m512;
@@ -136,6 +136,19 @@ unsafe impl Simd for Avx512 {
     unsafe fn scale_exp2(v: __m512, n: __m512) -> __m512 {
         // SAFETY: as stated above the block.
         unsafe { _mm512_scalef_ps(v, n) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16_first(p: *const u16, n: usize) -> __m512 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_first(p: *const u16, n: usize) -> __m512 {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
     }
     #[inline(always)]
     unsafe fn sums(v: [__m512; 4]) -> [f32; 4] {

@@ -21,7 +21,7 @@ pub(crate) fn run<K: Kernel>(pool: &Pool, kernel: K) -> K::Output {
     unsafe {
         match pool.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => run_avx512(kernel),
+            Isa::Avx512 | Isa::Avx512Vnni => run_avx512(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => run_avx2(kernel),
             #[cfg(target_arch = "aarch64")]

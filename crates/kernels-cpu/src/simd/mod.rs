@@ -113,6 +113,18 @@ pub(crate) unsafe trait Simd: Copy + 'static {
             Self::mul(Self::mul(v, Self::exp2_int(half)), Self::exp2_int(rest))
         }
     }
+    /// The first `n` lanes from f16 (as bits) at `p`, the others zero; `n` ≤ `LANES`.
+    #[inline(always)]
+    unsafe fn load_f16_first(p: *const u16, n: usize) -> Self::V {
+        // SAFETY: n numbers are readable by the caller's promise; the copy has as many as the widest vector.
+        unsafe { Self::load_f16(padded(p, n).as_ptr()) }
+    }
+    /// The first `n` lanes from bf16 (as bits) at `p`, the others zero; `n` ≤ `LANES`.
+    #[inline(always)]
+    unsafe fn load_bf16_first(p: *const u16, n: usize) -> Self::V {
+        // SAFETY: as above.
+        unsafe { Self::load_bf16(padded(p, n).as_ptr()) }
+    }
     /// [`Simd::sum`] of four vectors at once; each the same tree of additions, whatever the others hold.
     unsafe fn sums(v: [Self::V; 4]) -> [f32; 4];
 
@@ -142,46 +154,13 @@ pub(crate) unsafe trait Simd: Copy + 'static {
 /// Rows of a register tile: see [`Simd::TILE_VECTORS`].
 pub(crate) const TILE_ROWS: usize = 6;
 
-/// A kernel with type parameters of its own, or many arguments: its fields are the arguments.
-pub(crate) trait Kernel {
-    /// Runs the kernel; to be marked `#[inline(always)]`, and not to hide vectors in closures, which
-    /// would be compiled without the instruction set.
-    ///
-    /// # Safety
-    /// The processor has `S`, and whatever the kernel itself asks for holds.
-    unsafe fn run<S: Simd>(self);
-}
-
-/// Runs `kernel` for the instruction set `isa`, compiled with its target features; [`dispatch!`] for generic kernels.
-///
-/// # Safety
-/// The processor has `isa`, and whatever the kernel itself asks for holds.
-pub(crate) unsafe fn run_kernel<K: Kernel>(isa: crate::Isa, kernel: K) {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-    unsafe fn avx512<K: Kernel>(kernel: K) {
-        // SAFETY: by the caller's promise.
-        unsafe { kernel.run::<Avx512>() }
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn avx2<K: Kernel>(kernel: K) {
-        // SAFETY: by the caller's promise.
-        unsafe { kernel.run::<Avx2>() }
-    }
-    // SAFETY: by the caller's promise.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            crate::Isa::Avx512 => avx512(kernel),
-            #[cfg(target_arch = "x86_64")]
-            crate::Isa::Avx2 => avx2(kernel),
-            // Part of the baseline there, so that no feature need be enabled.
-            #[cfg(target_arch = "aarch64")]
-            crate::Isa::Neon => kernel.run::<Neon>(),
-            _ => kernel.run::<Scalar>(),
-        }
-    }
+/// The first `n` (at most 16) numbers at `p`, and zeros.
+#[inline(always)]
+unsafe fn padded(p: *const u16, n: usize) -> [u16; 16] {
+    let mut lanes = [0u16; 16];
+    // SAFETY: n numbers are readable by the caller's promise, and n ≤ 16.
+    unsafe { std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n) };
+    lanes
 }
 
 /// Calls the kernel `$f::<S>(args…)` (an `#[inline(always)] unsafe fn` generic over [`Simd`]) for the instruction set
@@ -210,7 +189,7 @@ macro_rules! dispatch {
         }
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx512 => avx512($($arg),*),
+            $crate::Isa::Avx512 | crate::Isa::Avx512Vnni => avx512($($arg),*),
             #[cfg(target_arch = "x86_64")]
             $crate::Isa::Avx2 => avx2($($arg),*),
             #[cfg(target_arch = "aarch64")]
