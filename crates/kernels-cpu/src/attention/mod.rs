@@ -1,8 +1,8 @@
 //! Attention over paged keys and values, for ragged batches of prefill chunks and decode tokens alike.
 //!
 //! One call takes all rows of a step. The work is cut into tiles (some queries of one sequence and all heads that
-//! share a KV head), and a tile goes over its context in *chunks* of [`CHUNK`] tokens that begin at multiples of
-//! [`CHUNK`]: scores, a softmax that is local to the chunk, the weighted sum of values; then the chunk is merged into
+//! share a KV head), and a tile goes over its context in *chunks* of 128 tokens that begin at multiples of
+//! 128: scores, a softmax that is local to the chunk, the weighted sum of values; then the chunk is merged into
 //! what came before (the online softmax of FlashAttention, arXiv:2205.14135). Where a step has fewer tiles than threads,
 //! as in the decoding of a long context, several threads take chunks of one tile, and their results are merged in order.
 //!
