@@ -1,6 +1,6 @@
 //! Numbers as memory holds them, loaded as f32 vectors.
 
-use half::{bf16, f16, vec::HalfBitsVecExt};
+use half::{bf16, f16};
 
 use crate::simd::Simd;
 
@@ -8,8 +8,6 @@ use crate::simd::Simd;
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// Whether this is f32, so that nothing needs widening.
     const IS_F32: bool = false;
-    /// `n` zeros in memory that the system has zeroed: pages that take no room until they are written to.
-    fn zeros(n: usize) -> Vec<Self>;
     /// The nearest value of this kind.
     fn from_f32(value: f32) -> Self;
     /// The value, exactly.
@@ -37,9 +35,6 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
 impl Element for f32 {
     const IS_F32: bool = true;
 
-    fn zeros(n: usize) -> Vec<Self> {
-        vec![0.0; n]
-    }
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
@@ -61,9 +56,6 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
-    fn zeros(n: usize) -> Vec<Self> {
-        vec![0u16; n].reinterpret_into()
-    }
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
@@ -80,9 +72,6 @@ impl Element for f16 {
 }
 
 impl Element for bf16 {
-    fn zeros(n: usize) -> Vec<Self> {
-        vec![0u16; n].reinterpret_into()
-    }
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)

@@ -1,5 +1,9 @@
 //! Where the numbers of a pool lie, for one kind of number.
 
+use std::marker::PhantomData;
+
+use memmap2::MmapMut;
+
 use super::{KvShape, LINE};
 use crate::{Pool, SharedMut, element::Element};
 
@@ -45,31 +49,31 @@ impl Layout {
     }
 }
 
-/// Zeroed memory whose first element stands at a multiple of 64 bytes.
+/// Zero pages of the system's, which take no memory until they are written to. (The allocator's zeroed memory would
+/// not do: it may come out of a heap that has been used, and is then cleared by writing to all of it.)
 struct Plane<T> {
-    memory: Vec<T>,
-    start: usize,
+    pages: MmapMut,
     len: usize,
+    element: PhantomData<T>,
 }
 
 impl<T: Element> Plane<T> {
     fn new(len: usize) -> Option<Self> {
-        let size = size_of::<T>();
-        let whole = len.checked_add(64 / size)?;
-        // Ask first, since a vector that the system refuses aborts the process.
-        Vec::<T>::new().try_reserve_exact(whole).ok()?;
-        let memory = T::zeros(whole);
-        let misaligned = memory.as_ptr() as usize % 64;
-        let start = if misaligned == 0 { 0 } else { (64 - misaligned) / size };
-        Some(Self { memory, start, len })
+        let bytes = len.checked_mul(size_of::<T>())?;
+        // A mapping of nothing is refused.
+        let pages = MmapMut::map_anon(bytes.max(1)).ok()?;
+        Some(Self { pages, len, element: PhantomData })
     }
 
     fn get(&self) -> &[T] {
-        &self.memory[self.start..self.start + self.len]
+        // SAFETY: `len` elements fit the mapping, pages are aligned for any number, and zeros and whatever was written
+        // as `T` are values of a number type.
+        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.len) }
     }
 
     fn get_mut(&mut self) -> &mut [T] {
-        &mut self.memory[self.start..self.start + self.len]
+        // SAFETY: as above, and the mapping is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), self.len) }
     }
 }
 
