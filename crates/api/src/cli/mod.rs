@@ -37,7 +37,15 @@ enum Command {
 /// Parses the command line and runs it. Errors are one line on stderr and exit code 1.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no errors.
+        Err(asked) if asked.exit_code() == 0 => asked.exit(),
+        Err(wrong) => {
+            eprintln!("error: {}", usage_error(&wrong.to_string()));
+            return ExitCode::FAILURE;
+        }
+    };
     init_log();
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args),
@@ -87,6 +95,15 @@ fn one_line(error: &anyhow::Error) -> String {
     line.replace(['\n', '\r'], " ")
 }
 
+/// What clap has to say, on one line, without the usage that `--help` shows better.
+fn usage_error(text: &str) -> String {
+    let paragraphs = text.split("\n\n").filter(|part| !part.trim_start().starts_with("Usage:"));
+    let said: Vec<&str> = paragraphs.filter(|part| !part.starts_with("For more information")).collect();
+    let words: Vec<&str> = said.iter().flat_map(|part| part.split_whitespace()).collect();
+    let line = words.join(" ");
+    format!("{} (see --help)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -96,6 +113,29 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        let cases: [(&[&str], &str); 4] = [
+            (&["generate"], "the following required arguments were not provided: <MODEL> (see --help)"),
+            (
+                &["generate", "m", "--max-tokens", "0"],
+                "invalid value '0' for '--max-tokens <TOKENS>': must be at least 1 (see --help)",
+            ),
+            (
+                &["info", "m", "--device", "tpu"],
+                "invalid value 'tpu' for '--device <DEVICE>': unknown device \"tpu\": use auto, metal, cuda or cpu (see --help)",
+            ),
+            (
+                &["serve", "m", "--prot", "1"],
+                "unexpected argument '--prot' found tip: a similar argument exists: '--port' (see --help)",
+            ),
+        ];
+        for (args, wanted) in cases {
+            let error = Cli::try_parse_from([&["vllm-mlx"], args].concat()).unwrap_err();
+            assert_eq!(usage_error(&error.to_string()), wanted);
+        }
     }
 
     #[test]
