@@ -3,7 +3,7 @@
 use super::filter::{Candidate, better_first};
 use crate::{Logprob, TokenId, TokenLogprobs};
 
-/// Log probabilities of `token` and of the `top` most probable tokens under `logits` [vocab].
+/// Log probabilities of `token` and of the `top` most probable tokens under `logits` `[vocab]`.
 ///
 /// O(vocab) however many are asked for; equal logits stand in the order of their ids.
 #[must_use]

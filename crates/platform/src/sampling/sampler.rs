@@ -34,7 +34,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Chooses the token that follows `at.output`, from `logits` [vocab], which are scratch space afterwards.
+    /// Chooses the token that follows `at.output`, from `logits` `[vocab]`, which are scratch space afterwards.
     ///
     /// Greedy without penalties costs one pass over the vocabulary.
     ///
