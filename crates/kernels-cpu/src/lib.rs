@@ -12,7 +12,9 @@
 //! * **Threads never change a result.** The order in which a kernel adds is a function of the shapes alone.
 //! * What [`attention`](fn@attention) gives for a query depends on the query, its position and what it sees, to the
 //!   last bit: not on batch mates, nor on how a prompt was cut into chunks (see [`mod@attention`]).
-//! * A row of a matmul's result does not depend on how many rows stand beside it (see [`qmm`] and [`gemm`]).
+//! * A row of a dense matmul's result does not depend on how many rows stand beside it; a row of a quantized one only
+//!   on whether there are more than [`SMALL_BATCH`], and not even on that if the pool is
+//!   [batch-invariant](Pool::with_batch_invariance) (see [`qmm`] and [`gemm`]).
 //!
 //! *Invariant*: this crate knows neither MLX nor models nor files. It holds no global state but the detected
 //! instruction set and one scratch buffer a thread.
@@ -40,7 +42,7 @@ mod testing;
 pub use activation::{Activation, geglu, silu, swiglu};
 pub use attention::{Attention, RaggedBatch, attention};
 pub use floats::{FloatKind, Floats};
-pub use gemm::{DenseError, DenseMatrix, matmul};
+pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
 pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvPool, KvPoolError, KvShape};
 pub use norm::{layer_norm, rms_norm};

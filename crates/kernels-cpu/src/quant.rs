@@ -171,70 +171,85 @@ impl<'a> QuantMatrix<'a> {
 
     /// Dequantizes row `row` into `out` (`cols` long).
     pub(crate) fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        match self.bits {
+            2 => self.dequantize_codes::<2>(row, out),
+            3 => self.dequantize_codes::<3>(row, out),
+            4 => self.dequantize_codes::<4>(row, out),
+            5 => self.dequantize_codes::<5>(row, out),
+            6 => self.dequantize_codes::<6>(row, out),
+            _ => self.dequantize_codes::<8>(row, out),
+        }
+    }
+
+    /// [`QuantMatrix::dequantize_row`], 32 codes at a time: they fill `BITS` words exactly.
+    fn dequantize_codes<const BITS: usize>(&self, row: usize, out: &mut [f32]) {
         let words = &self.packed[row * self.row_words()..][..self.row_words()];
-        let first = row * self.row_groups();
-        let codes = Codes { words, bits: usize::from(self.bits) };
-        for (group, out) in out.chunks_exact_mut(self.group_size).enumerate() {
-            let codes = codes.from(group * self.group_size);
+        let (words, _) = words.as_chunks::<BITS>();
+        let (out, _) = out.as_chunks_mut::<32>();
+        let groups = row * self.row_groups()..(row + 1) * self.row_groups();
+        for (i, (words, out)) in words.iter().zip(out).enumerate() {
+            let codes = unpack(words);
             match self.groups {
                 Groups::Affine { scales, biases } => {
-                    let (scale, bias) = (scales.get(first + group), biases.get(first + group));
-                    out.iter_mut().zip(codes).for_each(|(o, code)| *o = scale * code as f32 + bias);
+                    let group = groups.start + i * 32 / self.group_size;
+                    let (scale, bias) = (scales.get(group), biases.get(group));
+                    out.iter_mut().zip(codes).for_each(|(o, code)| *o = scale * f32::from(code) + bias);
                 }
                 Groups::Float { mode, scales } => {
-                    let scale = scales[first + group];
-                    let (scale, element): (f32, fn(u8) -> f32) = match mode {
-                        QuantMode::Mxfp8 => (e8m0(scale), e4m3),
-                        QuantMode::Nvfp4 => (e4m3(scale), e2m1),
-                        _ => (e8m0(scale), e2m1),
+                    let (elements, scale): (&[f32], fn(u8) -> f32) = match mode {
+                        QuantMode::Mxfp8 => (&E4M3, e8m0),
+                        QuantMode::Nvfp4 => (&E2M1, |scale| E4M3[usize::from(scale)]),
+                        _ => (&E2M1, e8m0),
                     };
-                    out.iter_mut().zip(codes).for_each(|(o, code)| *o = scale * element(code as u8));
+                    let scales = &scales[groups.clone()];
+                    for (j, out) in out.chunks_exact_mut(16).enumerate() {
+                        let scale = scale(scales[(i * 32 + j * 16) / self.group_size]);
+                        let codes = &codes[j * 16..];
+                        out.iter_mut().zip(codes).for_each(|(o, &code)| *o = scale * elements[usize::from(code)]);
+                    }
                 }
             }
         }
     }
 }
 
-/// One row's stream of codes.
-#[derive(Clone, Copy)]
-struct Codes<'a> {
-    words: &'a [u32],
-    bits: usize,
-}
-
-impl<'a> Codes<'a> {
-    /// The codes from number `start` on.
-    fn from(self, start: usize) -> impl Iterator<Item = u32> + 'a {
-        let Self { words, bits } = self;
-        let mask = (1u64 << bits) - 1;
-        (start..words.len() * 32 / bits).map(move |i| {
-            let bit = i * bits;
-            let (word, shift) = (bit / 32, bit % 32);
-            // A code may reach into the next word; the last code of a row never does.
-            let low = u64::from(words[word]);
-            let high = words.get(word + 1).map_or(0, |&w| u64::from(w) << 32);
-            ((low | high) >> shift & mask) as u32
-        })
+/// The 32 codes of `BITS` bits in as many words.
+#[inline(always)]
+fn unpack<const BITS: usize>(words: &[u32; BITS]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    for (i, code) in codes.iter_mut().enumerate() {
+        let (word, shift) = (i * BITS / 32, i * BITS % 32);
+        let mut bits = words[word] >> shift;
+        if shift + BITS > 32 {
+            bits |= words[word + 1] << (32 - shift);
+        }
+        *code = (bits & ((1 << BITS) - 1)) as u8;
     }
+    codes
 }
 
-/// A 4-bit float: sign, two exponent bits (bias 1), one mantissa bit.
-fn e2m1(code: u8) -> f32 {
-    const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-    let magnitude = MAGNITUDES[usize::from(code & 7)];
-    if code & 8 == 0 { magnitude } else { -magnitude }
-}
+/// 4-bit floats: sign, two exponent bits (bias 1), one mantissa bit.
+const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// An 8-bit float: sign, four exponent bits (bias 7), three mantissa bits; no infinities, all ones is NaN.
-fn e4m3(code: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
-    let magnitude = match (exponent, code & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa * 2f32.powi(-9),
-        _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
-    };
-    if code & 0x80 == 0 { magnitude } else { -magnitude }
-}
+/// 8-bit floats: sign, four exponent bits (bias 7), three mantissa bits; no infinities, all ones is NaN.
+static E4M3: [f32; 256] = {
+    let mut values = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        let (exponent, mantissa) = (code >> 3 & 15, (code & 7) as f32);
+        let magnitude = if exponent == 15 && code & 7 == 7 {
+            f32::NAN
+        } else if exponent == 0 {
+            mantissa / 512.0
+        } else {
+            // (8 + mantissa) · 2^(exponent − 10), the power made of its bits.
+            (8.0 + mantissa) * f32::from_bits(((exponent + 117) as u32) << 23)
+        };
+        values[code] = if code & 0x80 == 0 { magnitude } else { -magnitude };
+        code += 1;
+    }
+    values
+};
 
 /// An 8-bit power of two (bias 127); all ones is NaN.
 fn e8m0(code: u8) -> f32 {

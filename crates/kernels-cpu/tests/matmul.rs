@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use vllm_kernels_cpu::{
     DenseMatrix, FloatKind, Floats, Isa, Pool, QuantMatrix, QuantMode, dequantize_rows, matmul, quantized_matmul,
+    widen_rows,
 };
 
 /// Pseudo-random numbers, the same on every run.
@@ -261,6 +262,27 @@ fn dequantized_rows_are_those_of_the_definition() {
             );
         }
     }
+}
+
+#[test]
+fn widened_rows_are_those_of_the_matrix() {
+    let mut random = Random(10);
+    for kind in KINDS {
+        let w = Owned::new(kind, random.activations(5 * 33).into_iter());
+        let rows = [4, 4, 0];
+        let mut y = vec![f32::NAN; 3 * 33];
+        widen_rows(&Pool::new(2), &DenseMatrix::new(w.floats(), [5, 33]).unwrap(), &rows, &mut y);
+        for (i, &found) in y.iter().enumerate() {
+            assert_eq!(found, w.floats().get(rows[i / 33] as usize * 33 + i % 33), "{kind:?}, {i}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "row 3 of a quantized matrix of 3 rows")]
+fn a_row_beyond_the_last_is_refused() {
+    let w = Quantized::new(&mut Random(11), [3, 32], 4, 32, FloatKind::F16);
+    dequantize_rows(&Pool::new(1), &w.matrix(), &[0, 3], &mut [0.0; 64]);
 }
 
 #[test]

@@ -86,9 +86,23 @@ pub fn matmul(pool: &Pool, x: &[f32], w: &DenseMatrix, y: &mut [f32]) {
     }
 }
 
+/// Widens the rows `rows` of `w` into `y`, `[rows.len(), cols]`: an embedding look-up.
+///
+/// # Panics
+/// If a row number is not below `w.rows()`, or `y` does not have `rows.len() · w.cols()` elements.
+pub fn widen_rows(pool: &Pool, w: &DenseMatrix, rows: &[u32], y: &mut [f32]) {
+    assert_eq!(y.len(), rows.len() * w.cols, "y of {} rows of {} columns", rows.len(), w.cols);
+    if let Some(&row) = rows.iter().find(|&&row| row as usize >= w.rows) {
+        panic!("row {row} of a matrix of {} rows", w.rows);
+    }
+    if w.cols > 0 {
+        pool.run_chunks(y, w.cols, |first, out| w.data.widen(rows[first / w.cols] as usize * w.cols, out));
+    }
+}
+
 /// The number of rows of `x`, once all three shapes are seen to fit.
 pub(crate) fn batch_rows(x: usize, [rows, cols]: [usize; 2], y: usize) -> usize {
-    let m = if cols == 0 { y.checked_div(rows).unwrap_or(0) } else { x / cols };
+    let m = x.checked_div(cols).or(y.checked_div(rows)).unwrap_or(0);
     assert!(
         x == m * cols && y == m * rows,
         "matmul by a [{rows}, {cols}] matrix: x has {x} elements and y {y}; {m} rows want {} and {}",

@@ -5,6 +5,8 @@
 //! an accumulator are added at the very end. So element `(i, r)` of the result is always the same sequence
 //! of operations: neither the number of rows in the tile nor the tile's place can change a bit of it.
 
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays of registers by the same numbers")]
+
 use crate::{pool::SharedMut, simd::Simd};
 
 /// Rows of weights in a tile.

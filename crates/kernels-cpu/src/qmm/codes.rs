@@ -1,5 +1,7 @@
 //! Rows of affine codes of 4 and 8 bits, dequantized in registers.
 
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays of registers by the same numbers")]
+
 use std::ops::Range;
 
 use crate::{

@@ -58,11 +58,13 @@ pub fn quantized_matmul(pool: &Pool, x: &[f32], w: &QuantMatrix, y: &mut [f32]) 
         && scales.kind() == biases.kind()
         && (m <= SMALL_BATCH || pool.is_batch_invariant())
     {
-        // SAFETY: the pool vouches for the instruction set, and `batch_rows` for the lengths of x and y.
-        match w.bits {
-            4 => return unsafe { vnni::matmul::<4>(pool, x, m, w, (scales, biases), y) },
-            8 => return unsafe { vnni::matmul::<8>(pool, x, m, w, (scales, biases), y) },
-            _ => {}
+        // SAFETY: the pool vouches for the instruction set, `batch_rows` for the lengths of x and y.
+        unsafe {
+            match w.bits {
+                4 => return vnni::matmul::<4>(pool, x, m, w, (scales, biases), y),
+                8 => return vnni::matmul::<8>(pool, x, m, w, (scales, biases), y),
+                _ => {}
+            }
         }
     }
     let affine = matches!(w.groups, Groups::Affine { .. });
@@ -77,7 +79,7 @@ pub fn quantized_matmul(pool: &Pool, x: &[f32], w: &QuantMatrix, y: &mut [f32]) 
     }
 }
 
-/// Each sixteen columns in the order in which the AVX-512 kernel unpacks sixteen 4-bit codes (see [`Simd::INTERLEAVED4`]).
+/// Each sixteen columns in the order in which the AVX-512 kernel unpacks sixteen 4-bit codes (see [`Simd::codes4`]).
 fn interleave(x: &[f32], copy: &mut [f32]) {
     for (x, copy) in x.chunks_exact(16).zip(copy.chunks_exact_mut(16)) {
         for j in 0..8 {

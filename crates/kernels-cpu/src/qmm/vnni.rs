@@ -4,6 +4,8 @@
 //! fused multiply-add takes one: three digits make that a third more per instruction, and unpacking a code costs a
 //! shift and two masks for each 128 instead of a look-up for each 16. Decoding is then bound by memory, not by arithmetic.
 
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays of registers by the same numbers")]
+
 use std::arch::x86_64::*;
 use std::ops::Range;
 

@@ -16,7 +16,7 @@ unsafe fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(ONES_ZEROS.as_ptr().add(8 - n).cast()) }
 }
 
-// SAFETY (of every block): the trait's caller has checked for AVX2, FMA and F16C; loads and stores are the
+// SAFETY: (of every block below, too) the trait's caller has checked for AVX2, FMA and F16C; loads and stores are the
 // unaligned kind, and masked ones touch only the lanes of the mask.
 unsafe impl Simd for Avx2 {
     type V = __m256;

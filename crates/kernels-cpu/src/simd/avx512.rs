@@ -13,7 +13,7 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-// SAFETY (of every block): the trait's caller has checked for AVX-512 F, BW, VL and DQ; loads and stores are the unaligned
+// SAFETY: (of every block below, too) the trait's caller has checked for AVX-512 F, BW, VL and DQ; loads and stores are the unaligned
 // kind, and masked ones touch only the lanes of the mask.
 unsafe impl Simd for Avx512 {
     type V = __m512;
@@ -167,7 +167,6 @@ unsafe impl Simd for Avx512 {
     }
 
     const TILE: usize = 6;
-    const INTERLEAVED4: bool = true;
     #[inline(always)]
     unsafe fn codes4(p: *const u8, _i: usize) -> __m512 {
         // SAFETY: as stated above the block; the caller gives 8 readable bytes.

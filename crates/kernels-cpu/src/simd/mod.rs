@@ -1,7 +1,7 @@
 //! Vectors of f32, one interface over the instruction sets.
 //!
 //! A kernel is written once, as an `#[inline(always)]` generic function over [`Simd`], and instantiated for each
-//! instruction set inside a function that enables its target features, by [`dispatch!`].
+//! instruction set inside a function that enables its target features, by [`kernel::run`].
 
 pub(crate) mod kernel;
 pub(crate) mod math;
@@ -143,9 +143,8 @@ pub(crate) unsafe trait Simd: Copy + 'static {
 
     /// Rows of `x` that a matmul tile takes at once beside four rows of weights, so that the sums fill the registers.
     const TILE: usize;
-    /// Whether [`Simd::codes4`] leaves sixteen codes in the order 0, 8, 1, 9, … 7, 15, because that is cheaper.
-    const INTERLEAVED4: bool = false;
-    /// Vector `i` of the sixteen 4-bit codes in the 8 bytes at `p`, as f32.
+    /// Vector `i` of the sixteen 4-bit codes in the 8 bytes at `p`, as f32. Where a vector holds all sixteen they are in the
+    /// order 0, 8, 1, 9, … 7, 15, because that is cheaper.
     unsafe fn codes4(p: *const u8, i: usize) -> Self::V;
     /// Vector `i` of the sixteen 8-bit codes in the 16 bytes at `p`, as f32.
     unsafe fn codes8(p: *const u8, i: usize) -> Self::V;
@@ -162,40 +161,3 @@ unsafe fn padded(p: *const u16, n: usize) -> [u16; 16] {
     unsafe { std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n) };
     lanes
 }
-
-/// Calls the kernel `$f::<S>(args…)` (an `#[inline(always)] unsafe fn` generic over [`Simd`]) for the instruction set
-/// `$isa`, compiled with its target features.
-///
-/// The caller must hold an [`Isa`](crate::Isa) that this processor has; that is what a [`Pool`](crate::Pool) vouches for.
-macro_rules! dispatch {
-    ($isa:expr, $f:ident ( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)?) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-        unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: the caller vouches for the features and for the kernel's own conditions.
-            unsafe { $f::<$crate::simd::Avx512>($($arg),*) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: as above.
-            unsafe { $f::<$crate::simd::Avx2>($($arg),*) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        #[target_feature(enable = "neon")]
-        unsafe fn neon($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: as above.
-            unsafe { $f::<$crate::simd::Neon>($($arg),*) }
-        }
-        match $isa {
-            #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx512 | crate::Isa::Avx512Vnni => avx512($($arg),*),
-            #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx2 => avx2($($arg),*),
-            #[cfg(target_arch = "aarch64")]
-            $crate::Isa::Neon => neon($($arg),*),
-            _ => $f::<$crate::simd::Scalar>($($arg),*),
-        }
-    }};
-}
-pub(crate) use dispatch;

@@ -7,7 +7,7 @@ use super::Simd;
 #[derive(Clone, Copy)]
 pub(crate) struct Neon;
 
-// SAFETY (of every block): every 64-bit Arm core has Advanced SIMD; loads and stores work at any alignment.
+// SAFETY: (of every block below, too) every 64-bit Arm core has Advanced SIMD; loads and stores work at any alignment.
 unsafe impl Simd for Neon {
     type V = float32x4_t;
     type M = uint32x4_t;
