@@ -20,7 +20,7 @@ fn generate_answers_and_reports_its_speed() {
     let (answer, report) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{report}");
     assert!(answer.contains("Paris"), "{answer}");
-    for figure in ["Prompt:", "Generation:", "Time to first token:", "Peak memory:"] {
+    for figure in ["prompt: ", "generation: ", "first token: ", "peak memory: "] {
         assert!(report.contains(figure), "{figure} is not in {report}");
     }
 }
@@ -61,7 +61,7 @@ fn info_describes_without_loading() {
     let out = run(&["info", &model()]);
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    for fact in ["LlamaForCausalLM", "134,515,008", "affine 4 bit", "8,192", "46,080"] {
+    for fact in ["LlamaForCausalLM", "134,515,008", "affine 4 bit", "8192", "46080"] {
         assert!(text.contains(fact), "{fact} is not in:\n{text}");
     }
 }
@@ -131,7 +131,6 @@ fn what_is_not_a_model_is_refused_in_one_line() {
                 ("config.json", config(unknown)),
                 // A header of two bytes, `{}`: no tensors.
                 ("model.safetensors", [&2u64.to_le_bytes()[..], b"{}"].concat()),
-                ("tokenizer.json", fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizer.json")).expect("ours")),
             ],
             "LlamaForCausalLM",
         ),

@@ -33,7 +33,8 @@ fn answers_streams_and_counts_alike() {
     streaming["stream_options"] = json!({"include_usage": true});
     let events = server.stream("/v1/chat/completions", &streaming);
     assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    let chunks: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).expect("JSON")).collect();
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).expect("JSON")).collect();
     let streamed: String = chunks.iter().filter_map(|c| c["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(streamed, text);
     let last = chunks.last().expect("a usage chunk");
@@ -105,8 +106,16 @@ fn bad_requests_get_openai_errors_and_the_server_lives_on() {
         ("temperature of text", 400, "temperature", with("temperature", json!("hot"))),
         ("messages of text", 400, "messages", with("messages", json!("hi"))),
         ("no messages", 400, "messages", with("messages", json!([]))),
-        ("an image", 400, "text", with("messages", json!([{"role": "user", "content":
-            [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}]))),
+        (
+            "an image",
+            400,
+            "text",
+            with(
+                "messages",
+                json!([{"role": "user", "content":
+            [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}]),
+            ),
+        ),
         ("prompt beyond the context", 400, "8192", chat(&long, 4)),
         ("answer beyond the context", 400, "8192", chat("hi", 9000)),
     ];
@@ -117,7 +126,9 @@ fn bad_requests_get_openai_errors_and_the_server_lives_on() {
         assert!(error["message"].is_string() && error["type"].is_string(), "{case}: {body}");
         assert!(error.to_string().contains(word), "{case}: {body}");
     }
-    for (case, body) in [("broken JSON", &b"{\"model\": "[..]), ("invalid UTF-8", b"{\"model\": \"\xff\"}"), ("nothing", b"")] {
+    for (case, body) in
+        [("broken JSON", &b"{\"model\": "[..]), ("invalid UTF-8", b"{\"model\": \"\xff\"}"), ("nothing", b"")]
+    {
         let (status, answer) = server.post_bytes("/v1/chat/completions", body);
         assert_eq!(status, 400, "{case}: {answer}");
         assert!(answer["error"]["message"].is_string(), "{case}: {answer}");

@@ -38,10 +38,10 @@ async fn health_follows_the_engine() {
 
     let Server { model, .. } = server("x");
     app.set_model(model.clone());
-    assert_eq!(ask("/health").await, (200, json!({ "status": "ok" })));
+    assert_eq!(ask("/health").await, (200, json!({ "status": "ok", "requests": { "running": 0, "waiting": 0 } })));
     model.engine.drain();
     model.engine.stopped().await;
-    assert_eq!(ask("/health").await, (503, json!({ "status": "stopped" })));
+    assert_eq!(ask("/health").await, (503, json!({ "status": "stopped", "requests": { "running": 0, "waiting": 0 } })));
 }
 
 #[tokio::test]

@@ -80,6 +80,7 @@ pub(crate) fn load_runner(
         let loading = Loading::new(checkpoint, ops.clone(), dtype, device, progress);
         let model = (family.load)(&LoadContext::root(&loading))?;
         loading.finish()?;
+        device::bound_backlog(device)?;
 
         let context_length = context_length(&*model, options)?;
         let store = kv_store(&*model, &ops, options, device, context_length)?;

@@ -12,16 +12,22 @@ use vllm_scheduler::EngineState;
 use super::App;
 
 pub(super) async fn get(State(app): State<App>) -> Response {
-    let (code, status) = match app.model() {
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
-        Ok(model) => match model.engine.stats().state {
-            EngineState::Running => (StatusCode::OK, "ok"),
-            EngineState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-            EngineState::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
-            EngineState::Broken => (StatusCode::SERVICE_UNAVAILABLE, "broken"),
-        },
+    let Ok(model) = app.model() else {
+        return with_status(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading" }));
     };
-    let mut response = json_response(&json!({ "status": status }));
+    let stats = model.engine.stats();
+    let (code, status) = match stats.state {
+        EngineState::Running => (StatusCode::OK, "ok"),
+        EngineState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        EngineState::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
+        EngineState::Broken => (StatusCode::SERVICE_UNAVAILABLE, "broken"),
+    };
+    let requests = json!({ "running": stats.running, "waiting": stats.waiting });
+    with_status(code, &json!({ "status": status, "requests": requests }))
+}
+
+fn with_status(code: StatusCode, body: &serde_json::Value) -> Response {
+    let mut response = json_response(body);
     *response.status_mut() = code;
     response
 }
