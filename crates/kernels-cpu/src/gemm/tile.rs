@@ -179,14 +179,18 @@ pub(crate) unsafe fn column_of_tiles<S: Simd, W: Rows>(
         // SAFETY: rows i .. i + count lie below m; the rest is the caller's promise.
         unsafe {
             let x = x.add(i * stride);
-            let count = (m - i).min(S::TILE);
+            // As many tiles as must be, and of sizes as even as can be: a tile of one row is the least efficient.
+            let tiles = (m - i).div_ceil(S::TILE);
+            let count = (m - i).div_ceil(tiles);
+            // Sizes beyond S::TILE, which is a constant, are not compiled.
             match count {
                 1 => y.put(i, tile::<S, W, 1>(w, x, stride, columns)),
                 2 => y.put(i, tile::<S, W, 2>(w, x, stride, columns)),
-                3 => y.put(i, tile::<S, W, 3>(w, x, stride, columns)),
-                4 => y.put(i, tile::<S, W, 4>(w, x, stride, columns)),
-                5 => y.put(i, tile::<S, W, 5>(w, x, stride, columns)),
-                _ => y.put(i, tile::<S, W, 6>(w, x, stride, columns)),
+                3 if S::TILE >= 3 => y.put(i, tile::<S, W, 3>(w, x, stride, columns)),
+                4 if S::TILE >= 4 => y.put(i, tile::<S, W, 4>(w, x, stride, columns)),
+                5 if S::TILE >= 5 => y.put(i, tile::<S, W, 5>(w, x, stride, columns)),
+                6 if S::TILE >= 6 => y.put(i, tile::<S, W, 6>(w, x, stride, columns)),
+                _ => unreachable!("tiles have at most six rows"),
             }
             i += count;
         }

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-/// A slice that the tasks of one [`Pool::run`] share, each writing its own part of it.
+/// A slice that the tasks of one [`Pool::run`](crate::Pool::run) share, each writing its own part of it.
 #[derive(Clone, Copy)]
 pub struct SharedMut<'a, T> {
     start: *mut T,

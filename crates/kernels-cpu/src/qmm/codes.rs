@@ -84,7 +84,7 @@ unsafe impl<const BITS: usize> Rows for Codes<BITS> {
         unsafe { self.vector::<S>(r, column) }
     }
 
-    /// Group by group, so that a scale and a bias are fetched once; but where a group is only two vectors, a vector at a time.
+    /// In spans of 32 columns, which share a scale and a bias; but where those are only two vectors, a vector at a time.
     #[inline(always)]
     unsafe fn accumulate<S: Simd, const M: usize>(
         &self,
@@ -97,14 +97,21 @@ unsafe impl<const BITS: usize> Rows for Codes<BITS> {
             // SAFETY: by the caller's promise.
             return unsafe { by_columns::<S, Self, M>(self, x, stride, columns, sums) };
         }
-        let units = (1 << self.group_shift) / 16;
-        // SAFETY: by the caller's promise; columns are a multiple of the group.
+        // SAFETY: by the caller's promise; columns are a multiple of 32.
         unsafe {
-            for group in 0..columns >> self.group_shift {
+            for span in 0..columns / 32 {
+                // The four rows lie one after the other: this span's bytes of all four, that many bytes ahead.
+                let bytes = span * 4 * BITS;
+                for line in (0..ROWS * 4 * BITS).step_by(64) {
+                    S::prefetch(self.rows[0].wrapping_add(PREFETCH_BYTES + ROWS * bytes + line));
+                }
+                let group = span * 32 >> self.group_shift;
+                let x = x.add(span * 32);
                 for r in 0..ROWS {
                     let (scale, bias) = (S::splat(*self.scales[r].add(group)), S::splat(*self.biases[r].add(group)));
-                    for unit in group * units..(group + 1) * units {
-                        let bytes = self.rows[r].add(unit * 2 * BITS);
+                    let bytes = self.rows[r].add(bytes);
+                    for unit in 0..2 {
+                        let bytes = bytes.add(unit * 2 * BITS);
                         for part in 0..16 / S::LANES {
                             let codes = if BITS == 4 { S::codes4(bytes, part) } else { S::codes8(bytes, part) };
                             let weights = S::mul_add(codes, scale, bias);
@@ -113,11 +120,6 @@ unsafe impl<const BITS: usize> Rows for Codes<BITS> {
                                 sums[i][r] = S::mul_add(S::load(x.add(i * stride)), weights, sums[i][r]);
                             }
                         }
-                    }
-                    // The four rows lie one after the other: a quarter of this group's bytes, that many bytes ahead.
-                    let quarter = (group * ROWS + r) * units * 2 * BITS;
-                    for line in (0..units * 2 * BITS).step_by(64) {
-                        S::prefetch(self.rows[0].wrapping_add(PREFETCH_BYTES + quarter + line));
                     }
                 }
             }
