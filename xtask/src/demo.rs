@@ -7,21 +7,13 @@ use anyhow::{Context, Result};
 use crate::{command, models, paths, setup};
 
 /// The question of those who ask none.
-pub const PROMPT: &str = "Tell me a short story about a fox who learns to read.";
+pub const PROMPT: &str = "Explain in three sentences why the sky is blue.";
 
 /// Prepares whatever is missing, then becomes `vllm-mlx generate`.
 pub fn run(prompt: &str) -> Result<()> {
     setup::run(None)?;
     let model = models::fetch("smollm2", None)?;
-    command::run(command::cargo().args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "vllm-api",
-        "--bin",
-        "vllm-mlx",
-    ]))?;
+    command::run(command::cargo().args(["build", "--release", "--package", "vllm-api", "--bin", "vllm-mlx"]))?;
     become_program(Command::new(release_binary()).arg("generate").arg(model).arg("--prompt").arg(prompt))
 }
 
