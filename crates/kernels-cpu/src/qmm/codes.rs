@@ -1,4 +1,4 @@
-//! Rows of affine codes of 4 and 8 bits, dequantized in registers.
+//! Rows of affine codes, dequantized in registers.
 
 #![expect(clippy::needless_range_loop, reason = "tiles index several arrays of registers by the same numbers")]
 
@@ -10,7 +10,10 @@ use crate::{
     simd::Simd,
 };
 
-/// Four rows of codes of `BITS` (4 or 8) bits with their scales and biases.
+/// Columns that fill whole words, whatever the bits: `BITS` words of them.
+const SPAN: usize = 32;
+
+/// Four rows of codes of `BITS` bits with their scales and biases.
 #[derive(Clone, Copy)]
 pub(super) struct Codes<const BITS: usize> {
     rows: [*const u8; ROWS],
@@ -58,15 +61,30 @@ impl<const BITS: usize> Codes<BITS> {
     }
 }
 
-// SAFETY: reads the 2 · BITS bytes of the sixteen columns that hold `column`, and their group's numbers.
+/// Vector `part` of the 32 codes at `span`, as f32.
+///
+/// # Safety
+/// The processor has `S`, and the span's `4 · BITS` bytes are readable.
+#[inline(always)]
+unsafe fn codes<S: Simd, const BITS: usize>(span: *const u8, part: usize) -> S::V {
+    let parts = 16 / S::LANES;
+    // SAFETY: by the caller's promise; sixteen codes take 2 · BITS bytes.
+    unsafe {
+        match BITS {
+            4 => S::codes4(span.add(part / parts * 8), part % parts),
+            8 => S::codes8(span.add(part / parts * 16), part % parts),
+            _ => S::codes::<BITS>(span, part),
+        }
+    }
+}
+
+// SAFETY: reads the bytes of the 32 columns that hold `column`, and their group's numbers.
 unsafe impl<const BITS: usize> Rows for Codes<BITS> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(&self, r: usize, column: usize) -> S::V {
-        let (unit, part) = (column / 16, column % 16 / S::LANES);
         // SAFETY: the column lies within the row by the caller's promise.
         unsafe {
-            let bytes = self.rows[r].add(unit * 2 * BITS);
-            let codes = if BITS == 4 { S::codes4(bytes, part) } else { S::codes8(bytes, part) };
+            let codes = codes::<S, BITS>(self.rows[r].add(column / SPAN * 4 * BITS), column % SPAN / S::LANES);
             let group = column >> self.group_shift;
             S::mul_add(codes, S::splat(*self.scales[r].add(group)), S::splat(*self.biases[r].add(group)))
         }
@@ -84,7 +102,7 @@ unsafe impl<const BITS: usize> Rows for Codes<BITS> {
         unsafe { self.vector::<S>(r, column) }
     }
 
-    /// In spans of 32 columns, which share a scale and a bias; but where those are only two vectors, a vector at a time.
+    /// Span by span, since a span shares a scale and a bias; but where it is only two vectors, a vector at a time.
     #[inline(always)]
     unsafe fn accumulate<S: Simd, const M: usize>(
         &self,
@@ -97,28 +115,24 @@ unsafe impl<const BITS: usize> Rows for Codes<BITS> {
             // SAFETY: by the caller's promise.
             return unsafe { by_columns::<S, Self, M>(self, x, stride, columns, sums) };
         }
-        // SAFETY: by the caller's promise; columns are a multiple of 32.
+        // SAFETY: by the caller's promise; columns are a multiple of a span.
         unsafe {
-            for span in 0..columns / 32 {
+            for span in 0..columns / SPAN {
                 // The four rows lie one after the other: this span's bytes of all four, that many bytes ahead.
                 let bytes = span * 4 * BITS;
                 for line in (0..ROWS * 4 * BITS).step_by(64) {
                     S::prefetch(self.rows[0].wrapping_add(PREFETCH_BYTES + ROWS * bytes + line));
                 }
-                let group = span * 32 >> self.group_shift;
-                let x = x.add(span * 32);
+                let group = (span * SPAN) >> self.group_shift;
+                let x = x.add(span * SPAN);
                 for r in 0..ROWS {
                     let (scale, bias) = (S::splat(*self.scales[r].add(group)), S::splat(*self.biases[r].add(group)));
                     let bytes = self.rows[r].add(bytes);
-                    for unit in 0..2 {
-                        let bytes = bytes.add(unit * 2 * BITS);
-                        for part in 0..16 / S::LANES {
-                            let codes = if BITS == 4 { S::codes4(bytes, part) } else { S::codes8(bytes, part) };
-                            let weights = S::mul_add(codes, scale, bias);
-                            let x = x.add(unit * 16 + part * S::LANES);
-                            for i in 0..M {
-                                sums[i][r] = S::mul_add(S::load(x.add(i * stride)), weights, sums[i][r]);
-                            }
+                    for part in 0..SPAN / S::LANES {
+                        let weights = S::mul_add(codes::<S, BITS>(bytes, part), scale, bias);
+                        for i in 0..M {
+                            let x = S::load(x.add(i * stride + part * S::LANES));
+                            sums[i][r] = S::mul_add(x, weights, sums[i][r]);
                         }
                     }
                 }

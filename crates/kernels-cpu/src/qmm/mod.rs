@@ -1,7 +1,7 @@
 //! Quantized matmul: `y = x · wᵀ` with f32 activations and quantized weights.
 //!
-//! Affine weights of 4 and 8 bits have kernels of their own; every other format is dequantized four rows at a time
-//! into the tile of the dense matmul. All are threaded.
+//! Affine codes of any width are dequantized in registers, those of 4 and 8 bits by the shortest ways; codes that are floats
+//! (MX, NV) by plain code, four rows at a time. All go into the tile of the dense matmul, and all are threaded.
 //!
 //! # What stays the same
 //!
@@ -116,16 +116,20 @@ impl Kernel for QuantTask<'_> {
         // SAFETY: by the caller's promise.
         unsafe {
             match (self.w.groups, self.w.bits) {
+                (Groups::Affine { scales, biases }, 2) => self.affine::<S, 2>(scales, biases),
+                (Groups::Affine { scales, biases }, 3) => self.affine::<S, 3>(scales, biases),
                 (Groups::Affine { scales, biases }, 4) => self.affine::<S, 4>(scales, biases),
-                (Groups::Affine { scales, biases }, 8) => self.affine::<S, 8>(scales, biases),
-                _ => self.plain::<S>(),
+                (Groups::Affine { scales, biases }, 5) => self.affine::<S, 5>(scales, biases),
+                (Groups::Affine { scales, biases }, 6) => self.affine::<S, 6>(scales, biases),
+                (Groups::Affine { scales, biases }, _) => self.affine::<S, 8>(scales, biases),
+                (Groups::Float { .. }, _) => self.plain::<S>(),
             }
         }
     }
 }
 
 impl QuantTask<'_> {
-    /// Affine codes of 4 or 8 bits: unpacked in registers for a single tile's worth of `x`, and once for each block of
+    /// Affine codes: unpacked in registers for a single tile's worth of `x`, and once for each block of
     /// `x` where there is more. Both do the same arithmetic in the same order.
     ///
     /// # Safety
@@ -158,7 +162,7 @@ impl QuantTask<'_> {
         }
     }
 
-    /// Any format, dequantized four rows at a time by plain code.
+    /// Codes that are floats, dequantized four rows at a time by plain code.
     ///
     /// # Safety
     /// As [`Kernel::run`].

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, code_places};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
@@ -164,5 +164,21 @@ unsafe impl Simd for Avx2 {
     unsafe fn codes8(p: *const u8, i: usize) -> __m256 {
         // SAFETY: as stated above the block; the caller gives 16 readable bytes, of which half i (0 or 1) is read.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * i).cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn codes<const BITS: usize>(p: *const u8, i: usize) -> __m256 {
+        // SAFETY: as stated above the block; the caller gives BITS readable words, and the mask lets no more be read.
+        unsafe {
+            let places = const { &code_places::<BITS>() };
+            let word = _mm256_loadu_si256(places.0.as_ptr().add(8 * i).cast());
+            let shift = _mm256_loadu_si256(places.1.as_ptr().add(8 * i).cast());
+            let words = _mm256_maskload_epi32(p.cast(), first(BITS));
+            // A code may reach into the next word; a shift by 32, where there is nothing to fetch, gives zero.
+            let next = _mm256_permutevar8x32_epi32(words, _mm256_add_epi32(word, _mm256_set1_epi32(1)));
+            let low = _mm256_srlv_epi32(_mm256_permutevar8x32_epi32(words, word), shift);
+            let high = _mm256_sllv_epi32(next, _mm256_sub_epi32(_mm256_set1_epi32(32), shift));
+            let mask = _mm256_set1_epi32((1 << BITS) - 1);
+            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_or_si256(low, high), mask))
+        }
     }
 }

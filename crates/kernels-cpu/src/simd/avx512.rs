@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, code_places};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
@@ -183,5 +183,21 @@ unsafe impl Simd for Avx512 {
     unsafe fn codes8(p: *const u8, _i: usize) -> __m512 {
         // SAFETY: as stated above the block; the caller gives 16 readable bytes.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn codes<const BITS: usize>(p: *const u8, i: usize) -> __m512 {
+        // SAFETY: as stated above the block; the caller gives BITS readable words, and the mask lets no more be read.
+        unsafe {
+            let places = const { &code_places::<BITS>() };
+            let word = _mm512_loadu_si512(places.0.as_ptr().add(16 * i).cast());
+            let shift = _mm512_loadu_si512(places.1.as_ptr().add(16 * i).cast());
+            let words = _mm512_maskz_loadu_epi32(first(BITS), p.cast());
+            // A code may reach into the next word; a shift by 32, where there is nothing to fetch, gives zero.
+            let next = _mm512_permutexvar_epi32(_mm512_add_epi32(word, _mm512_set1_epi32(1)), words);
+            let low = _mm512_srlv_epi32(_mm512_permutexvar_epi32(word, words), shift);
+            let high = _mm512_sllv_epi32(next, _mm512_sub_epi32(_mm512_set1_epi32(32), shift));
+            let mask = _mm512_set1_epi32((1 << BITS) - 1);
+            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_or_si512(low, high), mask))
+        }
     }
 }

@@ -148,10 +148,41 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn codes4(p: *const u8, i: usize) -> Self::V;
     /// Vector `i` of the sixteen 8-bit codes in the 16 bytes at `p`, as f32.
     unsafe fn codes8(p: *const u8, i: usize) -> Self::V;
+    /// Vector `i` of the 32 codes of `BITS` (at most 6) bits in the `4 · BITS` bytes at `p`, as f32.
+    #[inline(always)]
+    unsafe fn codes<const BITS: usize>(p: *const u8, i: usize) -> Self::V {
+        let mut lanes = [0.0f32; 16];
+        for (lane, value) in lanes.iter_mut().enumerate().take(Self::LANES) {
+            let bit = (i * Self::LANES + lane) * BITS;
+            let (byte, shift) = (bit / 8, bit % 8);
+            // SAFETY: the span's bytes are readable by the caller's promise; a code of at most 8 bits lies in two of
+            // them, and only one is left to read where it ends with the span's last.
+            let bits = unsafe {
+                let low = u32::from(*p.add(byte));
+                if shift + BITS > 8 { low | u32::from(*p.add(byte + 1)) << 8 } else { low }
+            };
+            *value = (bits >> shift & ((1 << BITS) - 1)) as f32;
+        }
+        // SAFETY: as many lanes as the widest vector has.
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
 }
 
 /// Rows of a register tile: see [`Simd::TILE_VECTORS`].
 pub(crate) const TILE_ROWS: usize = 6;
+
+/// For each of 32 codes of `BITS` bits: the word in which it begins, and the bit of that word.
+#[cfg(target_arch = "x86_64")]
+const fn code_places<const BITS: usize>() -> ([i32; 32], [i32; 32]) {
+    let (mut words, mut shifts) = ([0; 32], [0; 32]);
+    let mut i = 0;
+    while i < 32 {
+        words[i] = (i * BITS / 32) as i32;
+        shifts[i] = (i * BITS % 32) as i32;
+        i += 1;
+    }
+    (words, shifts)
+}
 
 /// The first `n` (at most 16) numbers at `p`, and zeros.
 #[inline(always)]
