@@ -162,7 +162,7 @@ unsafe impl Simd for Neon {
         // SAFETY: as stated above the block; the caller gives 16 readable bytes, of which quarter i (0 to 3) is used.
         unsafe {
             let half = vmovl_u8(vld1_u8(p.add(8 * (i / 2))));
-            let four = if i % 2 == 0 { vget_low_u16(half) } else { vget_high_u16(half) };
+            let four = if i.is_multiple_of(2) { vget_low_u16(half) } else { vget_high_u16(half) };
             vcvtq_f32_u32(vmovl_u16(four))
         }
     }
