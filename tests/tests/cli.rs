@@ -113,7 +113,9 @@ fn what_is_not_a_model_is_refused_in_one_line() {
         "num_hidden_layers": 1, "num_attention_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 32});
     let mut unknown = llama.clone();
     unknown["architectures"] = json!(["GPT9ForCausalLM"]);
-    let cases: [(&str, &str, Vec<(&str, Vec<u8>)>, &str); 8] = [
+    /// Name, what to open, the files that are there, what the message names.
+    type Case = (&'static str, &'static str, Vec<(&'static str, Vec<u8>)>, &'static str);
+    let cases: [Case; 8] = [
         ("truncated GGUF", "cut.gguf", vec![("cut.gguf", whole[..whole.len() / 2].to_vec())], "cut.gguf"),
         ("wrong magic", "magic.gguf", vec![("magic.gguf", b"NOPE".repeat(64))], "magic"),
         ("empty file", "empty.gguf", vec![("empty.gguf", vec![])], "empty.gguf"),
