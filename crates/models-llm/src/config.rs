@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use vllm_platform_mlx::{Error, LoadContext, Result, Tensor, model::LayerSpec, nn::RopeConfig};
+use vllm_platform_mlx::{Error, LoadContext, Result, model::LayerSpec, nn::RopeConfig};
 
 /// Query heads, and the key/value heads they share in groups (Ainslie et al., arXiv:2305.13245).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,22 +51,6 @@ impl Heads {
     pub fn layers(self, windows: &[Option<usize>]) -> Vec<LayerSpec> {
         windows.iter().map(|&window| LayerSpec { kv_heads: self.kv, head_dim: self.dim, window }).collect()
     }
-
-    /// [tokens, query · dim] → [tokens, query, dim].
-    pub fn split_query(self, x: &Tensor) -> Result<Tensor> {
-        split(x, self.query, self.dim)
-    }
-
-    /// [tokens, kv · dim] → [tokens, kv, dim].
-    pub fn split_kv(self, x: &Tensor) -> Result<Tensor> {
-        split(x, self.kv, self.dim)
-    }
-}
-
-/// The projections' shapes were checked against these numbers, so they fit MLX's `i32`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
-fn split(x: &Tensor, heads: usize, dim: usize) -> Result<Tensor> {
-    Ok(x.reshape(&[-1, heads as i32, dim as i32])?)
 }
 
 /// An entry of `layer_types`.

@@ -133,9 +133,9 @@ impl Attention {
     fn load(ctx: &LoadContext<'_>, config: &Config, heads: Heads, rope: &RopeConfig) -> Result<Self> {
         let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
         Ok(Self {
-            query: ctx.linear("q_proj", hidden, heads.query_size(), Bias::None)?,
-            key: ctx.linear("k_proj", hidden, heads.kv_size(), Bias::None)?,
-            value: ctx.linear("v_proj", hidden, heads.kv_size(), Bias::None)?,
+            query: ctx.linear("q_proj", hidden, heads.query_size(), Bias::None)?.into_heads(heads.query),
+            key: ctx.linear("k_proj", hidden, heads.kv_size(), Bias::None)?.into_heads(heads.kv),
+            value: ctx.linear("v_proj", hidden, heads.kv_size(), Bias::None)?.into_heads(heads.kv),
             output: ctx.linear("o_proj", heads.query_size(), hidden, Bias::None)?,
             query_norm: ctx.rms_norm_plus_one("q_norm", heads.dim, eps)?,
             key_norm: ctx.rms_norm_plus_one("k_norm", heads.dim, eps)?,
@@ -148,9 +148,8 @@ impl Attention {
     /// [tokens, hidden] → [tokens, hidden].
     fn forward(&self, x: &Tensor, layer: usize, kv: &mut dyn KvStore, batch: &Batch) -> Result<Tensor> {
         let [q, k, v] = Linear::forward_all(x, [&self.query, &self.key, &self.value])?;
-        let q = self.rope.forward(&self.query_norm.forward(&self.heads.split_query(&q)?)?, batch)?;
-        let k = self.rope.forward(&self.key_norm.forward(&self.heads.split_kv(&k)?)?, batch)?;
-        let v = self.heads.split_kv(&v)?;
+        let (q, k) = (self.query_norm.forward(&q)?, self.key_norm.forward(&k)?);
+        let [q, k] = self.rope.forward([&q, &k], batch)?;
         let spec = AttentionSpec { heads: self.heads.query, scale: self.scale };
         self.output.forward(&kv.attend(layer, &q, &k, &v, batch, spec)?)
     }

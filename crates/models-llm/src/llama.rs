@@ -68,9 +68,9 @@ impl Attention {
     fn load(ctx: &LoadContext<'_>, config: &Config, heads: Heads, rope: &RopeConfig) -> Result<Self> {
         let (hidden, bias) = (config.hidden_size, Bias::from(config.attention_bias));
         Ok(Self {
-            query: ctx.linear("q_proj", hidden, heads.query_size(), bias)?,
-            key: ctx.linear("k_proj", hidden, heads.kv_size(), bias)?,
-            value: ctx.linear("v_proj", hidden, heads.kv_size(), bias)?,
+            query: ctx.linear("q_proj", hidden, heads.query_size(), bias)?.into_heads(heads.query),
+            key: ctx.linear("k_proj", hidden, heads.kv_size(), bias)?.into_heads(heads.kv),
+            value: ctx.linear("v_proj", hidden, heads.kv_size(), bias)?.into_heads(heads.kv),
             output: ctx.linear("o_proj", heads.query_size(), hidden, bias)?,
             rope: Rope::new(ctx.ops(), rope)?,
             heads,
@@ -80,9 +80,7 @@ impl Attention {
     /// [tokens, hidden] → [tokens, hidden].
     fn forward(&self, x: &Tensor, layer: usize, kv: &mut dyn KvStore, batch: &Batch) -> Result<Tensor> {
         let [q, k, v] = Linear::forward_all(x, [&self.query, &self.key, &self.value])?;
-        let q = self.rope.forward(&self.heads.split_query(&q)?, batch)?;
-        let k = self.rope.forward(&self.heads.split_kv(&k)?, batch)?;
-        let v = self.heads.split_kv(&v)?;
+        let [q, k] = self.rope.forward([&q, &k], batch)?;
         let spec = AttentionSpec { heads: self.heads.query, scale: (self.heads.dim as f32).powf(-0.5) };
         self.output.forward(&kv.attend(layer, &q, &k, &v, batch, spec)?)
     }

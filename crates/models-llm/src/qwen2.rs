@@ -65,9 +65,9 @@ impl Attention {
     fn load(ctx: &LoadContext<'_>, config: &Config, heads: Heads, rope: &RopeConfig) -> Result<Self> {
         let hidden = config.hidden_size;
         Ok(Self {
-            query: ctx.linear("q_proj", hidden, heads.query_size(), Bias::Added)?,
-            key: ctx.linear("k_proj", hidden, heads.kv_size(), Bias::Added)?,
-            value: ctx.linear("v_proj", hidden, heads.kv_size(), Bias::Added)?,
+            query: ctx.linear("q_proj", hidden, heads.query_size(), Bias::Added)?.into_heads(heads.query),
+            key: ctx.linear("k_proj", hidden, heads.kv_size(), Bias::Added)?.into_heads(heads.kv),
+            value: ctx.linear("v_proj", hidden, heads.kv_size(), Bias::Added)?.into_heads(heads.kv),
             output: ctx.linear("o_proj", heads.query_size(), hidden, Bias::None)?,
             rope: Rope::new(ctx.ops(), rope)?,
             heads,
@@ -77,9 +77,7 @@ impl Attention {
     /// [tokens, hidden] → [tokens, hidden].
     fn forward(&self, x: &Tensor, layer: usize, kv: &mut dyn KvStore, batch: &Batch) -> Result<Tensor> {
         let [q, k, v] = Linear::forward_all(x, [&self.query, &self.key, &self.value])?;
-        let q = self.rope.forward(&self.heads.split_query(&q)?, batch)?;
-        let k = self.rope.forward(&self.heads.split_kv(&k)?, batch)?;
-        let v = self.heads.split_kv(&v)?;
+        let [q, k] = self.rope.forward([&q, &k], batch)?;
         let spec = AttentionSpec { heads: self.heads.query, scale: (self.heads.dim as f32).powf(-0.5) };
         self.output.forward(&kv.attend(layer, &q, &k, &v, batch, spec)?)
     }

@@ -28,7 +28,7 @@ pub use batch::{Batch, Layout, Span};
 pub use error::{Error, Result};
 pub use load::{Bias, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};
-pub use ops::{Activation, Matrix, Ops, QuantizedMatrix};
+pub use ops::{Activation, Matrix, Ops, Projection, QuantizedMatrix};
 pub use platform::MlxPlatform;
 pub use runner::MlxRunner;
 pub use vllm_platform::inventory;

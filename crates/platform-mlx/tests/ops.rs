@@ -7,7 +7,7 @@ use vllm_checkpoint::QuantMode;
 use vllm_kernels_cpu::Pool;
 use vllm_platform::{Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
-    Activation, Batch, Matrix, Ops, QuantizedMatrix, Result, ffi,
+    Activation, Batch, Matrix, Ops, Projection, QuantizedMatrix, Result, ffi,
     nn::{Rope, RopeConfig},
 };
 
@@ -71,7 +71,8 @@ fn linear_agrees_in_every_format() {
                 ("3 bit group 32", affine(&w, 32, 3)),
             ];
             for (name, matrix) in formats {
-                let layers = [(&matrix, Some(&bias)), (&matrix, None)];
+                let plain = Projection::plain(&matrix);
+                let layers = [Projection { bias: Some(&bias), ..plain }, Projection { heads: Some(7), ..plain }];
                 let ([a, b], [c, d]) = (cpu.linear(&x, layers)?, mlx.linear(&x, layers)?);
                 assert_close(&format!("{name}, {tokens} rows, bias"), &a, &c, 1e-5);
                 assert_close(&format!("{name}, {tokens} rows"), &b, &d, 1e-5);
@@ -120,7 +121,9 @@ fn norms_activations_and_softmax_agree() {
             );
         }
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            let (ours, theirs) = (cpu.gated(&x, &r, activation)?, mlx.gated(&x, &r, activation)?);
+            let (gate, up) = (Matrix::Dense(numbers(13, &[40, 96])), Matrix::Dense(numbers(14, &[40, 96])));
+            let gated = |ops: &Ops| ops.gated_linear(&x, Projection::plain(&gate), Projection::plain(&up), activation);
+            let (ours, theirs) = (gated(cpu)?, gated(mlx)?);
             assert_close(&format!("{activation:?}"), &ours, &theirs, 1e-5);
         }
         assert_close("softmax", &cpu.softmax(&x)?, &mlx.softmax(&x)?, 1e-6);
@@ -134,15 +137,16 @@ fn rope_agrees_on_a_ragged_batch() {
         let row = |seq, start, tokens| Row { seq: SeqId(seq), tokens, start, blocks: &[0, 1, 2, 3], sample: None };
         let plan = StepPlan { rows: vec![row(0, 0, &[1, 2, 3]), row(1, 50, &[4]), row(2, 9, &[5, 6])] };
         let batch = Batch::new(&plan, 16)?;
-        let x = numbers(9, &[6, 3, 32]);
+        let (x, y) = (numbers(9, &[6, 3, 32]), numbers(15, &[6, 1, 32]));
         for (name, config) in [
             ("whole heads", RopeConfig::plain(32, 10_000.0)),
             ("half of a head", RopeConfig::plain(16, 10_000.0)),
             ("with a magnitude", RopeConfig { magnitude: 1.25, ..RopeConfig::plain(32, 10_000.0) }),
         ] {
-            let ours = Rope::new(cpu.clone(), &config)?.forward(&x, &batch)?;
-            let theirs = Rope::new(mlx.clone(), &config)?.forward(&x, &batch)?;
-            assert_close(name, &ours, &theirs, 1e-5);
+            let ours = Rope::new(cpu.clone(), &config)?.forward([&x, &y], &batch)?;
+            let theirs = Rope::new(mlx.clone(), &config)?.forward([&x, &y], &batch)?;
+            assert_close(name, &ours[0], &theirs[0], 1e-5);
+            assert_close(name, &ours[1], &theirs[1], 1e-5);
         }
         Ok(())
     });
@@ -153,7 +157,7 @@ fn operands_that_are_views_are_read_as_what_they_show() {
     both(|cpu, mlx| {
         let x = numbers(10, &[64, 6]).t();
         let w = Matrix::Dense(numbers(11, &[8, 64]));
-        let ([ours], [theirs]) = (cpu.linear(&x, [(&w, None)])?, mlx.linear(&x, [(&w, None)])?);
+        let ([ours], [theirs]) = (cpu.linear(&x, [Projection::plain(&w)])?, mlx.linear(&x, [Projection::plain(&w)])?);
         assert_close("a transposed operand", &ours, &theirs, 1e-5);
         Ok(())
     });

@@ -1,6 +1,6 @@
 //! Token embedding, and the same matrix as output layer where the two are tied.
 
-use crate::{Matrix, Ops, Result, Tensor};
+use crate::{Matrix, Ops, Projection, Result, Tensor};
 
 /// A matrix [vocab, hidden], dense or quantized.
 pub struct Embedding {
@@ -26,7 +26,7 @@ impl Embedding {
     /// # Errors
     /// MLX's own.
     pub fn as_output(&self, hidden: &Tensor) -> Result<Tensor> {
-        let [logits] = self.ops.linear(hidden, [(&self.weight, None)])?;
+        let [logits] = self.ops.linear(hidden, [Projection::plain(&self.weight)])?;
         Ok(logits)
     }
 

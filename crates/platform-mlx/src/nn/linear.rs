@@ -1,20 +1,27 @@
 //! Linear projection.
 
-use crate::{Matrix, Ops, Result, Tensor};
+use crate::{Matrix, Ops, Projection, Result, Tensor};
 
 /// `y = x·Wᵀ + b`, with W [outputs, inputs] dense or quantized.
 pub struct Linear {
     ops: Ops,
-    pub(crate) weight: Matrix,
-    pub(crate) bias: Option<Tensor>,
+    weight: Matrix,
+    bias: Option<Tensor>,
+    heads: Option<usize>,
 }
 
 impl Linear {
     pub(crate) fn new(ops: Ops, weight: Matrix, bias: Option<Tensor>) -> Self {
-        Self { ops, weight, bias }
+        Self { ops, weight, bias, heads: None }
     }
 
-    /// [tokens, inputs] → [tokens, outputs].
+    /// The same projection, with its outputs divided into heads: [tokens, heads, outputs / heads].
+    #[must_use]
+    pub fn into_heads(self, heads: usize) -> Self {
+        Self { heads: Some(heads), ..self }
+    }
+
+    /// [tokens, inputs] → [tokens, outputs], or with heads [tokens, heads, outputs / heads].
     ///
     /// # Errors
     /// MLX's own.
@@ -29,6 +36,10 @@ impl Linear {
     /// MLX's own.
     pub fn forward_all<const N: usize>(x: &Tensor, layers: [&Self; N]) -> Result<[Tensor; N]> {
         const { assert!(N > 0) };
-        layers[0].ops.linear(x, layers.map(|l| (&l.weight, l.bias.as_ref())))
+        layers[0].ops.linear(x, layers.map(Self::projection))
+    }
+
+    pub(crate) fn projection(&self) -> Projection<'_> {
+        Projection { weight: &self.weight, bias: self.bias.as_ref(), heads: self.heads }
     }
 }

@@ -37,7 +37,7 @@ impl GatedMlp {
     /// # Errors
     /// MLX's own.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let [gate, up] = Linear::forward_all(x, [&self.gate, &self.up])?;
-        self.down.forward(&self.ops.gated(&gate, &up, self.activation)?)
+        let gated = self.ops.gated_linear(x, self.gate.projection(), self.up.projection(), self.activation)?;
+        self.down.forward(&gated)
     }
 }

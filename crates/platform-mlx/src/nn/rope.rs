@@ -194,12 +194,12 @@ impl Rope {
         })
     }
 
-    /// Rotates every row by its token's position: x [tokens, heads, head_dim] keeps its shape.
+    /// Rotates every row by its token's position: tensors [tokens, heads, head_dim] keep their shapes.
     ///
     /// # Errors
     /// MLX's own.
-    pub fn forward(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        self.ops.rope(x, batch, &self.inv_freq, &self.periods, self.magnitude)
+    pub fn forward<const N: usize>(&self, tensors: [&Tensor; N], batch: &Batch) -> Result<[Tensor; N]> {
+        self.ops.rope(tensors, batch, &self.inv_freq, &self.periods, self.magnitude)
     }
 }
 

@@ -6,7 +6,7 @@ use mlx_rs::{Dtype, Stream};
 use vllm_checkpoint::QuantMode as FileMode;
 use vllm_kernels_cpu::{self as kernels, DenseMatrix, Pool, QuantMatrix, QuantMode};
 
-use super::{Activation, Matrix, QuantizedMatrix};
+use super::{Activation, Matrix, Projection, QuantizedMatrix};
 use crate::{
     Batch, Error, Result, Tensor,
     batch::dim,
@@ -102,11 +102,48 @@ fn arrays(matrix: &Matrix) -> impl Iterator<Item = &Tensor> {
     std::iter::once(first).chain(rest.into_iter().flatten())
 }
 
-/// The shape with another last dimension.
-fn with_last(x: &Tensor, last: usize) -> Vec<i32> {
+/// A [`Projection`] without its arrays.
+#[derive(Clone, Copy)]
+struct ProjectionForm {
+    weight: Form,
+    biased: bool,
+}
+
+impl ProjectionForm {
+    fn of(projection: Projection<'_>) -> Self {
+        Self { weight: Form::of(projection.weight), biased: projection.bias.is_some() }
+    }
+
+    /// `y = x·Wᵀ + b` with x the first of `inputs` and the arrays from `inputs[*next]` on, which it consumes.
+    fn apply(self, pool: &Pool, inputs: &[View<'_>], next: &mut usize, y: &mut [f32]) -> Result<(), String> {
+        self.weight.bind(inputs, next)?.matmul(pool, inputs[0].f32(), y);
+        if self.biased {
+            let bias = inputs[*next].f32();
+            *next += 1;
+            y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
+        Ok(())
+    }
+}
+
+/// x and the projections' arrays, in the order in which [`ProjectionForm::apply`] takes them.
+fn operands<'a>(x: &'a Tensor, projections: &[Projection<'a>]) -> Vec<&'a Tensor> {
+    let mut operands = vec![x];
+    for projection in projections {
+        operands.extend(arrays(projection.weight));
+        operands.extend(projection.bias);
+    }
+    operands
+}
+
+/// Of a projection's result.
+fn output_shape(x: &Tensor, projection: Projection<'_>) -> Vec<i32> {
     let mut shape = x.shape().to_vec();
-    if let Some(end) = shape.last_mut() {
-        *end = dim(last);
+    shape.pop();
+    let outputs = projection.weight.rows();
+    match projection.heads {
+        Some(heads) => shape.extend([dim(heads), dim(outputs / heads)]),
+        None => shape.push(dim(outputs)),
     }
     shape
 }
@@ -119,35 +156,48 @@ fn require_f32(x: &Tensor) -> Result<()> {
 }
 
 impl Cpu {
-    pub(super) fn linear<const N: usize>(
-        &self,
-        x: &Tensor,
-        layers: [(&Matrix, Option<&Tensor>); N],
-    ) -> Result<[Tensor; N]> {
+    pub(super) fn linear<const N: usize>(&self, x: &Tensor, projections: [Projection<'_>; N]) -> Result<[Tensor; N]> {
         require_f32(x)?;
-        let forms = layers.map(|(w, b)| (Form::of(w), b.is_some()));
-        let shapes = forms.map(|(form, _)| with_last(x, form.rows()));
-        let mut inputs = vec![x];
-        for (weight, bias) in &layers {
-            inputs.extend(arrays(weight));
-            inputs.extend(*bias);
-        }
+        let forms = projections.map(ProjectionForm::of);
+        let shapes = projections.map(|p| output_shape(x, p));
         let outputs: [Output<'_>; N] = std::array::from_fn(|i| Output::f32(&shapes[i]));
         let pool = Arc::clone(&self.pool);
-        cpu_primitive(&self.stream, c"linear", &inputs, outputs, move |inputs, outputs| {
+        cpu_primitive(&self.stream, c"linear", &operands(x, &projections), outputs, move |inputs, outputs| {
             let mut next = 1;
-            for ((form, biased), output) in forms.iter().zip(outputs) {
-                let weight = form.bind(inputs, &mut next)?;
-                let y = output.f32();
-                weight.matmul(&pool, inputs[0].f32(), y);
-                if *biased {
-                    let bias = inputs[next].f32();
-                    next += 1;
-                    y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
-                }
+            for (form, output) in forms.iter().zip(outputs) {
+                form.apply(&pool, inputs, &mut next, output.f32())?;
             }
             Ok(())
         })
+    }
+
+    pub(super) fn gated_linear(
+        &self,
+        x: &Tensor,
+        projections: [Projection<'_>; 2],
+        activation: Activation,
+    ) -> Result<Tensor> {
+        require_f32(x)?;
+        let forms = projections.map(ProjectionForm::of);
+        let shape = output_shape(x, projections[0]);
+        let activation = match activation {
+            Activation::Silu => kernels::Activation::Silu,
+            Activation::GeluTanh => kernels::Activation::GeluTanh,
+        };
+        let pool = Arc::clone(&self.pool);
+        // The second and third are room for what is gated.
+        let outputs = [Output::f32(&shape); 3];
+        let inputs = operands(x, &projections);
+        let [y, _, _] = cpu_primitive(&self.stream, c"gated_linear", &inputs, outputs, move |inputs, outputs| {
+            let [y, gate, up] = outputs else { return Err("three outputs".into()) };
+            let (gate, up) = (gate.f32(), up.f32());
+            let mut next = 1;
+            forms[0].apply(&pool, inputs, &mut next, gate)?;
+            forms[1].apply(&pool, inputs, &mut next, up)?;
+            kernels::activation::gated(&pool, activation, gate, up, y.f32());
+            Ok(())
+        })?;
+        Ok(y)
     }
 
     pub(super) fn embed(&self, ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
@@ -227,21 +277,6 @@ impl Cpu {
         Ok(y)
     }
 
-    pub(super) fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-        require_f32(gate)?;
-        let pool = Arc::clone(&self.pool);
-        let output = Output::f32(gate.shape());
-        let [y] = cpu_primitive(&self.stream, c"gated", &[gate, up], [output], move |inputs, outputs| {
-            let kind = match activation {
-                Activation::Silu => kernels::Activation::Silu,
-                Activation::GeluTanh => kernels::Activation::GeluTanh,
-            };
-            kernels::activation::gated(&pool, kind, inputs[0].f32(), inputs[1].f32(), outputs[0].f32());
-            Ok(())
-        })?;
-        Ok(y)
-    }
-
     pub(super) fn softmax(&self, x: &Tensor) -> Result<Tensor> {
         require_f32(x)?;
         let pool = Arc::clone(&self.pool);
@@ -253,25 +288,34 @@ impl Cpu {
         Ok(y)
     }
 
-    pub(super) fn rope(&self, x: &Tensor, batch: &Batch, inv_freq: &Arc<[f32]>, magnitude: f32) -> Result<Tensor> {
-        require_f32(x)?;
-        let &[_, heads, head_dim] = x.shape() else {
-            return Err(Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
-        };
-        let (heads, head_dim) = (heads as usize, head_dim as usize);
+    pub(super) fn rope<const N: usize>(
+        &self,
+        tensors: [&Tensor; N],
+        batch: &Batch,
+        inv_freq: &Arc<[f32]>,
+        magnitude: f32,
+    ) -> Result<[Tensor; N]> {
+        for x in tensors {
+            require_f32(x)?;
+            if x.ndim() != 3 {
+                return Err(Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
+            }
+        }
         let (pool, inv_freq) = (Arc::clone(&self.pool), Arc::clone(inv_freq));
         let layout = Arc::clone(&batch.layout);
-        let [y] = cpu_primitive(&self.stream, c"rope", &[x], [Output::f32(x.shape())], move |inputs, outputs| {
-            let rope = kernels::Rope {
-                heads,
-                head_dim,
-                inverse_frequencies: &inv_freq,
-                layout: kernels::RopeLayout::HalfSplit,
-                scale: magnitude,
-            };
-            kernels::rope(&pool, inputs[0].f32(), &layout.positions, &rope, outputs[0].f32());
+        let outputs = tensors.map(|x| Output::f32(x.shape()));
+        cpu_primitive(&self.stream, c"rope", &tensors, outputs, move |inputs, outputs| {
+            for (x, y) in inputs.iter().zip(outputs) {
+                let rope = kernels::Rope {
+                    heads: x.shape()[1] as usize,
+                    head_dim: x.shape()[2] as usize,
+                    inverse_frequencies: &inv_freq,
+                    layout: kernels::RopeLayout::HalfSplit,
+                    scale: magnitude,
+                };
+                kernels::rope(&pool, x.f32(), &layout.positions, &rope, y.f32());
+            }
             Ok(())
-        })?;
-        Ok(y)
+        })
     }
 }

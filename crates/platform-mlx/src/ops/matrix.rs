@@ -37,6 +37,25 @@ pub struct QuantizedMatrix {
     pub mode: QuantMode,
 }
 
+/// A linear map with what its result is to look like.
+#[derive(Clone, Copy)]
+pub struct Projection<'a> {
+    /// W [outputs, inputs].
+    pub weight: &'a Matrix,
+    /// [outputs], added.
+    pub bias: Option<&'a Tensor>,
+    /// Heads that the outputs divide into: [tokens, heads, outputs / heads] instead of [tokens, outputs].
+    pub heads: Option<usize>,
+}
+
+impl<'a> Projection<'a> {
+    /// `y = x·Wᵀ`.
+    #[must_use]
+    pub fn plain(weight: &'a Matrix) -> Self {
+        Self { weight, bias: None, heads: None }
+    }
+}
+
 impl Matrix {
     /// Outputs.
     #[must_use]

@@ -5,20 +5,19 @@ use mlx_rs::{
     ops::{addmm, indexing::take_axis, sigmoid, tanh},
 };
 
-use super::{Activation, Matrix, QuantizedMatrix};
+use super::{Activation, Matrix, Projection, QuantizedMatrix};
 use crate::{Batch, Result, Tensor, batch::dim, ffi};
 
-pub(super) fn linear(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Result<Tensor> {
-    match (weight, bias) {
-        (Matrix::Dense(w), Some(bias)) => Ok(addmm(bias, x, w.as_dtype(x.dtype())?.t(), None, None)?),
-        (Matrix::Dense(w), None) => Ok(x.matmul(w.as_dtype(x.dtype())?.t())?),
-        (Matrix::Quantized(q), bias) => {
-            let y = ffi::quantized_matmul(x, q)?;
-            Ok(match bias {
-                Some(bias) => y.add(bias)?,
-                None => y,
-            })
-        }
+pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<'_>) -> Result<Tensor> {
+    let y = match (weight, bias) {
+        (Matrix::Dense(w), Some(bias)) => addmm(bias, x, w.as_dtype(x.dtype())?.t(), None, None)?,
+        (Matrix::Dense(w), None) => x.matmul(w.as_dtype(x.dtype())?.t())?,
+        (Matrix::Quantized(q), Some(bias)) => ffi::quantized_matmul(x, q)?.add(bias)?,
+        (Matrix::Quantized(q), None) => ffi::quantized_matmul(x, q)?,
+    };
+    match heads {
+        Some(heads) => Ok(y.reshape(&[x.dim(0), dim(heads), dim(weight.rows() / heads)])?),
+        None => Ok(y),
     }
 }
 

@@ -13,7 +13,7 @@ use std::{rc::Rc, sync::Arc};
 use mlx_rs::Stream;
 use vllm_kernels_cpu::Pool;
 
-pub use matrix::{Matrix, QuantizedMatrix};
+pub use matrix::{Matrix, Projection, QuantizedMatrix};
 
 use crate::{Batch, Result, Tensor};
 use cpu::Cpu;
@@ -58,19 +58,36 @@ impl Ops {
         }
     }
 
-    /// `x·Wᵀ + b` for several matrices W [outputs, inputs] with biases [outputs]: x [tokens, inputs] → [tokens, outputs]
-    /// each.
+    /// Several projections of the same rows: x [tokens, inputs] → [tokens, outputs] each, or
+    /// [tokens, heads, outputs / heads] where the projection has heads.
     ///
     /// # Errors
     /// MLX's own.
-    pub fn linear<const N: usize>(&self, x: &Tensor, layers: [(&Matrix, Option<&Tensor>); N]) -> Result<[Tensor; N]> {
+    pub fn linear<const N: usize>(&self, x: &Tensor, projections: [Projection<'_>; N]) -> Result<[Tensor; N]> {
         match &self.0 {
-            Backend::Cpu(cpu) => cpu.linear(x, layers),
+            Backend::Cpu(cpu) => cpu.linear(x, projections),
             Backend::Mlx => {
-                let outputs: Result<Vec<_>> = layers.iter().map(|(w, b)| mlx::linear(x, w, *b)).collect();
-                // As many as there are layers.
+                let outputs: Result<Vec<_>> = projections.iter().map(|p| mlx::linear(x, *p)).collect();
+                // As many as there are projections.
                 outputs?.try_into().map_err(|_| unreachable!())
             }
+        }
+    }
+
+    /// `activation(gate(x)) · up(x)`: x [tokens, inputs] → [tokens, outputs].
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn gated_linear(
+        &self,
+        x: &Tensor,
+        gate: Projection<'_>,
+        up: Projection<'_>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.gated_linear(x, [gate, up], activation),
+            Backend::Mlx => mlx::gated(&mlx::linear(x, gate)?, &mlx::linear(x, up)?, activation),
         }
     }
 
@@ -138,17 +155,6 @@ impl Ops {
         Ok(x.multiply(Tensor::from_f32(factor).as_dtype(x.dtype())?)?)
     }
 
-    /// `activation(gate) · up`, of one shape.
-    ///
-    /// # Errors
-    /// MLX's own.
-    pub fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-        match &self.0 {
-            Backend::Cpu(cpu) => cpu.gated(gate, up, activation),
-            Backend::Mlx => mlx::gated(gate, up, activation),
-        }
-    }
-
     /// Softmax over the last axis.
     ///
     /// # Errors
@@ -160,19 +166,24 @@ impl Ops {
         }
     }
 
-    /// Rotates x [tokens, heads, head_dim] by each token's position: pairs `(i, i + n)` of the first `2n` elements, with
-    /// `n = inv_freq.len()`; `periods` is `1 / inv_freq` [n].
-    pub(crate) fn rope(
+    /// Rotates tensors [tokens, heads, head_dim] by each token's position: pairs `(i, i + n)` of the first `2n` elements,
+    /// with `n = inv_freq.len()`; `periods` is `1 / inv_freq` [n].
+    pub(crate) fn rope<const N: usize>(
         &self,
-        x: &Tensor,
+        tensors: [&Tensor; N],
         batch: &Batch,
         inv_freq: &Arc<[f32]>,
         periods: &Tensor,
         magnitude: f32,
-    ) -> Result<Tensor> {
+    ) -> Result<[Tensor; N]> {
         match &self.0 {
-            Backend::Cpu(cpu) => cpu.rope(x, batch, inv_freq, magnitude),
-            Backend::Mlx => mlx::rope(x, batch, inv_freq.len(), periods, magnitude),
+            Backend::Cpu(cpu) => cpu.rope(tensors, batch, inv_freq, magnitude),
+            Backend::Mlx => {
+                let turn = |x: &&Tensor| mlx::rope(x, batch, inv_freq.len(), periods, magnitude);
+                let outputs: Result<Vec<_>> = tensors.iter().map(turn).collect();
+                // As many as there are tensors.
+                outputs?.try_into().map_err(|_| unreachable!())
+            }
         }
     }
 }
