@@ -104,9 +104,6 @@ fn assert_refused(case: &str, args: &[&str], wanted: &str) {
     assert!(out.stdout.is_empty(), "{case}: {}", String::from_utf8_lossy(&out.stdout));
 }
 
-/// Names and contents.
-type Files<'a> = Vec<(&'a str, Vec<u8>)>;
-
 #[test]
 fn what_is_not_a_model_is_refused_in_one_line() {
     let folder = Folder::new("bad-models");

@@ -151,7 +151,8 @@ fn what_is_wrong_is_named() {
 }
 
 /// (what is odd, fixture, edit); the model answers as before.
-const TAKEN: &[(&str, &str, fn(&mut Edited))] = &[
+type Taken = (&'static str, &'static str, fn(&mut Edited));
+const TAKEN: &[Taken] = &[
     ("both spellings of RoPE's type", "llama_bias_rope_linear", |e| {
         e.config["rope_scaling"] = json!({"type": "linear", "rope_type": "linear", "factor": 4.0});
     }),

@@ -29,25 +29,8 @@ pub(crate) fn stream(device: DeviceKind) -> Result<Stream> {
     Ok(Stream::try_default_on_device(&device)?)
 }
 
-/// Bytes of intermediate results that may wait on a CPU stream.
-const CPU_BACKLOG: usize = 16 << 20;
-
-/// Bounds the memory that a step's intermediate results take, on top of what is active now.
-///
-/// MLX allocates an operation's result when it schedules the operation, and a CPU stream computes long after: without
-/// a limit the scheduling thread runs many layers ahead. Beyond the limit it waits for the stream instead.
-///
-/// # Errors
-/// MLX's own.
-pub(crate) fn bound_backlog(device: DeviceKind) -> Result<()> {
-    if device == DeviceKind::Cpu {
-        memory::set_memory_limit(memory::active_memory()? + CPU_BACKLOG)?;
-    }
-    Ok(())
-}
-
-/// Memory of `device`; `kv_bytes` is storage that MLX doesn't know of.
-pub(crate) fn memory(device: DeviceKind, kv_bytes: u64) -> Result<MemoryInfo> {
+/// Memory of `device`; `unaccounted` bytes are held in memory that MLX doesn't know of.
+pub(crate) fn memory(device: DeviceKind, unaccounted: u64) -> Result<MemoryInfo> {
     let total = match device {
         DeviceKind::Metal | DeviceKind::Cuda => ffi::gpu_memory_size().unwrap_or_else(|| host_memory().total),
         DeviceKind::Cpu => host_memory().total,
@@ -63,9 +46,9 @@ pub(crate) fn memory(device: DeviceKind, kv_bytes: u64) -> Result<MemoryInfo> {
     Ok(MemoryInfo {
         total,
         limit,
-        active: memory::active_memory()? as u64 + kv_bytes,
+        active: memory::active_memory()? as u64 + unaccounted,
         cached: memory::cache_memory()? as u64,
-        peak: memory::peak_memory()? as u64 + kv_bytes,
+        peak: memory::peak_memory()? as u64 + unaccounted,
     })
 }
 

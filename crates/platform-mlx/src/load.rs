@@ -45,6 +45,8 @@ pub(crate) struct Loading<'a> {
     total: usize,
     parameters: Cell<u64>,
     bytes: Cell<u64>,
+    /// Those of them in memory that isn't MLX's.
+    in_place: Cell<u64>,
     /// Parameters by how they are stored.
     formats: RefCell<BTreeMap<String, u64>>,
 }
@@ -67,6 +69,7 @@ impl<'a> Loading<'a> {
             progress: RefCell::new(progress),
             parameters: Cell::new(0),
             bytes: Cell::new(0),
+            in_place: Cell::new(0),
             formats: RefCell::default(),
         }
     }
@@ -79,6 +82,11 @@ impl<'a> Loading<'a> {
     /// Bytes of what was taken, as held in memory.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    /// Bytes of weights that MLX's memory figures don't include.
+    pub(crate) fn in_place_bytes(&self) -> u64 {
+        self.in_place.get()
     }
 
     /// How the weight matrices are stored, the most common first: `affine 4 bit group 32 + affine 8 bit group 32`.
@@ -184,7 +192,7 @@ impl<'a> LoadContext<'a> {
         }
     }
 
-    /// A linear layer: `name.weight` [`outputs`, `inputs`], quantized or not, and `name.bias` [`outputs`].
+    /// A linear layer: `name.weight` [`outputs`, `inputs`], quantized or not, and `name.bias` `[outputs]`.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -206,7 +214,7 @@ impl<'a> LoadContext<'a> {
         Ok(Embedding::new(self.ops(), self.at(name).matrix("weight", vocab, hidden)?))
     }
 
-    /// An RMS norm: `name.weight` [`size`].
+    /// An RMS norm: `name.weight` `[size]`.
     ///
     /// # Errors
     /// If the tensor is missing or has another shape.
@@ -226,7 +234,7 @@ impl<'a> LoadContext<'a> {
         Ok(RmsNorm::new(self.ops(), weight, eps))
     }
 
-    /// A layer norm: `name.weight` [`size`] and, if there is one, `name.bias` [`size`].
+    /// A layer norm: `name.weight` `[size]` and, if there is one, `name.bias` `[size]`.
     ///
     /// # Errors
     /// If the weight is missing or a tensor has another shape.
@@ -290,7 +298,11 @@ impl<'a> LoadContext<'a> {
 
     fn dense(&self, tensor: DenseTensor<'_>) -> Result<Tensor> {
         let shape: Vec<i32> = tensor.shape.iter().map(|&n| dim(n)).collect();
-        ffi::import(tensor, &shape, self.on_cpu())
+        let (array, in_place) = ffi::import(tensor, &shape, self.on_cpu())?;
+        if in_place {
+            self.shared.in_place.set(self.shared.in_place.get() + array.nbytes() as u64);
+        }
+        Ok(array)
     }
 
     fn quantized(&self, tensor: QuantizedTensor<'_>, rows: usize, columns: usize) -> Result<QuantizedMatrix> {

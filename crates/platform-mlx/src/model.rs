@@ -26,7 +26,7 @@ pub trait CausalLm {
     /// Rows of the output matrix.
     fn vocab_size(&self) -> usize;
 
-    /// `batch.tokens` [tokens] → hidden states after the last norm, [tokens, hidden].
+    /// `batch.tokens` `[tokens]` → hidden states after the last norm, [tokens, hidden].
     ///
     /// # Errors
     /// MLX's own.

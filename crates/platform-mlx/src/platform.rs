@@ -80,7 +80,6 @@ pub(crate) fn load_runner(
         let loading = Loading::new(checkpoint, ops.clone(), dtype, device, progress);
         let model = (family.load)(&LoadContext::root(&loading))?;
         loading.finish()?;
-        device::bound_backlog(device)?;
 
         let context_length = context_length(&*model, options)?;
         let store = kv_store(&*model, &ops, options, device, context_length)?;
@@ -98,7 +97,7 @@ pub(crate) fn load_runner(
                 bytes_per_token: kv::bytes_per_token(&model.layers(), kv_element(device)),
             },
         };
-        Ok(MlxRunner::new(model, store, info, stream.clone()))
+        Ok(MlxRunner::new(model, store, info, stream.clone(), loading.in_place_bytes()))
     })
 }
 

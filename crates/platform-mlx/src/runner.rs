@@ -11,14 +11,22 @@ pub struct MlxRunner {
     kv: Box<dyn KvStore>,
     info: ModelInfo,
     stream: Stream,
+    /// Weights in memory that isn't MLX's.
+    in_place_bytes: u64,
     sampler: Sampler,
     /// One row of logits, scratch of the sampler.
     row: Vec<f32>,
 }
 
 impl MlxRunner {
-    pub(crate) fn new(model: Box<dyn CausalLm>, kv: Box<dyn KvStore>, info: ModelInfo, stream: Stream) -> Self {
-        Self { model, kv, info, stream, sampler: Sampler::default(), row: Vec::new() }
+    pub(crate) fn new(
+        model: Box<dyn CausalLm>,
+        kv: Box<dyn KvStore>,
+        info: ModelInfo,
+        stream: Stream,
+        in_place_bytes: u64,
+    ) -> Self {
+        Self { model, kv, info, stream, in_place_bytes, sampler: Sampler::default(), row: Vec::new() }
     }
 
     /// Computes a plan's rows and returns the logits of every one of their tokens, [tokens, vocab] in f32, without
@@ -78,7 +86,8 @@ impl ModelRunner for MlxRunner {
     }
 
     fn memory(&self) -> vllm_platform::Result<MemoryInfo> {
-        device::memory(self.info.device, self.kv.unaccounted_bytes()).map_err(Error::into_step_error)
+        device::memory(self.info.device, self.in_place_bytes + self.kv.unaccounted_bytes())
+            .map_err(Error::into_step_error)
     }
 
     fn step(&mut self, plan: &StepPlan<'_>) -> vllm_platform::Result<StepOutput> {

@@ -1,8 +1,11 @@
 #include "custom_primitive.h"
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -41,6 +44,40 @@ struct Operation {
     }
   }
 };
+
+// Bytes of outputs that are allocated and not computed yet. Outputs are allocated when their operation is scheduled, and a CPU stream
+// computes long after: without a bound the scheduling thread runs many layers ahead, with the results of all of them in memory.
+// (MLX's own bound, its memory limit, makes that thread spin instead of sleep.)
+class Backlog {
+ public:
+  // Waits until `bytes` fit. Not for ever: the stream may wait for another one that this very thread has yet to feed.
+  void enter(size_t bytes) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kPatience, [&] { return bytes_ == 0 || bytes_ + bytes <= kLimit; });
+    bytes_ += bytes;
+  }
+
+  void leave(size_t bytes) {
+    {
+      std::lock_guard lock(mutex_);
+      bytes_ -= bytes;
+    }
+    changed_.notify_one();
+  }
+
+ private:
+  static constexpr size_t kLimit = 8 << 20;
+  static constexpr std::chrono::seconds kPatience{1};
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t bytes_ = 0;
+};
+
+Backlog& backlog() {
+  static Backlog backlog;
+  return backlog;
+}
 
 // Copies a strided array of `Item`s to row-major order. Leading axes are walked by an odometer, the last one by a plain loop.
 template <typename Item>
@@ -87,6 +124,15 @@ struct Call {
   std::vector<mlx_custom_view> inputs;
   std::vector<mlx_custom_view> outputs;
   std::vector<Gather> gathers;
+  size_t pending_bytes = 0;
+
+  Call() = default;
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  // Also when the stream drops its tasks after an error.
+  ~Call() {
+    backlog().leave(pending_bytes);
+  }
 
   void run() {
     for (auto& gather : gathers) {
@@ -132,6 +178,12 @@ class CustomCpu : public mx::Primitive {
     auto& encoder = mx::cpu::get_command_encoder(stream());
     auto call = std::make_shared<Call>();
     call->operation = operation_;
+    size_t bytes = 0;
+    for (const auto& out : outputs) {
+      bytes += out.nbytes();
+    }
+    backlog().enter(bytes);
+    call->pending_bytes = bytes;
     call->input_shapes.reserve(inputs.size());
     call->inputs.reserve(inputs.size());
     call->outputs.reserve(outputs.size());

@@ -87,7 +87,6 @@ pub fn load(path: &Path, sequences: usize, max_len: Option<usize>) -> Result<Box
         max_num_seqs: sequences,
         max_model_len: max_len,
         kv_cache_bytes: Some(1 << 30),
-        ..Default::default()
     };
     MlxPlatform.load(&ModelSource { path: path.into() }, &options, &mut |_, _| {})
 }

@@ -40,7 +40,7 @@ pub fn cuda_is_available() -> bool {
 #[must_use]
 pub fn gpu_memory_size() -> Option<u64> {
     // Apple reports `memory_size`; CUDA's table says `total_memory`.
-    [c"memory_size", c"total_memory"].into_iter().find_map(|key| gpu_info_size(key))
+    [c"memory_size", c"total_memory"].into_iter().find_map(gpu_info_size)
 }
 
 fn gpu_info_size(key: &CStr) -> Option<u64> {

@@ -13,7 +13,7 @@ impl Embedding {
         Self { ops, weight }
     }
 
-    /// Rows of the matrix: token ids [tokens], u32 → [tokens, hidden]. An id beyond the vocabulary fails the step.
+    /// Rows of the matrix: token ids `[tokens]`, u32 → [tokens, hidden]. An id beyond the vocabulary fails the step.
     ///
     /// # Errors
     /// MLX's own.

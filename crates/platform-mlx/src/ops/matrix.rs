@@ -42,7 +42,7 @@ pub struct QuantizedMatrix {
 pub struct Projection<'a> {
     /// W [outputs, inputs].
     pub weight: &'a Matrix,
-    /// [outputs], added.
+    /// `[outputs]`, added.
     pub bias: Option<&'a Tensor>,
     /// Heads that the outputs divide into: [tokens, heads, outputs / heads] instead of [tokens, outputs].
     pub heads: Option<usize>,

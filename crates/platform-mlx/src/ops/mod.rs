@@ -91,7 +91,7 @@ impl Ops {
         }
     }
 
-    /// Rows of a matrix [vocab, hidden]: ids [tokens], u32 → [tokens, hidden].
+    /// Rows of a matrix [vocab, hidden]: ids `[tokens]`, u32 → [tokens, hidden].
     ///
     /// # Errors
     /// MLX's own.
@@ -167,7 +167,7 @@ impl Ops {
     }
 
     /// Rotates tensors [tokens, heads, head_dim] by each token's position: pairs `(i, i + n)` of the first `2n` elements,
-    /// with `n = inv_freq.len()`; `periods` is `1 / inv_freq` [n].
+    /// with `n = inv_freq.len()`; `periods` is `1 / inv_freq` `[n]`.
     pub(crate) fn rope<const N: usize>(
         &self,
         tensors: [&Tensor; N],
