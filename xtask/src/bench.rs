@@ -3,6 +3,7 @@
 mod bandwidth;
 mod llama_cpp;
 mod measure;
+mod serve;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -52,6 +53,38 @@ pub fn cpu(args: &CpuArgs) -> Result<()> {
     }
     let bytes = model.metadata()?.len();
     println!("{}", table(args, threads, &ours, &theirs, read, bytes));
+    Ok(())
+}
+
+#[derive(Args)]
+pub struct ServeArgs {
+    /// Starts to measure
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Threads of the server [default: the machine's cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// SmolLM2 4-bit: how soon a server answers.
+pub fn serve(args: &ServeArgs) -> Result<()> {
+    if args.rounds == 0 {
+        bail!("--rounds must be at least 1");
+    }
+    setup::run(None)?;
+    let model = models::fetch("smollm2", None)?;
+    command::run(command::cargo().args(["build", "--release", "--package", "vllm-api", "--bin", "vllm-mlx"]))?;
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let starts: Vec<_> =
+        (0..args.rounds).map(|_| serve::measure(&demo::release_binary(), &model, threads)).collect::<Result<_>>()?;
+    let row = |what: &str, of: fn(&serve::Start) -> f64| format!("| {what} | {:.0} |\n", median(starts.iter().map(of)));
+    println!(
+        "SmolLM2-135M Q4_1, {threads} threads, medians of {}\n\n| | ms |\n|---|---|\n{}{}{}",
+        starts.len(),
+        row("start to /health's first answer", |start| start.health),
+        row("start to ready", |start| start.ready),
+        row("first token of a 20-token prompt", |start| start.first_token),
+    );
     Ok(())
 }
 

@@ -81,6 +81,8 @@ enum Models {
 enum Bench {
     /// SmolLM2 4-bit on the CPU, alternating with llama.cpp
     Cpu(bench::CpuArgs),
+    /// How soon a server answers after its start
+    Serve(bench::ServeArgs),
 }
 
 fn main() {
@@ -94,6 +96,7 @@ fn main() {
         Task::Test { args } => test::run(&args),
         Task::Ci { checks } => ci::run(&checks),
         Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
+        Task::Bench(Bench::Serve(args)) => bench::serve(&args),
         Task::Bindings => bindings::run(),
     };
     if let Err(error) = result {
