@@ -50,7 +50,9 @@ type LoadCausalLm = fn(&LoadContext<'_>) -> Result<Box<dyn CausalLm>>;
 ///
 /// fn load(ctx: &LoadContext<'_>) -> Result<Box<dyn CausalLm>> {
 ///     let embedding = ctx.at("model").embedding("embed_tokens", 32_000, 4096)?;
-///     unimplemented!("the other layers, and a struct that holds them")
+///     // … the other layers, and a struct that holds them and is a `CausalLm`.
+///     # drop(embedding);
+///     # Err(vllm_platform_mlx::Error::Config("an example".into()))
 /// }
 /// ```
 pub struct Family {

@@ -326,6 +326,8 @@ impl EngineLoop {
                 self.shared.waiting.fetch_sub(1, SeqCst);
             }
         }
+        // A step may take long: what it admitted no longer waits, so it must be seen to run.
+        self.publish();
         let prompt_tokens = self.planner.prompt_tokens();
         let plan = self.planner.step_plan();
         let runner = &mut self.runner;
