@@ -1,0 +1,85 @@
+//! The two KV stores against each other: our paged attention kernel, and MLX's attention over contiguous extents.
+
+use std::sync::Arc;
+
+use mlx_rs::{Array, Stream, with_stream};
+use vllm_kernels_cpu::Pool;
+use vllm_platform::{BlockId, Row, SeqId, StepPlan};
+use vllm_platform_mlx::{
+    Batch,
+    kv::{AttentionSpec, ContiguousKv, KvStore, PagedKv},
+    model::LayerSpec,
+};
+
+const MAX_LEN: usize = 320;
+const SPEC: AttentionSpec = AttentionSpec { heads: 6, scale: 0.25 };
+
+/// Repeatable numbers in −1..1.
+fn numbers(seed: u64, shape: &[i32]) -> Array {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let data: Vec<f32> = (0..shape.iter().product::<i32>())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    Array::from_slice(&data, shape)
+}
+
+/// What a step computes: sequence, position of its first token, tokens.
+type Step = &'static [(u64, usize, usize)];
+
+/// The same step as a batch over `store`'s blocks; `table` names a sequence's.
+fn batch(store: &dyn KvStore, step: Step, table: impl Fn(u64) -> Vec<BlockId>) -> Batch {
+    let tokens = [0; MAX_LEN];
+    let tables: Vec<Vec<BlockId>> = step.iter().map(|&(seq, ..)| table(seq)).collect();
+    let row = |(&(seq, start, len), blocks): (&(u64, usize, usize), _)| Row {
+        seq: SeqId(seq),
+        tokens: &tokens[..len],
+        start,
+        blocks,
+        sample: None,
+    };
+    let rows = step.iter().zip(tables.iter().map(Vec::as_slice)).map(row).collect();
+    Batch::new(&StepPlan { rows }, store.block_size()).expect("a sound plan")
+}
+
+#[test]
+fn the_stores_agree_over_prefill_chunks_decode_and_reused_places() {
+    let steps: [Step; 6] = [
+        &[(0, 0, 40)],
+        &[(0, 40, 7), (1, 0, 21)],
+        &[(1, 21, 1), (0, 47, 1)],
+        &[(0, 48, 230), (1, 22, 1)],
+        // Another sequence takes the place of the first.
+        &[(0, 0, 5), (1, 23, 30)],
+        &[(0, 5, 1), (1, 53, 1)],
+    ];
+    let stream = Stream::cpu();
+    with_stream(&stream, || {
+        for window in [None, Some(16), Some(64)] {
+            let layers = vec![LayerSpec { kv_heads: 2, head_dim: 16, window }];
+            let blocks = MAX_LEN / 16;
+            let threads = Arc::new(Pool::new(2));
+            let mut paged =
+                PagedKv::new(layers.clone(), threads, stream.clone(), 16, 2 * blocks).expect("room for the pool");
+            let mut contiguous = ContiguousKv::new(layers, 2, MAX_LEN);
+            for (i, step) in steps.into_iter().enumerate() {
+                let tokens = step.iter().map(|&(.., len)| len as i32).sum();
+                let q = numbers(3 * i as u64, &[tokens, 6, 16]);
+                let [k, v] = [1, 2].map(|part| numbers(3 * i as u64 + part, &[tokens, 2, 16]));
+                // Blocks of the two sequences alternate in the pool.
+                let interleaved = |seq| (0..blocks as u32).map(|b| 2 * b + seq as u32).collect();
+                let over_blocks = batch(&paged, step, interleaved);
+                let over_slots = batch(&contiguous, step, |seq| vec![seq as u32]);
+                let ours = paged.attend(0, &q, &k, &v, &over_blocks, SPEC).expect("paged");
+                let theirs = contiguous.attend(0, &q, &k, &v, &over_slots, SPEC).expect("contiguous");
+                let theirs = theirs.contiguous().expect("row-major");
+                assert_eq!(ours.shape(), theirs.shape());
+                let pairs = ours.as_slice::<f32>().iter().zip(theirs.as_slice::<f32>());
+                let worst = pairs.fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+                assert!(worst < 2e-6, "window {window:?}, step {i}: off by {worst}");
+            }
+        }
+    });
+}
