@@ -1,8 +1,10 @@
 //! The two KV stores against each other: our paged attention kernel, and MLX's attention over contiguous extents.
 
+mod support;
+
 use std::sync::Arc;
 
-use mlx_rs::{Array, Stream, with_stream};
+use mlx_rs::{Stream, with_stream};
 use vllm_kernels_cpu::Pool;
 use vllm_platform::{BlockId, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
@@ -11,20 +13,10 @@ use vllm_platform_mlx::{
     model::LayerSpec,
 };
 
+use support::numbers;
+
 const MAX_LEN: usize = 320;
 const SPEC: AttentionSpec = AttentionSpec { heads: 6, scale: 0.25 };
-
-/// Repeatable numbers in −1..1.
-fn numbers(seed: u64, shape: &[i32]) -> Array {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let data: Vec<f32> = (0..shape.iter().product::<i32>())
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect();
-    Array::from_slice(&data, shape)
-}
 
 /// What a step computes: sequence, position of its first token, tokens.
 type Step = &'static [(u64, usize, usize)];

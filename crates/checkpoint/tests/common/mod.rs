@@ -1,5 +1,5 @@
 //! What several of this crate's tests need. Each test binary uses some of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -215,18 +215,9 @@ impl Cpu {
                 return Err(format!("token {id} is beyond the vocabulary of {}", form.rows()));
             }
             let y = outputs[0].f32();
-            match form {
-                Form::Dense { columns, .. } => {
-                    let weight = inputs[1].floats();
-                    ids.iter()
-                        .zip(y.chunks_exact_mut(columns))
-                        .for_each(|(&id, row)| weight.widen(id as usize * columns, row));
-                }
-                Form::Quantized { .. } => {
-                    if let Bound::Quantized(weight) = form.bind(inputs, &mut 1)? {
-                        kernels::dequantize_rows(&pool, &weight, ids, y);
-                    }
-                }
+            match form.bind(inputs, &mut 1)? {
+                Bound::Dense(weight) => kernels::widen_rows(&pool, &weight, ids, y),
+                Bound::Quantized(weight) => kernels::dequantize_rows(&pool, &weight, ids, y),
             }
             Ok(())
         })?;
