@@ -22,8 +22,10 @@ pub mod testing;
 pub use device::{DeviceChoice, DeviceKind, MemoryInfo, ParseDeviceError};
 pub use error::{Error, Result};
 pub use inventory;
-pub use model::{KvCacheSpec, ModelInfo, ModelSource};
+pub use model::{KvCacheSpec, KvDtype, KvGroup, ModelInfo, ModelSource};
 pub use registry::{PlatformPlugin, platforms};
-pub use runner::{LoadOptions, LoadProgress, ModelRunner, Platform};
+pub use runner::{KvStoreChoice, LoadOptions, LoadProgress, ModelRunner, Platform};
 pub use sampling::SamplingParams;
-pub use step::{BlockId, Logprob, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs};
+pub use step::{
+    BlockCopy, BlockId, Logprob, NO_BLOCK, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,
+};

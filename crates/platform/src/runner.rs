@@ -1,6 +1,6 @@
 //! What a backend implements.
 
-use crate::{DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan};
+use crate::{BlockId, DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan};
 
 /// How to load a model.
 #[derive(Debug, Clone)]
@@ -11,15 +11,42 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Longest sequence to serve; `None`: the model's own.
     pub max_model_len: Option<usize>,
-    /// Bytes for KV storage; `None`: the platform decides from its memory.
+    /// Bytes for KV storage; `None`: what `memory_utilization` leaves.
     pub kv_cache_bytes: Option<u64>,
+    /// Share of the device's memory, above 0 and at most 1, for weights and KV storage together.
+    pub memory_utilization: f64,
     /// Sequences that may run at once: bounds the KV storage a platform picks by itself.
     pub max_num_seqs: usize,
+    /// Most tokens of a step: windowed layers need room for a window and one step's chunk.
+    pub max_num_batched_tokens: usize,
+    /// How the KV of sequences is kept; `Auto`: as suits the device.
+    pub kv_store: KvStoreChoice,
+}
+
+/// How the KV of sequences is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KvStoreChoice {
+    /// As suits the device.
+    #[default]
+    Auto,
+    /// Small blocks that sequences share, and an attention kernel of our own.
+    Paged,
+    /// One extent a sequence, and the platform's own attention.
+    Contiguous,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, threads: None, max_model_len: None, kv_cache_bytes: None, max_num_seqs: 16 }
+        Self {
+            device: DeviceChoice::Auto,
+            threads: None,
+            max_model_len: None,
+            kv_cache_bytes: None,
+            memory_utilization: 0.9,
+            max_num_seqs: 16,
+            max_num_batched_tokens: 256,
+            kv_store: KvStoreChoice::Auto,
+        }
     }
 }
 
@@ -69,4 +96,21 @@ pub trait ModelRunner {
     /// [`crate::Error::OutOfMemory`] or [`crate::Error::Step`]; the blocks of the plan's rows then hold nothing
     /// that may be relied on, and the runner is ready for the next step.
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput>;
+
+    /// The first `tokens` tokens of a block of one group, over all its layers, as bytes for a slower tier.
+    ///
+    /// The bytes are little-endian numbers of [`KvCacheSpec::dtype`](crate::KvCacheSpec::dtype) in an order of the
+    /// platform's own; only [`import_block`](Self::import_block) of a runner with the same
+    /// [`ModelInfo::kv_fingerprint`] understands them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Step`] if there is no such block or it never held as many tokens.
+    fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> Result<Vec<u8>>;
+
+    /// Restores a block from what [`export_block`](Self::export_block) gave for as many tokens.
+    ///
+    /// # Errors
+    /// [`crate::Error::Step`] if there is no such block or the bytes are not of that length; the block's content is
+    /// then undefined.
+    fn import_block(&mut self, group: usize, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<()>;
 }

@@ -1,12 +1,15 @@
 //! A step as a plain value: what to run, and what came out.
 
-use crate::SamplingParams;
+use crate::{SamplingParams, sampling::LogitsProcessor};
 
 /// Id of a token in the model's vocabulary.
 pub type TokenId = u32;
 
-/// Index of a KV block in the model's pool.
+/// Index of a KV block in its group's pool.
 pub type BlockId = u32;
+
+/// Stands in a windowed group's block table where the block has been given back: nothing there is read again.
+pub const NO_BLOCK: BlockId = BlockId::MAX;
 
 /// A sequence, from its admission to its end. Never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,12 +21,15 @@ pub struct SeqId(pub u64);
 /// use vllm_platform::{Row, SeqId, StepPlan};
 ///
 /// // Five tokens of a prompt whose first three are in the cache already; block size 4.
-/// let row = Row { seq: SeqId(1), tokens: &[11, 12, 13, 14, 15], start: 3, blocks: &[7, 2], sample: None };
-/// let plan = StepPlan { rows: vec![row] };
+/// let tables = [vec![7, 2]];
+/// let row = Row { seq: SeqId(1), tokens: &[11, 12, 13, 14, 15], start: 3, tables: &tables, sample: None };
+/// let plan = StepPlan { copies: Vec::new(), rows: vec![row] };
 /// assert_eq!(plan.num_tokens(), 5);
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct StepPlan<'a> {
+    /// Blocks to copy before anything is computed, in order: a sequence is to go on where another's block ends.
+    pub copies: Vec<BlockCopy>,
     /// What to compute, one row a sequence, in no particular order.
     pub rows: Vec<Row<'a>>,
 }
@@ -36,6 +42,19 @@ impl StepPlan<'_> {
     }
 }
 
+/// A block whose content another one takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Index into [`KvCacheSpec::groups`](crate::KvCacheSpec::groups).
+    pub group: usize,
+    /// Block to read.
+    pub from: BlockId,
+    /// Block to write.
+    pub to: BlockId,
+    /// Tokens, counted from the block's start, that have to be there afterwards.
+    pub tokens: usize,
+}
+
 /// A sequence's share of a step.
 #[derive(Debug, Clone)]
 pub struct Row<'a> {
@@ -45,8 +64,10 @@ pub struct Row<'a> {
     pub tokens: &'a [TokenId],
     /// Position of `tokens[0]`: the tokens before it are in the KV cache.
     pub start: usize,
-    /// The sequence's block table: token `p` lives in `blocks[p / block_size]`. Covers `start + tokens.len()`.
-    pub blocks: &'a [BlockId],
+    /// The sequence's block tables, one for each of [`KvCacheSpec::groups`](crate::KvCacheSpec::groups): token `p`
+    /// lives in `tables[group][p / block_size]`. Each covers `start + tokens.len()`; that of a windowed group has
+    /// [`NO_BLOCK`] for blocks that no token of the row reads.
+    pub tables: &'a [Vec<BlockId>],
     /// Sample a token after the last of `tokens`.
     pub sample: Option<SampleAt<'a>>,
 }
@@ -60,6 +81,8 @@ pub struct SampleAt<'a> {
     pub prompt: &'a [TokenId],
     /// The answer so far, for the penalties; its length also steps the random generator.
     pub output: &'a [TokenId],
+    /// The request's own changes to the logits, applied in order before everything that `params` says.
+    pub processors: &'a [Box<dyn LogitsProcessor>],
 }
 
 /// What came out of a step.

@@ -18,8 +18,8 @@ use std::{
 };
 
 use crate::{
-    DeviceKind, Error, KvCacheSpec, MemoryInfo, ModelInfo, ModelRunner, Result, Row, SampleAt, Sampled, StepOutput,
-    StepPlan, TokenId,
+    BlockCopy, BlockId, DeviceKind, Error, KvCacheSpec, KvDtype, KvGroup, MemoryInfo, ModelInfo, ModelRunner, Result,
+    Row, SampleAt, Sampled, StepOutput, StepPlan, TokenId,
     sampling::{Draw, Sampler},
 };
 
@@ -34,6 +34,10 @@ pub struct FakeConfig {
     pub block_size: usize,
     /// Blocks there are.
     pub num_blocks: usize,
+    /// A second group of layers that read only this many tokens back, with as many blocks.
+    pub windowed: Option<(usize, usize)>,
+    /// As in [`KvCacheSpec::rewind`].
+    pub rewind: Option<usize>,
     /// Time that each step takes.
     pub step_delay: Duration,
     /// Answers with these tokens, over and over, instead of by hash: the token at place `i` of an answer is
@@ -41,6 +45,8 @@ pub struct FakeConfig {
     pub script: Vec<TokenId>,
     /// Steps (counted from 0) that fail with [`Error::Step`].
     pub fail_at: HashSet<u64>,
+    /// Steps that fail with [`Error::OutOfMemory`].
+    pub out_of_memory_at: HashSet<u64>,
     /// Steps that panic.
     pub panic_at: HashSet<u64>,
 }
@@ -52,9 +58,12 @@ impl Default for FakeConfig {
             context_length: 256,
             block_size: 4,
             num_blocks: 256,
+            windowed: None,
+            rewind: None,
             step_delay: Duration::ZERO,
             script: Vec::new(),
             fail_at: HashSet::new(),
+            out_of_memory_at: HashSet::new(),
             panic_at: HashSet::new(),
         }
     }
@@ -73,6 +82,12 @@ pub struct FakeProbe {
     pub most_rows: AtomicU64,
     /// Plans that broke the rules of [`StepPlan`].
     pub violations: AtomicU64,
+    /// Blocks copied.
+    pub copies: AtomicU64,
+    /// Blocks exported.
+    pub exports: AtomicU64,
+    /// Blocks imported.
+    pub imports: AtomicU64,
 }
 
 /// One token's place in the pool.
@@ -91,17 +106,19 @@ struct Slot {
 ///
 /// let mut runner = FakeRunner::new(Default::default());
 /// let params = SamplingParams::default();
-/// let sample = Some(SampleAt { params: &params, prompt: &[3, 4], output: &[] });
-/// let row = Row { seq: SeqId(0), tokens: &[3, 4], start: 0, blocks: &[9], sample };
-/// let first = runner.step(&StepPlan { rows: vec![row.clone()] }).unwrap();
-/// let again = runner.step(&StepPlan { rows: vec![row] }).unwrap();
+/// let sample = Some(SampleAt { params: &params, prompt: &[3, 4], output: &[], processors: &[] });
+/// let tables = [vec![9]];
+/// let row = Row { seq: SeqId(0), tokens: &[3, 4], start: 0, tables: &tables, sample };
+/// let first = runner.step(&StepPlan { rows: vec![row.clone()], ..Default::default() }).unwrap();
+/// let again = runner.step(&StepPlan { rows: vec![row], ..Default::default() }).unwrap();
 /// assert_eq!(first, again);
 /// ```
 #[derive(Debug)]
 pub struct FakeRunner {
     config: FakeConfig,
     info: ModelInfo,
-    pool: Vec<Option<Slot>>,
+    /// By group, then by block and token.
+    pools: Vec<Vec<Option<Slot>>>,
     sampler: Sampler,
     probe: Arc<FakeProbe>,
 }
@@ -110,6 +127,12 @@ impl FakeRunner {
     /// A runner whose blocks hold nothing yet.
     #[must_use]
     pub fn new(config: FakeConfig) -> Self {
+        let block_bytes = (config.block_size * SLOT_BYTES) as u64;
+        let mut groups = vec![KvGroup { window: None, num_blocks: config.num_blocks, block_bytes }];
+        if let Some((window, num_blocks)) = config.windowed {
+            groups.push(KvGroup { window: Some(window), num_blocks, block_bytes });
+        }
+        let pools = groups.iter().map(|group| vec![None; group.num_blocks * config.block_size]).collect();
         let info = ModelInfo {
             architecture: "FakeForCausalLM".into(),
             device: DeviceKind::Cpu,
@@ -118,14 +141,10 @@ impl FakeRunner {
             quantization: "none".into(),
             context_length: config.context_length,
             vocab_size: config.vocab_size,
-            kv_cache: KvCacheSpec {
-                block_size: config.block_size,
-                num_blocks: config.num_blocks,
-                bytes_per_token: size_of::<Slot>() as u64,
-            },
+            kv_cache: KvCacheSpec { block_size: config.block_size, dtype: KvDtype::F32, groups, rewind: config.rewind },
+            kv_fingerprint: format!("{:064x}", config.block_size),
         };
-        let pool = vec![None; config.num_blocks * config.block_size];
-        Self { config, info, pool, sampler: Sampler::default(), probe: Arc::default() }
+        Self { config, info, pools, sampler: Sampler::default(), probe: Arc::default() }
     }
 
     /// Figures to watch from another thread.
@@ -135,6 +154,9 @@ impl FakeRunner {
     }
 
     fn run(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, String> {
+        for copy in &plan.copies {
+            self.copy(copy)?;
+        }
         let mut seen = HashSet::new();
         let mut written = HashSet::new();
         for row in &plan.rows {
@@ -142,12 +164,13 @@ impl FakeRunner {
                 return Err(at_row(row, "stands in two rows"));
             }
             self.check(row).map_err(|e| at_row(row, &e))?;
-            for position in row.start..row.start + row.tokens.len() {
-                let block = row.blocks[position / self.config.block_size];
-                written.insert((block, row.seq));
+            for (group, table) in row.tables.iter().enumerate() {
+                for position in row.start..row.start + row.tokens.len() {
+                    written.insert((group, table[position / self.config.block_size], row.seq));
+                }
             }
         }
-        let blocks: HashSet<_> = written.iter().map(|(block, _)| block).collect();
+        let blocks: HashSet<_> = written.iter().map(|(group, block, _)| (group, block)).collect();
         if blocks.len() != written.len() {
             return Err(format!("a block is written by two sequences in one step: {written:?}"));
         }
@@ -157,6 +180,7 @@ impl FakeRunner {
         }
         let mut output = StepOutput::default();
         for row in &plan.rows {
+            self.check_reads(row).map_err(|e| at_row(row, &e))?;
             if let Some(at) = &row.sample {
                 let digest = self.read_back(row, at).map_err(|e| at_row(row, &e))?;
                 let draw = self.sample(digest, at).map_err(|e| at_row(row, &e.to_string()))?;
@@ -164,6 +188,21 @@ impl FakeRunner {
             }
         }
         Ok(output)
+    }
+
+    fn copy(&mut self, copy: &BlockCopy) -> Result<(), String> {
+        let size = self.config.block_size;
+        let blocks = self.info.kv_cache.groups.get(copy.group).map_or(0, |group| group.num_blocks);
+        if copy.from as usize >= blocks || copy.to as usize >= blocks || copy.tokens == 0 || copy.tokens > size {
+            return Err(format!("{copy:?}: block {} of {blocks}, or as many tokens, there are not", copy.from));
+        }
+        self.probe.copies.fetch_add(1, Relaxed);
+        let pool = &mut self.pools[copy.group];
+        let (from, to) = (copy.from as usize * size, copy.to as usize * size);
+        for token in 0..size {
+            pool[to + token] = if token < copy.tokens { pool[from + token] } else { None };
+        }
+        Ok(())
     }
 
     fn check(&self, row: &Row<'_>) -> Result<(), String> {
@@ -174,11 +213,19 @@ impl FakeRunner {
         if end > self.config.context_length {
             return Err(format!("ends at {end}, the context at {}", self.config.context_length));
         }
-        if row.blocks.len() * self.config.block_size < end {
-            return Err(format!("ends at {end}, its {} blocks before that", row.blocks.len()));
+        let groups = &self.info.kv_cache.groups;
+        if row.tables.len() != groups.len() {
+            return Err(format!("has {} block tables, there are {} groups", row.tables.len(), groups.len()));
         }
-        if let Some(block) = row.blocks.iter().find(|&&b| b as usize >= self.config.num_blocks) {
-            return Err(format!("has block {block} of {}", self.config.num_blocks));
+        for (group, table) in groups.iter().zip(row.tables) {
+            if table.len() * self.config.block_size < end {
+                return Err(format!("ends at {end}, its {} blocks before that", table.len()));
+            }
+            let first = group.first_read(row.start, self.config.block_size);
+            let used = &table[first..end.div_ceil(self.config.block_size)];
+            if let Some(block) = used.iter().find(|&&b| b as usize >= group.num_blocks) {
+                return Err(format!("has block {block} of {}", group.num_blocks));
+            }
         }
         if let Some(token) = row.tokens.iter().find(|&&t| t as usize >= self.config.vocab_size) {
             return Err(format!("has token {token}, the vocabulary ends at {}", self.config.vocab_size));
@@ -186,26 +233,43 @@ impl FakeRunner {
         Ok(())
     }
 
-    fn index(&self, row: &Row<'_>, position: usize) -> usize {
-        let block = row.blocks[position / self.config.block_size] as usize;
+    fn index(&self, row: &Row<'_>, group: usize, position: usize) -> usize {
+        let block = row.tables[group][position / self.config.block_size] as usize;
         block * self.config.block_size + position % self.config.block_size
     }
 
     fn write(&mut self, row: &Row<'_>) -> Result<(), String> {
         let mut digest = match row.start.checked_sub(1) {
             None => 0,
-            Some(last) => self.slot(row, last)?.digest,
+            Some(last) => self.slot(row, 0, last)?.digest,
         };
         for (position, &token) in (row.start..).zip(row.tokens) {
             digest = chain(digest, token);
-            let index = self.index(row, position);
-            self.pool[index] = Some(Slot { token, position, digest });
+            for group in 0..self.pools.len() {
+                let index = self.index(row, group, position);
+                self.pools[group][index] = Some(Slot { token, position, digest });
+            }
         }
         Ok(())
     }
 
-    fn slot(&self, row: &Row<'_>, position: usize) -> Result<Slot, String> {
-        match self.pool[self.index(row, position)] {
+    /// The positions of `group` that a row starting at `start` reads.
+    fn first_read(&self, group: usize, start: usize) -> usize {
+        self.info.kv_cache.groups[group].window.map_or(0, |window| (start + 1).saturating_sub(window))
+    }
+
+    /// Every token that the row's tokens see must be there.
+    fn check_reads(&self, row: &Row<'_>) -> Result<(), String> {
+        for group in 0..self.pools.len() {
+            for position in self.first_read(group, row.start)..row.start {
+                self.slot(row, group, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&self, row: &Row<'_>, group: usize, position: usize) -> Result<Slot, String> {
+        match self.pools[group][self.index(row, group, position)] {
             Some(slot) if slot.position == position => Ok(slot),
             Some(slot) => Err(format!("reads position {position} and finds position {}", slot.position)),
             None => Err(format!("reads position {position}, which was never written")),
@@ -222,9 +286,14 @@ impl FakeRunner {
         let mut digest = 0;
         for (position, &token) in truth.iter().enumerate() {
             digest = chain(digest, token);
-            let slot = self.slot(row, position)?;
-            if slot != (Slot { token, position, digest }) {
-                return Err(format!("position {position} is token {token}, its block holds {slot:?}"));
+            for group in 0..self.pools.len() {
+                if position < self.first_read(group, row.start) {
+                    continue;
+                }
+                let slot = self.slot(row, group, position)?;
+                if slot != (Slot { token, position, digest }) {
+                    return Err(format!("position {position} is token {token}, its block holds {slot:?}"));
+                }
             }
         }
         Ok(digest)
@@ -249,7 +318,7 @@ impl ModelRunner for FakeRunner {
     }
 
     fn memory(&self) -> Result<MemoryInfo> {
-        let active = (self.pool.len() * size_of::<Slot>()) as u64;
+        let active = self.info.kv_cache.total_bytes();
         Ok(MemoryInfo { total: 1 << 30, limit: 1 << 30, active, cached: 0, peak: active })
     }
 
@@ -266,10 +335,61 @@ impl ModelRunner for FakeRunner {
         if self.config.fail_at.contains(&step) {
             return Err(Error::Step(format!("the fake was told to fail at step {step}")));
         }
+        if self.config.out_of_memory_at.contains(&step) {
+            return Err(Error::OutOfMemory(format!("the fake was told to run out at step {step}")));
+        }
         self.run(plan).map_err(|violation| {
             self.probe.violations.fetch_add(1, Relaxed);
             Error::Step(violation)
         })
+    }
+
+    fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> Result<Vec<u8>> {
+        self.probe.exports.fetch_add(1, Relaxed);
+        let slots = self.block(group, block, tokens)?;
+        let unwritten = || Error::Step(format!("block {block} was not written to its end"));
+        let slots = slots.iter().map(|slot| slot.ok_or_else(unwritten).map(Slot::to_bytes));
+        Ok(slots.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn import_block(&mut self, group: usize, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<()> {
+        self.probe.imports.fetch_add(1, Relaxed);
+        if bytes.len() != tokens * SLOT_BYTES {
+            return Err(Error::Step(format!("{} bytes for {tokens} tokens", bytes.len())));
+        }
+        let slots = self.block(group, block, tokens)?;
+        for (slot, bytes) in slots.iter_mut().zip(bytes.chunks_exact(SLOT_BYTES)) {
+            *slot = Some(Slot::from_bytes(bytes));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of an exported slot.
+const SLOT_BYTES: usize = size_of::<u32>() + 2 * size_of::<u64>();
+
+impl Slot {
+    fn to_bytes(self) -> [u8; SLOT_BYTES] {
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..4].copy_from_slice(&self.token.to_le_bytes());
+        bytes[4..12].copy_from_slice(&(self.position as u64).to_le_bytes());
+        bytes[12..].copy_from_slice(&self.digest.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let word = |range: std::ops::Range<usize>| bytes[range].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        Self { token: word(0..4) as TokenId, position: word(4..12) as usize, digest: word(12..20) }
+    }
+}
+
+impl FakeRunner {
+    fn block(&mut self, group: usize, block: BlockId, tokens: usize) -> Result<&mut [Option<Slot>]> {
+        let size = self.config.block_size;
+        let start = block as usize * size;
+        let slots = self.pools.get_mut(group).and_then(|pool| pool.get_mut(start..start + size));
+        let slots = slots.and_then(|slots| slots.get_mut(..tokens));
+        slots.ok_or_else(|| Error::Step(format!("there is no block {block} of {tokens} tokens in group {group}")))
     }
 }
 
@@ -290,12 +410,18 @@ mod tests {
     use super::*;
     use crate::{SamplingParams, SeqId};
 
-    fn row<'a>(seq: u64, tokens: &'a [TokenId], start: usize, blocks: &'a [u32]) -> Row<'a> {
-        Row { seq: SeqId(seq), tokens, start, blocks, sample: None }
+    fn row<'a>(seq: u64, tokens: &'a [TokenId], start: usize, blocks: &[BlockId]) -> Row<'a> {
+        // Tests are short: their tables may live as long as they do.
+        let tables = vec![blocks.to_vec()].leak();
+        Row { seq: SeqId(seq), tokens, start, tables, sample: None }
+    }
+
+    fn plan(rows: Vec<Row<'_>>) -> StepPlan<'_> {
+        StepPlan { copies: Vec::new(), rows }
     }
 
     fn sampled<'a>(row: Row<'a>, prompt: &'a [TokenId], params: &'a SamplingParams) -> Row<'a> {
-        Row { sample: Some(SampleAt { params, prompt, output: &[] }), ..row }
+        Row { sample: Some(SampleAt { params, prompt, output: &[], processors: &[] }), ..row }
     }
 
     #[test]
@@ -303,13 +429,13 @@ mod tests {
         let params = SamplingParams::default();
         let prompt = [1, 2, 3, 4, 5, 6];
         let mut whole = FakeRunner::new(FakeConfig::default());
-        let plan = StepPlan { rows: vec![sampled(row(0, &prompt, 0, &[3, 1]), &prompt, &params)] };
-        let wanted = whole.step(&plan).unwrap().sampled[0].token;
+        let whole_plan = plan(vec![sampled(row(0, &prompt, 0, &[3, 1]), &prompt, &params)]);
+        let wanted = whole.step(&whole_plan).unwrap().sampled[0].token;
 
         let mut chunked = FakeRunner::new(FakeConfig::default());
-        chunked.step(&StepPlan { rows: vec![row(0, &prompt[..5], 0, &[7, 8]), row(1, &[9], 0, &[2])] }).unwrap();
+        chunked.step(&plan(vec![row(0, &prompt[..5], 0, &[7, 8]), row(1, &[9], 0, &[2])])).unwrap();
         let last = sampled(row(0, &prompt[5..], 5, &[7, 8]), &prompt, &params);
-        let found = chunked.step(&StepPlan { rows: vec![last] }).unwrap();
+        let found = chunked.step(&plan(vec![last])).unwrap();
         assert_eq!(found.sampled[0].token, wanted);
         assert_eq!(chunked.probe().tokens.load(Relaxed), 7);
     }
@@ -330,7 +456,7 @@ mod tests {
         ];
         for (name, rows, wanted) in cases {
             let mut runner = FakeRunner::new(FakeConfig::default());
-            let error = runner.step(&StepPlan { rows }).unwrap_err().to_string();
+            let error = runner.step(&plan(rows)).unwrap_err().to_string();
             assert!(error.contains(wanted), "{name}: {error}");
             assert_eq!(runner.probe().violations.load(Relaxed), 1, "{name}");
         }
@@ -340,9 +466,9 @@ mod tests {
     fn a_block_taken_over_by_another_sequence_is_found() {
         let params = SamplingParams::default();
         let mut runner = FakeRunner::new(FakeConfig::default());
-        runner.step(&StepPlan { rows: vec![row(0, &[1, 2], 0, &[5])] }).unwrap();
-        runner.step(&StepPlan { rows: vec![row(1, &[3, 2], 0, &[5])] }).unwrap();
-        let plan = StepPlan { rows: vec![sampled(row(0, &[3], 2, &[5]), &[1, 2, 3], &params)] };
+        runner.step(&plan(vec![row(0, &[1, 2], 0, &[5])])).unwrap();
+        runner.step(&plan(vec![row(1, &[3, 2], 0, &[5])])).unwrap();
+        let plan = plan(vec![sampled(row(0, &[3], 2, &[5]), &[1, 2, 3], &params)]);
         let error = runner.step(&plan).unwrap_err().to_string();
         assert!(error.contains("position 0 is token 1"), "{error}");
     }

@@ -90,7 +90,7 @@ proptest! {
         prompt in proptest::collection::vec(0u32..20, 0..6),
         output in proptest::collection::vec(0u32..20, 0..6),
     ) {
-        let at = SampleAt { params: &params, prompt: &prompt, output: &output };
+        let at = SampleAt { params: &params, prompt: &prompt, output: &output, processors: &[] };
         let Some(mut wanted) = distribution(&logits, &at) else { return Ok(()) };
         let found = Sampler::default().sample(&mut logits.clone(), &at).unwrap().token;
         // The walk goes by id where nothing was cut by rank.
@@ -116,11 +116,11 @@ fn frequencies_follow_the_probabilities() {
     let draws = 20_000;
     for seed in 0..draws {
         let params = SamplingParams { temperature: 0.8, seed: Some(seed), ..Default::default() };
-        let at = SampleAt { params: &params, prompt: &[], output: &[] };
+        let at = SampleAt { params: &params, prompt: &[], output: &[], processors: &[] };
         counts[Sampler::default().sample(&mut logits.clone(), &at).unwrap().token as usize] += 1.0;
     }
     let params = SamplingParams { temperature: 0.8, ..Default::default() };
-    let at = SampleAt { params: &params, prompt: &[], output: &[] };
+    let at = SampleAt { params: &params, prompt: &[], output: &[], processors: &[] };
     for (token, p) in distribution(&logits, &at).unwrap() {
         let expected = p * draws as f64;
         let chi = (counts[token as usize] - expected).powi(2) / expected;

@@ -22,7 +22,7 @@ pub struct Draw {
 /// use vllm_platform::{SampleAt, SamplingParams, sampling::Sampler};
 ///
 /// let greedy = SamplingParams::default();
-/// let at = SampleAt { params: &greedy, prompt: &[1, 2], output: &[] };
+/// let at = SampleAt { params: &greedy, prompt: &[1, 2], output: &[], processors: &[] };
 /// let draw = Sampler::default().sample(&mut [0.1, 2.5, -1.0], &at).unwrap();
 /// assert_eq!(draw.token, 1);
 /// ```
@@ -43,7 +43,10 @@ impl Sampler {
     pub fn sample(&mut self, logits: &mut [f32], at: &SampleAt<'_>) -> Result<Draw> {
         let params = at.params;
         // The raw distribution is gone once penalties are applied, and with it the chance to report it.
-        let raw = params.logprobs.filter(|_| changes_logits(params)).map(|_| logits.to_vec());
+        let raw = params.logprobs.filter(|_| changes_logits(at)).map(|_| logits.to_vec());
+        for processor in at.processors {
+            processor.process(at.prompt, at.output, logits);
+        }
         for (&token, &bias) in &params.logit_bias {
             if let Some(logit) = logits.get_mut(token as usize) {
                 *logit += bias;
@@ -142,8 +145,8 @@ impl Sampler {
     }
 }
 
-fn changes_logits(params: &SamplingParams) -> bool {
-    !params.logit_bias.is_empty() || params.has_penalties()
+fn changes_logits(at: &SampleAt<'_>) -> bool {
+    !at.processors.is_empty() || !at.params.logit_bias.is_empty() || at.params.has_penalties()
 }
 
 /// The largest of `logits`, NaN counting as smallest; -inf if there is none.
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
 
     fn sample(logits: &[f32], params: &SamplingParams, prompt: &[u32], output: &[u32]) -> u32 {
-        let at = SampleAt { params, prompt, output };
+        let at = SampleAt { params, prompt, output, processors: &[] };
         Sampler::default().sample(&mut logits.to_vec(), &at).unwrap().token
     }
 
@@ -235,7 +238,7 @@ mod tests {
         let mut sampler = Sampler::default();
         for prompt in [vec![], vec![0], vec![1, 2, 99], vec![]] {
             for output in [vec![], vec![2, 2], vec![1, 77]] {
-                let at = SampleAt { params: &params, prompt: &prompt, output: &output };
+                let at = SampleAt { params: &params, prompt: &prompt, output: &output, processors: &[] };
                 let (mut a, mut b) = ([1.0, 1.2, 1.1], [1.0, 1.2, 1.1]);
                 let fresh = Sampler::default().sample(&mut a, &at).unwrap();
                 assert_eq!(sampler.sample(&mut b, &at).unwrap(), fresh);
@@ -256,7 +259,7 @@ mod tests {
             ("infinite, drawn", &[0.0, f32::INFINITY], &hot),
         ];
         for (name, logits, params) in cases {
-            let at = SampleAt { params, prompt: &[5], output: &[] };
+            let at = SampleAt { params, prompt: &[5], output: &[], processors: &[] };
             let result = Sampler::default().sample(&mut logits.to_vec(), &at);
             assert!(matches!(result, Err(Error::Step(_))), "{name}: {result:?}");
         }
@@ -271,7 +274,7 @@ mod tests {
             logprobs: Some(2),
             ..Default::default()
         };
-        let at = SampleAt { params: &params, prompt: &[], output: &[] };
+        let at = SampleAt { params: &params, prompt: &[], output: &[], processors: &[] };
         let draw = Sampler::default().sample(&mut [0.0, 1.0], &at).unwrap();
         let logprobs = draw.logprobs.unwrap();
         assert_eq!(draw.token, 0);

@@ -1,0 +1,85 @@
+//! Changes to logits beyond what parameters can say.
+
+use std::{collections::HashSet, fmt};
+
+use crate::TokenId;
+
+/// Changes the logits of one request's next token: grammars, forced or forbidden tokens.
+///
+/// Called on the engine's thread once for each token, so it must be quick: whatever takes long is to be worked out
+/// elsewhere beforehand. A preempted request is computed again, so the change may depend on nothing but the arguments.
+pub trait LogitsProcessor: fmt::Debug + Send + Sync {
+    /// `logits` `[vocab]` of the token that follows `output`. Negative infinity forbids a token.
+    fn process(&self, prompt: &[TokenId], output: &[TokenId], logits: &mut [f32]);
+}
+
+/// Allows no token but these.
+#[derive(Debug, Clone)]
+pub struct AllowedTokens(HashSet<TokenId>);
+
+impl AllowedTokens {
+    /// The tokens to allow; none at all would leave nothing to sample.
+    pub fn new(tokens: impl IntoIterator<Item = TokenId>) -> Self {
+        Self(tokens.into_iter().collect())
+    }
+}
+
+impl LogitsProcessor for AllowedTokens {
+    fn process(&self, _prompt: &[TokenId], _output: &[TokenId], logits: &mut [f32]) {
+        for (token, logit) in logits.iter_mut().enumerate() {
+            if !self.0.contains(&(token as TokenId)) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+/// Forbids the tokens that would end an answer before it has `tokens` tokens.
+#[derive(Debug, Clone)]
+pub struct MinTokens {
+    /// Tokens the answer has at least.
+    pub tokens: usize,
+    /// Tokens that end it.
+    pub stop: Vec<TokenId>,
+}
+
+impl LogitsProcessor for MinTokens {
+    fn process(&self, _prompt: &[TokenId], output: &[TokenId], logits: &mut [f32]) {
+        if output.len() < self.tokens {
+            for &token in &self.stop {
+                if let Some(logit) = logits.get_mut(token as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        SampleAt, SamplingParams,
+        sampling::{AllowedTokens, LogitsProcessor, MinTokens, Sampler},
+    };
+
+    fn greedy(processor: impl LogitsProcessor + 'static, output: &[u32]) -> u32 {
+        let processors: [Box<dyn LogitsProcessor>; 1] = [Box::new(processor)];
+        let params = SamplingParams::default();
+        let at = SampleAt { params: &params, prompt: &[1], output, processors: &processors };
+        Sampler::default().sample(&mut [0.1, 2.5, -1.0, 2.0], &at).unwrap().token
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_sampled() {
+        assert_eq!(greedy(AllowedTokens::new([0, 2]), &[]), 0);
+        assert_eq!(greedy(AllowedTokens::new([3, 900]), &[]), 3);
+    }
+
+    #[test]
+    fn an_answer_does_not_end_too_early() {
+        let processor = MinTokens { tokens: 2, stop: vec![1, 900] };
+        assert_eq!(greedy(processor.clone(), &[]), 3);
+        assert_eq!(greedy(processor.clone(), &[3]), 3);
+        assert_eq!(greedy(processor, &[3, 3]), 1);
+    }
+}
