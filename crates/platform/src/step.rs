@@ -1,5 +1,7 @@
 //! A step as a plain value: what to run, and what came out.
 
+use std::sync::Arc;
+
 use crate::{SamplingParams, sampling::LogitsProcessor};
 
 /// Id of a token in the model's vocabulary.
@@ -82,7 +84,7 @@ pub struct SampleAt<'a> {
     /// The answer so far, for the penalties; its length also steps the random generator.
     pub output: &'a [TokenId],
     /// The request's own changes to the logits, applied in order before everything that `params` says.
-    pub processors: &'a [Box<dyn LogitsProcessor>],
+    pub processors: &'a [Arc<dyn LogitsProcessor>],
 }
 
 /// What came out of a step.

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -17,14 +18,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vllm_platform::{ModelRunner, SeqId};
 
 use crate::{
-    EngineHandle, EngineState, Event, FinishReason, Finished, Request, RequestId, StartError, Stats, Timings,
+    EngineHandle, EngineState, Event, Failure, FailureKind, FinishReason, Finished, Request, RequestId, StartError,
+    Stats, Timings,
     handle::{Command, Shared, lock},
     planner::{Limits, Outcome, Planner},
     sequence::Sequence,
 };
 
 /// Bounds of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
     /// Sequences computed at once.
     pub max_num_seqs: usize,
@@ -33,11 +35,39 @@ pub struct EngineConfig {
     pub max_num_batched_tokens: usize,
     /// Requests that may wait; more are refused as [`SubmitError::Busy`](crate::SubmitError::Busy).
     pub max_waiting: usize,
+    /// Requests of one [`client`](crate::Request::client) that may wait; more are refused as
+    /// [`SubmitError::ClientBusy`](crate::SubmitError::ClientBusy). Requests of nobody only count to `max_waiting`.
+    pub max_waiting_per_client: usize,
+    /// Most tokens of one prompt in one step; `None`: whatever `max_num_batched_tokens` leaves.
+    pub prefill_step_size: Option<usize>,
+    /// Whether prefixes are kept and found again.
+    pub prefix_cache: bool,
+    /// A tier of the prefix cache below memory.
+    pub ssd: Option<SsdOptions>,
+}
+
+/// Where and how much of the prefix cache is kept on an SSD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SsdOptions {
+    /// Folder for it; made if it isn't there.
+    pub dir: PathBuf,
+    /// Most bytes of all files in it.
+    pub max_bytes: u64,
+    /// Whether blocks are stored in 8 bits: half to a quarter of the size, and not exactly what was computed.
+    pub quantize: bool,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_num_seqs: 16, max_num_batched_tokens: 256, max_waiting: 256 }
+        Self {
+            max_num_seqs: 16,
+            max_num_batched_tokens: 256,
+            max_waiting: 256,
+            max_waiting_per_client: 128,
+            prefill_step_size: None,
+            prefix_cache: true,
+            ssd: None,
+        }
     }
 }
 
@@ -176,10 +206,12 @@ impl EngineLoop {
         let limits =
             Limits { max_num_seqs: config.max_num_seqs, max_num_batched_tokens: config.max_num_batched_tokens };
         let planner = Planner::new(limits, &info.kv_cache);
-        let stats = Stats { blocks: info.kv_cache.num_blocks, ..Stats::default() };
+        let stats = Stats { blocks: planner.blocks(), ..Stats::default() };
         let shared = Arc::new(Shared {
             info,
             max_waiting: config.max_waiting,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            busy_since: Mutex::default(),
             waiting: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             stats: Mutex::new(stats.clone()),
@@ -237,7 +269,7 @@ impl EngineLoop {
             } else if let Some(client) = self.forget(seq) {
                 self.planner.remove(seq);
                 self.stats.failed += 1;
-                client.send(Event::Failed("the engine has stopped: the model runner panicked".into()));
+                client.send(failed(FailureKind::Stopped, "the engine has stopped: the model runner panicked"));
             }
         }
         self.publish();
@@ -267,7 +299,10 @@ impl EngineLoop {
             };
             match command {
                 Command::Submit { request, events, submitted } => self.admit(request, events, submitted),
-                Command::Abort(id) => self.abort(&id),
+                Command::Abort(id) => drop(self.abort(&id)),
+                Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
+                Command::Describe(reply) => drop(reply.send(Vec::new())),
+                Command::ClearCache(reply) => drop(reply.send(0)),
                 Command::Drain => drop(self.state.send_replace(EngineState::Draining)),
                 Command::Shutdown => return false,
             }
@@ -282,13 +317,14 @@ impl EngineLoop {
         self.planner.add(Sequence::new(seq, request));
     }
 
-    fn abort(&mut self, id: &RequestId) {
+    fn abort(&mut self, id: &RequestId) -> bool {
         let of_that_name = self.clients.iter().filter(|(_, client)| client.id == *id);
         let seqs: Vec<SeqId> = of_that_name.map(|(&seq, _)| seq).collect();
-        for seq in seqs {
+        for &seq in &seqs {
             self.cancel(seq);
         }
         self.publish();
+        !seqs.is_empty()
     }
 
     /// Forgets requests whose stream was dropped.
@@ -367,19 +403,22 @@ impl EngineLoop {
             if let Some((reason, sequence)) = ended
                 && let Some(client) = self.forget(seq)
             {
-                self.stats.finished += 1;
+                match reason {
+                    FinishReason::Stop => self.stats.stopped += 1,
+                    _ => self.stats.full += 1,
+                }
                 client.send(finished(&client, Some(&sequence), reason));
             }
         }
     }
 
     fn fail_step(&mut self, error: &str) {
-        let failed = self.planner.fail();
-        tracing::error!(error, requests = failed.len(), "a step failed");
-        for sequence in failed {
+        let sequences = self.planner.fail();
+        tracing::error!(error, requests = sequences.len(), "a step failed");
+        for sequence in sequences {
             if let Some(client) = self.forget(sequence.id) {
                 self.stats.failed += 1;
-                client.send(Event::Failed(error.to_owned()));
+                client.send(failed(FailureKind::Step, error));
             }
         }
     }
@@ -387,7 +426,7 @@ impl EngineLoop {
     /// Shows the figures to the handles.
     fn publish(&mut self) {
         self.stats.running = self.planner.running();
-        self.stats.blocks_in_use = self.planner.blocks_in_use();
+        self.stats.blocks = self.planner.blocks();
         *lock(&self.shared.stats) = self.stats.clone();
         let old = self.memory_read.is_none_or(|then| then.elapsed() > MEMORY_AGE);
         if (old || self.planner.is_idle())
@@ -399,9 +438,13 @@ impl EngineLoop {
     }
 }
 
+fn failed(kind: FailureKind, message: &str) -> Event {
+    Event::Failed(Failure { kind, message: message.to_owned() })
+}
+
 fn finished(client: &Client, sequence: Option<&Sequence>, reason: FinishReason) -> Event {
     let usage = sequence.map(Sequence::usage).unwrap_or_default();
-    Event::Finished(Finished { reason, usage, timings: client.timings(Instant::now()) })
+    Event::Finished(Finished { reason, usage, timings: client.timings(Instant::now()), timeline: Vec::new() })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -78,6 +78,12 @@ pub enum SubmitError {
         /// Requests that may wait.
         limit: usize,
     },
+    /// Too many requests of this client wait already.
+    #[error("{limit} of your requests wait already: try again later")]
+    ClientBusy {
+        /// Requests of one client that may wait.
+        limit: usize,
+    },
     /// The engine finishes what it has and takes nothing new.
     #[error("the server is shutting down")]
     Draining,

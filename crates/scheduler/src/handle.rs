@@ -7,19 +7,22 @@ use std::{
         mpsc::Sender,
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use vllm_platform::{MemoryInfo, ModelInfo};
 
-use crate::{EngineState, Event, EventStream, Request, RequestId, Stats, SubmitError};
+use crate::{EngineState, Event, EventStream, Request, RequestId, RequestStatus, Stats, SubmitError};
 
 /// What a handle tells the engine's thread.
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit { request: Request, events: mpsc::UnboundedSender<Event>, submitted: Instant },
     Abort(RequestId),
+    Cancel(RequestId, oneshot::Sender<bool>),
+    Describe(oneshot::Sender<Vec<RequestStatus>>),
+    ClearCache(oneshot::Sender<usize>),
     Drain,
     Shutdown,
 }
@@ -29,11 +32,14 @@ pub(crate) enum Command {
 pub(crate) struct Shared {
     pub info: ModelInfo,
     pub max_waiting: usize,
+    pub max_num_batched_tokens: usize,
     /// Requests submitted and not admitted yet, those still on their way to the thread too.
     pub waiting: AtomicUsize,
     pub draining: AtomicBool,
     pub stats: Mutex<Stats>,
     pub memory: Mutex<MemoryInfo>,
+    /// Since when there is work and no step has ended; `None` while there is no work.
+    pub busy_since: Mutex<Option<Instant>>,
 }
 
 /// A running engine. Cheap to clone; the engine ends when it was told to or the last clone is gone.
@@ -92,10 +98,13 @@ impl EngineHandle {
             return Err(SubmitError::ContextLength { prompt, max_tokens, context: info.context_length });
         }
         // The last token generated is never computed.
-        let needed = info.kv_cache.blocks_for(prompt + max_tokens - 1);
-        if needed > info.kv_cache.num_blocks {
-            let (blocks, block_size) = (info.kv_cache.num_blocks, info.kv_cache.block_size);
-            return Err(SubmitError::NeverFits { needed, blocks, block_size });
+        let block_size = info.kv_cache.block_size;
+        let chunk = self.shared.max_num_batched_tokens;
+        for group in &info.kv_cache.groups {
+            let (needed, blocks) = (group.blocks_for(prompt + max_tokens - 1, chunk, block_size), group.num_blocks);
+            if needed > blocks {
+                return Err(SubmitError::NeverFits { needed, blocks, block_size });
+            }
         }
         if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= info.vocab_size) {
             return Err(SubmitError::UnknownToken { token, vocab: info.vocab_size });
@@ -108,6 +117,33 @@ impl EngineHandle {
     pub fn abort(&self, id: &RequestId) {
         // An engine that has stopped has nothing left to abort.
         let _ = self.commands.send(Command::Abort(id.clone()));
+    }
+
+    /// Ends every request of that name at the next step and says whether there was one.
+    pub async fn cancel(&self, id: &RequestId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Cancel(id.clone(), reply));
+        answer.await.unwrap_or(false)
+    }
+
+    /// Where each request stands that has not ended, oldest first; empty if the engine has stopped.
+    pub async fn requests(&self) -> Vec<RequestStatus> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Describe(reply));
+        answer.await.unwrap_or_default()
+    }
+
+    /// Forgets every prefix, in memory and on the SSD, that no running request holds; says how many blocks it were.
+    pub async fn clear_cache(&self) -> usize {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::ClearCache(reply));
+        answer.await.unwrap_or(0)
+    }
+
+    /// How long the engine has had work in hand without ending a step; `None` if it has nothing to do.
+    #[must_use]
+    pub fn silence(&self) -> Option<Duration> {
+        lock(&self.shared.busy_since).map(|since| since.elapsed())
     }
 
     /// The model in numbers.

@@ -29,13 +29,18 @@
 mod engine;
 mod error;
 mod handle;
+mod histogram;
 mod planner;
 mod request;
 mod sequence;
 mod stats;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, SsdOptions};
 pub use error::{StartError, SubmitError};
 pub use handle::EngineHandle;
-pub use request::{Event, EventStream, FinishReason, Finished, GeneratedToken, Request, RequestId, Timings, Usage};
-pub use stats::{EngineState, Stats};
+pub use histogram::Histogram;
+pub use request::{
+    Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
+    SpanKind, Timings, Usage,
+};
+pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, RequestStatus, SsdStats, Stats};

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use vllm_cache::BlockPool;
 use vllm_platform::{KvCacheSpec, Sampled, SeqId, StepPlan};
 
-use crate::{FinishReason, GeneratedToken, sequence::Sequence};
+use crate::{BlockStats, FinishReason, GeneratedToken, sequence::Sequence};
 
 /// Bounds of a step.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Planner {
     limits: Limits,
     block_size: usize,
-    pool: BlockPool,
+    pools: Vec<BlockPool>,
     waiting: VecDeque<Sequence>,
     /// In the order of admission.
     running: Vec<Sequence>,
@@ -47,7 +47,7 @@ impl Planner {
         Self {
             limits,
             block_size: kv.block_size,
-            pool: BlockPool::new(kv.num_blocks),
+            pools: kv.groups.iter().map(|group| BlockPool::new(group.num_blocks)).collect(),
             waiting: VecDeque::new(),
             running: Vec::new(),
             shares: Vec::new(),
@@ -67,8 +67,10 @@ impl Planner {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    pub fn blocks_in_use(&self) -> usize {
-        self.pool.in_use()
+    pub fn blocks(&self) -> Vec<BlockStats> {
+        let stats =
+            |pool: &BlockPool| BlockStats { total: pool.capacity(), in_use: pool.in_use(), ..Default::default() };
+        self.pools.iter().map(stats).collect()
     }
 
     pub fn add(&mut self, sequence: Sequence) {
@@ -107,9 +109,11 @@ impl Planner {
             let Some(first) = self.waiting.front() else { break };
             let needed = first.most_computed().div_ceil(self.block_size);
             // Nobody overtakes: a long request would otherwise wait for ever behind short ones.
-            let Some(blocks) = self.pool.allocate(needed) else { break };
+            if self.pools.iter().any(|pool| pool.available() < needed) {
+                break;
+            }
             let Some(mut sequence) = self.waiting.pop_front() else { break };
-            sequence.blocks = blocks;
+            sequence.tables = self.pools.iter_mut().filter_map(|pool| pool.allocate(needed)).collect();
             let count = sequence.pending().min(budget);
             budget -= count;
             admitted.push(sequence.id);
@@ -121,7 +125,10 @@ impl Planner {
 
     /// The step that [`Planner::schedule`] decided on.
     pub fn step_plan(&self) -> StepPlan<'_> {
-        StepPlan { rows: self.shares.iter().map(|&(index, count)| self.running[index].row(count)).collect() }
+        StepPlan {
+            copies: Vec::new(),
+            rows: self.shares.iter().map(|&(index, count)| self.running[index].row(count)).collect(),
+        }
     }
 
     /// Prompt tokens among those of the step.
@@ -177,8 +184,8 @@ impl Planner {
     }
 
     fn release(&mut self, sequence: &Sequence) {
-        for &block in &sequence.blocks {
-            self.pool.release(block);
+        for (pool, table) in self.pools.iter_mut().zip(&sequence.tables) {
+            table.iter().for_each(|&block| drop(pool.release(block)));
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use vllm_platform::{SamplingParams, TokenId, TokenLogprobs};
+use vllm_platform::{SamplingParams, TokenId, TokenLogprobs, sampling::LogitsProcessor};
 
 /// Name of a request, chosen by the caller and unique among those that are alive.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +33,7 @@ impl From<String> for RequestId {
 }
 
 /// A prompt to continue.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// Its name.
     pub id: RequestId,
@@ -44,6 +45,18 @@ pub struct Request {
     pub max_tokens: usize,
     /// Tokens that end the answer, e.g. the model's end-of-sequence tokens. Empty: it always has `max_tokens`.
     pub stop_tokens: Vec<TokenId>,
+    /// Its own changes to the logits, applied in order before what `params` says.
+    pub processors: Vec<Arc<dyn LogitsProcessor>>,
+    /// Lower is sooner, as in vLLM: a request waits while one of a lower number does, and is preempted first.
+    pub priority: i32,
+    /// Whose it is. Clients whose requests wait get equal shares; requests of nobody share as one client.
+    pub client: Option<Arc<str>>,
+    /// Requests share cached prefixes only with those of the same salt.
+    pub cache_salt: Option<Arc<str>>,
+    /// Fails with [`FailureKind::Timeout`] if it hasn't ended this long after its submission.
+    pub timeout: Option<Duration>,
+    /// Whether [`Finished::timeline`] is wanted.
+    pub trace: bool,
 }
 
 impl Request {
@@ -56,6 +69,12 @@ impl Request {
             params: SamplingParams::default(),
             max_tokens: 1,
             stop_tokens: Vec::new(),
+            processors: Vec::new(),
+            priority: 0,
+            client: None,
+            cache_salt: None,
+            timeout: None,
+            trace: false,
         }
     }
 }
@@ -67,8 +86,31 @@ pub enum Event {
     Token(GeneratedToken),
     /// The answer is complete. The last event.
     Finished(Finished),
-    /// The answer cannot be completed; the text says why. The last event.
-    Failed(String),
+    /// The answer cannot be completed. The last event.
+    Failed(Failure),
+}
+
+/// Why an answer cannot be completed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What sort of failure it is.
+    pub kind: FailureKind,
+    /// What happened, in one line.
+    pub message: String,
+}
+
+/// What sort of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// The step that computed it failed. Trying again may or may not help.
+    Step,
+    /// Memory ran out in the step that computed it. Trying again later may help.
+    OutOfMemory,
+    /// [`Request::timeout`] has passed.
+    Timeout,
+    /// The engine has stopped.
+    Stopped,
 }
 
 /// One token of an answer. A stop token that ends the answer is not among them.
@@ -92,7 +134,7 @@ pub enum FinishReason {
 }
 
 /// How an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// Why.
     pub reason: FinishReason,
@@ -100,6 +142,46 @@ pub struct Finished {
     pub usage: Usage,
     /// Times.
     pub timings: Timings,
+    /// What was done when, in order; empty unless [`Request::trace`] asked for it.
+    pub timeline: Vec<Span>,
+}
+
+/// A part of a request's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// What was done.
+    pub kind: SpanKind,
+    /// When it began.
+    pub start: Instant,
+    /// When it ended.
+    pub end: Instant,
+}
+
+/// What was done to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanKind {
+    /// It waited for its turn: at first, or after a preemption.
+    Queue,
+    /// Its prefix was looked up.
+    CacheLookup {
+        /// Tokens found.
+        cached_tokens: usize,
+    },
+    /// Its prefix was read from the SSD.
+    DiskRead {
+        /// Blocks read.
+        blocks: usize,
+    },
+    /// A chunk of its prompt was computed.
+    Prefill {
+        /// Tokens of the chunk.
+        tokens: usize,
+    },
+    /// Tokens of its answer were computed, up to its end or a preemption.
+    Decode {
+        /// Tokens generated.
+        tokens: usize,
+    },
 }
 
 /// Tokens of one request.
@@ -169,7 +251,9 @@ impl EventStream {
     }
 
     fn note(&mut self, event: Option<Event>) -> Event {
-        let event = event.unwrap_or_else(|| Event::Failed("the engine has stopped".into()));
+        let event = event.unwrap_or_else(|| {
+            Event::Failed(Failure { kind: FailureKind::Stopped, message: "the engine has stopped".into() })
+        });
         self.ended = !matches!(event, Event::Token(_));
         event
     }

@@ -1,6 +1,8 @@
 //! A request as the planner sees it.
 
-use vllm_platform::{BlockId, Row, SampleAt, SamplingParams, SeqId, TokenId};
+use std::sync::Arc;
+
+use vllm_platform::{BlockId, Row, SampleAt, SamplingParams, SeqId, TokenId, sampling::LogitsProcessor};
 
 use crate::{Request, Usage};
 
@@ -13,11 +15,12 @@ pub(crate) struct Sequence {
     prompt_len: usize,
     /// Tokens whose KV is in the blocks.
     computed: usize,
-    /// Token `p` lives in `blocks[p / block_size]`.
-    pub blocks: Vec<BlockId>,
+    /// By group: token `p` lives in `tables[group][p / block_size]`.
+    pub tables: Vec<Vec<BlockId>>,
     params: SamplingParams,
     max_tokens: usize,
     stop_tokens: Vec<TokenId>,
+    processors: Vec<Arc<dyn LogitsProcessor>>,
 }
 
 impl Sequence {
@@ -27,10 +30,11 @@ impl Sequence {
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
             computed: 0,
-            blocks: Vec::new(),
+            tables: Vec::new(),
             params: request.params,
             max_tokens: request.max_tokens,
             stop_tokens: request.stop_tokens,
+            processors: request.processors,
         }
     }
 
@@ -62,12 +66,12 @@ impl Sequence {
     pub fn row(&self, count: usize) -> Row<'_> {
         let end = self.computed + count;
         let (prompt, output) = self.tokens.split_at(self.prompt_len);
-        let sample = SampleAt { params: &self.params, prompt, output };
+        let sample = SampleAt { params: &self.params, prompt, output, processors: &self.processors };
         Row {
             seq: self.id,
             tokens: &self.tokens[self.computed..end],
             start: self.computed,
-            blocks: &self.blocks,
+            tables: &self.tables,
             sample: (end == self.tokens.len()).then_some(sample),
         }
     }

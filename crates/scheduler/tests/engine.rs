@@ -75,7 +75,7 @@ fn an_answer_and_its_books() {
     assert!(end.timings.queue <= end.timings.ttft);
     eventually("the last step is published", || engine.stats().steps == 5);
     let stats = engine.stats();
-    assert_eq!((stats.running, stats.waiting, stats.blocks_in_use, stats.finished), (0, 0, 0, 1));
+    assert_eq!((stats.running, stats.waiting, stats.blocks_in_use(), stats.finished()), (0, 0, 0, 1));
     // The last token generated is not computed.
     assert_eq!((stats.prompt_tokens, stats.generated_tokens, probe.tokens.load(Relaxed)), (3, 5, 7));
     assert!(stats.last_step.is_some());
@@ -198,7 +198,7 @@ fn dropping_the_stream_or_aborting_frees_everything() {
     drop(running);
     eventually("all is free", || {
         let stats = engine.stats();
-        (stats.running, stats.waiting, stats.blocks_in_use, stats.aborted) == (0, 0, 0, 3)
+        (stats.running, stats.waiting, stats.blocks_in_use(), stats.aborted) == (0, 0, 0, 3)
     });
     let steps = probe.steps.load(Relaxed);
     assert!(steps < 250, "the work went on: {steps} steps");

@@ -123,8 +123,8 @@ proptest! {
         loop {
             // Figures are those of the engine's last look at its clients, so a cancelled request may still be among them.
             let stats = engine.stats();
-            if stats.finished + stats.aborted + stats.failed == plans.len() as u64 {
-                prop_assert_eq!((stats.running, stats.waiting, stats.blocks_in_use, stats.failed), (0, 0, 0, 0));
+            if stats.finished() + stats.aborted + stats.failed == plans.len() as u64 {
+                prop_assert_eq!((stats.running, stats.waiting, stats.blocks_in_use(), stats.failed), (0, 0, 0, 0));
                 break;
             }
             prop_assert!(start.elapsed() < Duration::from_secs(20), "something is stuck: {:?}", stats);

@@ -57,13 +57,15 @@ impl LogitsProcessor for MinTokens {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::{
         SampleAt, SamplingParams,
         sampling::{AllowedTokens, LogitsProcessor, MinTokens, Sampler},
     };
 
     fn greedy(processor: impl LogitsProcessor + 'static, output: &[u32]) -> u32 {
-        let processors: [Box<dyn LogitsProcessor>; 1] = [Box::new(processor)];
+        let processors: [Arc<dyn LogitsProcessor>; 1] = [Arc::new(processor)];
         let params = SamplingParams::default();
         let at = SampleAt { params: &params, prompt: &[1], output, processors: &processors };
         Sampler::default().sample(&mut [0.1, 2.5, -1.0, 2.0], &at).unwrap().token

@@ -5,7 +5,7 @@ use super::{
     logprobs::token_logprobs,
     random::uniform,
 };
-use crate::{Error, Result, SampleAt, SamplingParams, TokenId, TokenLogprobs};
+use crate::{Error, Result, SampleAt, TokenId, TokenLogprobs};
 
 /// What one draw gave.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,6 +165,7 @@ fn largest(logits: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SamplingParams;
 
     fn sample(logits: &[f32], params: &SamplingParams, prompt: &[u32], output: &[u32]) -> u32 {
         let at = SampleAt { params, prompt, output, processors: &[] };
