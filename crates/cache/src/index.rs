@@ -1,0 +1,135 @@
+//! Which prefixes are in which blocks: a radix tree whose edges are blocks of tokens.
+
+use std::collections::HashMap;
+
+use vllm_platform::{BlockId, TokenId};
+
+use crate::BlockHash;
+
+/// A block's tokens and where their KV is.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// The prefix before it.
+    pub parent: BlockHash,
+    /// At least one; fewer than a block has at the end of a sequence.
+    pub tokens: Box<[TokenId]>,
+    /// By group: the block in memory.
+    pub blocks: Vec<Option<BlockId>>,
+    /// Whether the tier below has it.
+    pub on_ssd: bool,
+    /// Whether what is in memory was read from there.
+    pub from_ssd: bool,
+}
+
+/// The tree. A node's name is the hash of the whole prefix that ends with it, so that walking down is looking up.
+#[derive(Debug)]
+pub(crate) struct PrefixIndex {
+    nodes: HashMap<BlockHash, Node>,
+    /// Children by parent and first token: what a sequence may go on with if no whole block fits.
+    children: HashMap<(BlockHash, TokenId), Vec<BlockHash>>,
+    /// By group: the node that a block belongs to.
+    owners: Vec<HashMap<BlockId, BlockHash>>,
+}
+
+impl PrefixIndex {
+    pub fn new(groups: usize) -> Self {
+        Self { nodes: HashMap::new(), children: HashMap::new(), owners: vec![HashMap::new(); groups] }
+    }
+
+    pub fn get(&self, hash: &BlockHash) -> Option<&Node> {
+        self.nodes.get(hash)
+    }
+
+    pub fn get_mut(&mut self, hash: &BlockHash) -> Option<&mut Node> {
+        self.nodes.get_mut(hash)
+    }
+
+    /// Blocks in memory that belong to a node.
+    pub fn blocks(&self) -> usize {
+        self.owners.iter().map(HashMap::len).sum()
+    }
+
+    pub fn is_indexed(&self, group: usize, block: BlockId) -> bool {
+        self.owners[group].contains_key(&block)
+    }
+
+    /// The child of `parent` that shares most tokens with `rest`, among those that `usable` admits for that many;
+    /// and how many.
+    pub fn longest_match(
+        &self,
+        parent: BlockHash,
+        rest: &[TokenId],
+        usable: impl Fn(&Node, usize) -> bool,
+    ) -> Option<(BlockHash, usize)> {
+        let siblings = self.children.get(&(parent, *rest.first()?))?;
+        let shared = siblings.iter().filter_map(|hash| {
+            let node = self.nodes.get(hash)?;
+            let tokens = common_prefix(&node.tokens, rest);
+            usable(node, tokens).then_some((*hash, tokens))
+        });
+        shared.max_by_key(|&(_, tokens)| tokens)
+    }
+
+    /// The node of `tokens` after `parent`, made if it isn't there.
+    pub fn insert(&mut self, hash: BlockHash, parent: BlockHash, tokens: &[TokenId]) -> &mut Node {
+        let (groups, children) = (self.owners.len(), &mut self.children);
+        self.nodes.entry(hash).or_insert_with(|| {
+            children.entry((parent, tokens[0])).or_default().push(hash);
+            Node { parent, tokens: tokens.into(), blocks: vec![None; groups], on_ssd: false, from_ssd: false }
+        })
+    }
+
+    /// Says that `block` holds the KV of a node, unless another one does; it belongs to no other node any more.
+    pub fn attach(&mut self, group: usize, block: BlockId, hash: BlockHash) {
+        if self.owners[group].get(&block) == Some(&hash) {
+            return;
+        }
+        self.detach(group, block);
+        if let Some(node) = self.nodes.get_mut(&hash)
+            && node.blocks[group].is_none()
+        {
+            node.blocks[group] = Some(block);
+            self.owners[group].insert(block, hash);
+        }
+    }
+
+    /// Says that `block` no longer holds what it held.
+    pub fn detach(&mut self, group: usize, block: BlockId) {
+        if let Some(hash) = self.owners[group].remove(&block)
+            && let Some(node) = self.nodes.get_mut(&hash)
+        {
+            node.blocks[group] = None;
+            node.from_ssd = false;
+            self.drop_if_gone(hash);
+        }
+    }
+
+    /// Forgets a node that is nowhere.
+    pub fn drop_if_gone(&mut self, hash: BlockHash) {
+        let Some(node) = self.nodes.get(&hash) else { return };
+        if node.on_ssd || node.blocks.iter().any(Option::is_some) {
+            return;
+        }
+        let key = (node.parent, node.tokens[0]);
+        self.nodes.remove(&hash);
+        if let Some(siblings) = self.children.get_mut(&key) {
+            siblings.retain(|sibling| *sibling != hash);
+            if siblings.is_empty() {
+                self.children.remove(&key);
+            }
+        }
+    }
+
+    /// Every block in memory that belongs to a node, with its group.
+    pub fn all_blocks(&self) -> Vec<(usize, BlockId)> {
+        let of_group = |(group, owners): (usize, &HashMap<BlockId, BlockHash>)| {
+            owners.keys().map(move |&block| (group, block)).collect::<Vec<_>>()
+        };
+        self.owners.iter().enumerate().flat_map(of_group).collect()
+    }
+}
+
+/// Tokens that both begin with.
+pub(crate) fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
