@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vllm_kernels_cpu::RaggedBatch;
-use vllm_platform::{BlockId, StepPlan};
+use vllm_platform::{BlockId, KvCacheSpec, KvGroup, NO_BLOCK, Row, StepPlan};
 
 use crate::{Error, Result, Tensor};
 
@@ -24,83 +24,127 @@ pub struct Batch {
 pub struct Layout {
     /// Position of each row's token in its sequence.
     pub positions: Vec<u32>,
-    /// KV slot of each row: `block · block_size + position % block_size`.
-    pub slots: Vec<u32>,
     /// First row of each sequence, and the end.
     row_offsets: Vec<u32>,
     /// Position of each sequence's first row: the KV of what comes before is stored already.
     starts: Vec<u32>,
+    /// One for each group of layers.
+    groups: Vec<Tables>,
+}
+
+/// The block tables of all sequences, for one group of layers.
+#[derive(Debug)]
+struct Tables {
+    /// KV slot of each row: `block · block_size + position % block_size`.
+    slots: Vec<u32>,
     /// First entry of each sequence's block table in `blocks`, and the end.
-    block_offsets: Vec<u32>,
+    offsets: Vec<u32>,
     blocks: Vec<BlockId>,
 }
 
 /// One sequence of a [`Batch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span<'a> {
+pub struct Span {
     /// First row of the batch's matrices.
     pub first: usize,
     /// Rows, one a token.
     pub len: usize,
     /// Position of the first row's token in its sequence.
     pub start: usize,
-    /// Block table: token `p` lives in `blocks[p / block_size]`.
-    pub blocks: &'a [BlockId],
 }
 
 impl Layout {
     /// The sequences, in the order of their rows.
-    pub fn spans(&self) -> impl Iterator<Item = Span<'_>> {
-        let blocks = |i: usize| &self.blocks[self.block_offsets[i] as usize..self.block_offsets[i + 1] as usize];
-        self.starts.iter().enumerate().map(move |(i, &start)| Span {
-            first: self.row_offsets[i] as usize,
-            len: (self.row_offsets[i + 1] - self.row_offsets[i]) as usize,
+    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        self.starts.iter().zip(self.row_offsets.windows(2)).map(|(&start, rows)| Span {
+            first: rows[0] as usize,
+            len: (rows[1] - rows[0]) as usize,
             start: start as usize,
-            blocks: blocks(i),
         })
     }
 
-    /// As the CPU's attention kernel takes it.
-    pub(crate) fn ragged(&self) -> RaggedBatch<'_> {
-        RaggedBatch {
-            query_offsets: &self.row_offsets,
-            starts: &self.starts,
-            block_offsets: &self.block_offsets,
-            blocks: &self.blocks,
+    /// The block table of sequence `sequence` (in the order of [`Layout::spans`]) for the layers of `group`: token `p`
+    /// lives in `table[p / block_size]`. Blocks that no row reads may be anything.
+    ///
+    /// # Panics
+    /// If there is no such group or sequence.
+    #[must_use]
+    pub fn table(&self, group: usize, sequence: usize) -> &[BlockId] {
+        let Tables { offsets, blocks, .. } = &self.groups[group];
+        &blocks[offsets[sequence] as usize..offsets[sequence + 1] as usize]
+    }
+
+    /// KV slot of each row in the pools of `group`: `block · block_size + position % block_size`.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    #[must_use]
+    pub fn slots(&self, group: usize) -> &[u32] {
+        &self.groups[group].slots
+    }
+
+    /// As the CPU's attention kernel takes it, for the layers of `group`.
+    pub(crate) fn ragged(&self, group: usize) -> RaggedBatch<'_> {
+        let Tables { offsets, blocks, .. } = &self.groups[group];
+        RaggedBatch { query_offsets: &self.row_offsets, starts: &self.starts, block_offsets: offsets, blocks }
+    }
+}
+
+impl Tables {
+    fn new() -> Self {
+        Self { slots: Vec::new(), offsets: vec![0], blocks: Vec::new() }
+    }
+
+    /// Adds a row's table for `group`, after a look at every block that the row reads or writes.
+    fn push(&mut self, row: &Row<'_>, table: &[BlockId], group: &KvGroup, block_size: usize) -> Result<(), String> {
+        let end = row.start + row.tokens.len();
+        let blocks = end.div_ceil(block_size);
+        let Some(table) = table.get(..blocks) else {
+            let (len, start) = (row.tokens.len(), row.start);
+            return Err(format!("{len} tokens from {start} need {blocks} blocks, {} given", table.len()));
+        };
+        let read = &table[group.first_read(row.start, block_size).min(blocks)..];
+        if let Some(block) = read.iter().find(|&&block| block as usize >= group.num_blocks) {
+            return Err(match *block {
+                NO_BLOCK => format!("tokens from {} read a block that was given back", row.start),
+                block => format!("block {block} of {} was named", group.num_blocks),
+            });
         }
+        let slot = |p: usize| table[p / block_size] * narrow(block_size) + narrow(p % block_size);
+        self.slots.extend((row.start..end).map(slot));
+        self.blocks.extend_from_slice(table);
+        self.offsets.push(narrow(self.blocks.len()));
+        Ok(())
     }
 }
 
 impl Batch {
-    /// Lays out a plan's rows over KV blocks of `block_size` tokens.
+    /// Lays out a plan's rows over the blocks of a KV store.
     ///
     /// # Errors
-    /// [`Error::Plan`] if there is no row, a row is empty, or its block table too short for it.
-    pub fn new(plan: &StepPlan<'_>, block_size: usize) -> Result<Self> {
+    /// [`Error::Plan`] if there is no row, a row is empty, or it hasn't a block table for each group that is long enough
+    /// and names blocks of the group's pool wherever the row reads or writes.
+    pub fn new(plan: &StepPlan<'_>, kv: &KvCacheSpec) -> Result<Self> {
         let total = plan.num_tokens();
         let mut tokens = Vec::with_capacity(total);
-        let mut layout = Layout { row_offsets: vec![0], block_offsets: vec![0], ..Layout::default() };
+        let groups = kv.groups.iter().map(|_| Tables::new()).collect();
+        let mut layout = Layout { row_offsets: vec![0], groups, ..Layout::default() };
         for row in &plan.rows {
-            let end = row.start + row.tokens.len();
-            let blocks = end.div_ceil(block_size);
-            if row.tokens.is_empty() || row.blocks.len() < blocks {
-                return Err(Error::Plan(format!(
-                    "sequence {}: {} tokens from {} need {blocks} blocks, {} given",
-                    row.seq.0,
-                    row.tokens.len(),
-                    row.start,
-                    row.blocks.len()
-                )));
+            let wrong = |problem: String| Error::Plan(format!("sequence {}: {problem}", row.seq.0));
+            if row.tokens.is_empty() {
+                return Err(wrong("no tokens".into()));
+            }
+            if row.tables.len() != kv.groups.len() {
+                return Err(wrong(format!("{} block tables for {} groups", row.tables.len(), kv.groups.len())));
+            }
+            for (i, (group, table)) in kv.groups.iter().zip(row.tables).enumerate() {
+                let pushed = layout.groups[i].push(row, table, group, kv.block_size);
+                pushed.map_err(|problem| wrong(format!("group {i}: {problem}")))?;
             }
             tokens.extend_from_slice(row.tokens);
-            layout.positions.extend((row.start..end).map(narrow));
-            layout.slots.extend(
-                (row.start..end).map(|p| row.blocks[p / block_size] * narrow(block_size) + narrow(p % block_size)),
-            );
+            layout.positions.extend((row.start..row.start + row.tokens.len()).map(narrow));
             layout.row_offsets.push(narrow(tokens.len()));
             layout.starts.push(narrow(row.start));
-            layout.blocks.extend_from_slice(&row.blocks[..blocks]);
-            layout.block_offsets.push(narrow(layout.blocks.len()));
         }
         if tokens.is_empty() {
             return Err(Error::Plan("no rows".into()));
@@ -142,26 +186,57 @@ fn narrow(n: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use vllm_platform::{Row, SeqId};
+    use vllm_platform::{KvDtype, SeqId};
 
     use super::*;
 
-    #[test]
-    fn rows_of_all_sequences_stand_one_after_the_other() {
-        let row = |start, tokens, blocks| Row { seq: SeqId(0), tokens, start, blocks, sample: None };
-        let plan = StepPlan { rows: vec![row(3, &[11, 12, 13], &[7, 2, 9]), row(8, &[21], &[1, 4, 5])] };
-        let batch = Batch::new(&plan, 4).expect("a sound plan");
-        assert_eq!(batch.layout.positions, [3, 4, 5, 8]);
-        assert_eq!(batch.layout.slots, [31, 8, 9, 20]);
-        let spans: Vec<_> = batch.layout.spans().collect();
-        assert_eq!(spans[0], Span { first: 0, len: 3, start: 3, blocks: &[7, 2] });
-        assert_eq!(spans[1], Span { first: 3, len: 1, start: 8, blocks: &[1, 4, 5] });
+    fn spec(windows: &[Option<usize>]) -> KvCacheSpec {
+        let group = |&window: &Option<usize>| KvGroup { window, num_blocks: 10, block_bytes: 0 };
+        KvCacheSpec { block_size: 4, dtype: KvDtype::F32, groups: windows.iter().map(group).collect(), rewind: None }
+    }
+
+    fn row<'a>(start: usize, tokens: &'a [u32], tables: &'a [Vec<BlockId>]) -> Row<'a> {
+        Row { seq: SeqId(5), tokens, start, tables, sample: None }
+    }
+
+    fn plan(rows: Vec<Row<'_>>) -> StepPlan<'_> {
+        StepPlan { rows, ..StepPlan::default() }
     }
 
     #[test]
-    fn a_short_block_table_is_refused() {
-        let row = Row { seq: SeqId(5), tokens: &[1, 2], start: 3, blocks: &[7], sample: None };
-        let error = Batch::new(&StepPlan { rows: vec![row] }, 4).map(drop).expect_err("too short").to_string();
-        assert_eq!(error, "bad step plan: sequence 5: 2 tokens from 3 need 2 blocks, 1 given");
+    fn rows_of_all_sequences_stand_one_after_the_other() {
+        // The window of 5 hides the second sequence's first block from position 8 on.
+        let tables = [[vec![7, 2, 9], vec![1, 0]], [vec![1, 4, 5], vec![NO_BLOCK, 3, 6]]];
+        let plan = plan(vec![row(3, &[11, 12, 13], &tables[0]), row(8, &[21], &tables[1])]);
+        let layout = Batch::new(&plan, &spec(&[None, Some(5)])).expect("a sound plan").layout;
+        assert_eq!(layout.positions, [3, 4, 5, 8]);
+        assert_eq!(layout.slots(0), [31, 8, 9, 20]);
+        assert_eq!(layout.slots(1), [7, 0, 1, 24]);
+        let spans: Vec<_> = layout.spans().collect();
+        assert_eq!(spans, [Span { first: 0, len: 3, start: 3 }, Span { first: 3, len: 1, start: 8 }]);
+        assert_eq!((layout.table(0, 0), layout.table(0, 1)), (&[7, 2][..], &[1, 4, 5][..]));
+        assert_eq!(layout.table(1, 1), [NO_BLOCK, 3, 6]);
+    }
+
+    #[test]
+    fn a_plan_that_no_store_can_run_is_refused() {
+        let cases: [(&str, usize, &[Vec<BlockId>], &str); 6] = [
+            ("one table short", 0, &[vec![0]], "1 block tables for 2 groups"),
+            ("a short table", 3, &[vec![1, 2], vec![7]], "group 1: 2 tokens from 3 need 2 blocks, 1 given"),
+            ("beyond the pool", 0, &[vec![10], vec![1]], "group 0: block 10 of 10 was named"),
+            ("beyond the other pool", 0, &[vec![1], vec![11]], "group 1: block 11 of 10 was named"),
+            ("no block to write", 4, &[vec![1, 2], vec![1, NO_BLOCK]], "group 1: tokens from 4 read a block that was"),
+            (
+                "no block within the window",
+                7,
+                &[vec![1; 3], vec![NO_BLOCK, 2, 3]],
+                "group 1: tokens from 7 read a block",
+            ),
+        ];
+        for (name, start, tables, wanted) in cases {
+            let refused = Batch::new(&plan(vec![row(start, &[1, 2], tables)]), &spec(&[None, Some(5)]));
+            let error = refused.map(drop).expect_err(name).to_string();
+            assert!(error.contains(&format!("bad step plan: sequence 5: {wanted}")), "{name}: {error}");
+        }
     }
 }

@@ -52,6 +52,16 @@ pub(crate) fn memory(device: DeviceKind, unaccounted: u64) -> Result<MemoryInfo>
     })
 }
 
+/// Bytes that `device` grants to a model that is about to be loaded: of a GPU what this process doesn't hold yet, of the
+/// host what the kernel calls available and the control group allows.
+pub(crate) fn granted(device: DeviceKind) -> Result<u64> {
+    let memory = memory(device, 0)?;
+    Ok(match device {
+        DeviceKind::Metal | DeviceKind::Cuda => memory.limit.saturating_sub(memory.active),
+        DeviceKind::Cpu => memory.limit,
+    })
+}
+
 struct HostMemory {
     total: u64,
     available: u64,

@@ -25,6 +25,9 @@ pub enum Error {
     /// A key of `config.json` is missing, mistyped or asks for what isn't supported.
     #[error("config.json: {0}")]
     Config(String),
+    /// An option asks for what cannot be had.
+    #[error("{0}")]
+    Option(String),
     /// A tensor hasn't the shape that the configuration implies.
     #[error("tensor {name}: shape {found:?} in file, {wanted:?} wanted by config.json")]
     Shape {

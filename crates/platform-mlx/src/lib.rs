@@ -16,6 +16,7 @@ mod device;
 mod error;
 #[allow(unsafe_code)]
 pub mod ffi;
+mod fingerprint;
 pub mod kv;
 mod load;
 pub mod model;

@@ -1,7 +1,7 @@
 //! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     collections::{BTreeMap, HashSet},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     Error, Matrix, Ops, QuantizedMatrix, Result, Tensor,
     batch::dim,
     ffi,
+    fingerprint::tensor_digest,
     nn::{Embedding, LayerNorm, Linear, RmsNorm},
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct Loading<'a> {
     /// Of activations, norms and biases.
     dtype: Dtype,
     device: DeviceKind,
+    /// Digests of the tensors that were taken, by name.
+    digests: RefCell<BTreeMap<String, [u8; 32]>>,
     taken: RefCell<HashSet<String>>,
     progress: RefCell<LoadProgress<'a>>,
     total: usize,
@@ -65,6 +68,7 @@ impl<'a> Loading<'a> {
             ops,
             dtype,
             device,
+            digests: RefCell::default(),
             taken: RefCell::default(),
             progress: RefCell::new(progress),
             parameters: Cell::new(0),
@@ -95,6 +99,27 @@ impl<'a> Loading<'a> {
         let mut formats: Vec<_> = formats.iter().collect();
         formats.sort_by_key(|&(_, parameters)| std::cmp::Reverse(parameters));
         formats.into_iter().map(|(format, _)| format.as_str()).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// `config.json`.
+    pub(crate) fn config(&self) -> &'a Value {
+        self.checkpoint.config()
+    }
+
+    pub(crate) fn device(&self) -> DeviceKind {
+        self.device
+    }
+
+    /// Digests of the tensors that were taken, by name.
+    pub(crate) fn digests(&self) -> Ref<'_, BTreeMap<String, [u8; 32]>> {
+        self.digests.borrow()
+    }
+
+    /// A tensor out of the file, whose digest is noted.
+    fn read(&self, path: &str) -> Result<TensorData<'a>> {
+        let tensor = self.checkpoint.tensor(path)?;
+        self.digests.borrow_mut().entry(path.into()).or_insert_with(|| tensor_digest(&tensor));
+        Ok(tensor)
     }
 
     /// Every tensor must have found its place.
@@ -250,7 +275,7 @@ impl<'a> LoadContext<'a> {
     /// If it is missing, quantized, or has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let path = self.path(name);
-        let TensorData::Dense(dense) = self.shared.checkpoint.tensor(&path)? else {
+        let TensorData::Dense(dense) = self.shared.read(&path)? else {
             return Err(Error::Tensor {
                 name: path,
                 problem: "is quantized; this layer needs it in f32, f16 or bf16".into(),
@@ -269,7 +294,7 @@ impl<'a> LoadContext<'a> {
     /// If it is missing, or has another shape.
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
         let path = self.path(name);
-        let matrix = match self.shared.checkpoint.tensor(&path)? {
+        let matrix = match self.shared.read(&path)? {
             TensorData::Dense(dense) => {
                 check_shape(&path, &dense.shape, &[rows, columns])?;
                 let array = self.dense(dense)?;

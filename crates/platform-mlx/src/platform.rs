@@ -6,21 +6,20 @@ use mlx_rs::{Dtype, with_stream};
 use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::Pool;
 use vllm_platform::{
-    DeviceKind, KvCacheSpec, LoadOptions, LoadProgress, MemoryInfo, ModelInfo, ModelRunner, ModelSource, Platform,
-    PlatformPlugin, inventory,
+    DeviceKind, KvDtype, KvStoreChoice, LoadOptions, LoadProgress, MemoryInfo, ModelInfo, ModelRunner, ModelSource,
+    Platform, PlatformPlugin, inventory,
 };
 
 use crate::{
     Error, MlxRunner, Ops, Result, device,
-    kv::{self, ContiguousKv, KvStore, PagedKv},
+    fingerprint::fingerprint,
+    kv::{ContiguousKv, KvStore, PagedKv, budget, group_layers},
     load::{LoadContext, Loading},
     model::{CausalLm, families},
 };
 
 /// Tokens of a block in the paged store.
 const BLOCK_SIZE: usize = 16;
-/// Share of the free memory that KV storage may take when nobody says.
-const KV_SHARE: f64 = 0.8;
 
 inventory::submit! {
     PlatformPlugin { name: "mlx", open: || Ok(Box::new(MlxPlatform)) }
@@ -66,6 +65,8 @@ pub(crate) fn load_runner(
 ) -> Result<MlxRunner> {
     let device = options.device.resolve(&device::available())?;
     let stream = device::stream(device)?;
+    // Before the weights take their part.
+    let granted = device::granted(device)?;
     with_stream(&stream, || {
         let ops = match device {
             DeviceKind::Cpu => Ops::cpu(Arc::new(Pool::new(options.threads.unwrap_or(0))), stream.clone()),
@@ -82,7 +83,14 @@ pub(crate) fn load_runner(
         loading.finish()?;
 
         let context_length = context_length(&*model, options)?;
-        let store = kv_store(&*model, &ops, options, device, context_length)?;
+        let request = budget::Request {
+            options,
+            device,
+            granted,
+            weights: loading.bytes(),
+            headroom: budget::headroom(checkpoint.config(), model.vocab_size(), options),
+        };
+        let store = kv_store(&*model, &ops, &request, dtype, context_length)?;
         let info = ModelInfo {
             architecture: name.into(),
             device,
@@ -91,11 +99,8 @@ pub(crate) fn load_runner(
             quantization: loading.quantization(),
             context_length,
             vocab_size: model.vocab_size(),
-            kv_cache: KvCacheSpec {
-                block_size: store.block_size(),
-                num_blocks: store.num_blocks(),
-                bytes_per_token: kv::bytes_per_token(&model.layers(), kv_element(device)),
-            },
+            kv_fingerprint: fingerprint(&loading, store.name(), store.spec(), &ops, dtype),
+            kv_cache: store.spec().clone(),
         };
         Ok(MlxRunner::new(model, store, info, stream.clone(), loading.in_place_bytes()))
     })
@@ -112,68 +117,52 @@ fn activation_dtype(checkpoint: &Checkpoint, device: DeviceKind) -> Dtype {
     }
 }
 
-/// Bytes of a stored key or value element.
-fn kv_element(device: DeviceKind) -> usize {
-    match device {
-        DeviceKind::Cpu => 4,
-        DeviceKind::Metal | DeviceKind::Cuda => 2,
-    }
-}
-
 fn context_length(model: &dyn CausalLm, options: &LoadOptions) -> Result<usize> {
     let own = model.context_length();
     match options.max_model_len {
-        Some(0) => Err(Error::Config("max-model-len must be at least 1".into())),
+        Some(0) => Err(Error::Option("max-model-len must be at least 1".into())),
         Some(asked) if asked > own => {
-            Err(Error::Config(format!("max-model-len {asked} exceeds the {own} positions that the model was made for")))
+            Err(Error::Option(format!("max-model-len {asked} exceeds the {own} positions that the model was made for")))
         }
         Some(asked) => Ok(asked),
         None => Ok(own),
     }
 }
 
-/// KV storage for `max_num_seqs` full-length sequences, or for as many tokens as memory allows.
+/// The store that was asked for, or that suits the device, as large as the budget allows.
 fn kv_store(
     model: &dyn CausalLm,
     ops: &Ops,
-    options: &LoadOptions,
-    device: DeviceKind,
-    context_length: usize,
+    request: &budget::Request<'_>,
+    dtype: Dtype,
+    max_len: usize,
 ) -> Result<Box<dyn KvStore>> {
-    let layers = model.layers();
-    let token_bytes = kv::bytes_per_token(&layers, kv_element(device));
-    let memory = device::memory(device, 0)?;
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let budget = options.kv_cache_bytes.unwrap_or_else(|| {
-        // A GPU's limit counts what MLX holds; the host's available memory has the weights taken off already.
-        let free = match device {
-            DeviceKind::Cpu => memory.limit,
-            DeviceKind::Metal | DeviceKind::Cuda => memory.limit.saturating_sub(memory.active),
-        };
-        (free as f64 * KV_SHARE) as u64
-    });
-    let affordable = usize::try_from(budget / token_bytes.max(1)).unwrap_or(usize::MAX);
-    let wanted = options.max_num_seqs.max(1).saturating_mul(context_length);
-    let tokens = affordable.min(wanted);
-    let short = || {
-        vllm_platform::Error::OutOfMemory(format!(
-            "KV storage of {budget} bytes holds {affordable} tokens of {token_bytes} bytes each: too few"
-        ))
-    };
-    Ok(match ops.threads() {
-        Some((threads, stream)) => {
-            let blocks = tokens / BLOCK_SIZE;
-            if blocks == 0 {
-                return Err(short().into());
-            }
-            Box::new(PagedKv::new(layers, Arc::clone(threads), stream.clone(), BLOCK_SIZE, blocks)?)
+    let (layers, options) = (model.layers(), request.options);
+    let bytes = request.bytes()?;
+    match (options.kv_store, ops.threads()) {
+        (KvStoreChoice::Auto | KvStoreChoice::Paged, Some((threads, stream))) => {
+            let groups = group_layers(&layers, max_len);
+            let sizes = budget::paged(bytes, &groups, &layers, BLOCK_SIZE, max_len, options)?;
+            let groups = groups.into_iter().zip(sizes).collect();
+            Ok(Box::new(PagedKv::new(&layers, groups, Arc::clone(threads), stream.clone(), BLOCK_SIZE)?))
         }
-        None => {
-            let slots = (tokens / context_length.max(1)).min(options.max_num_seqs.max(1));
-            if slots == 0 {
-                return Err(short().into());
-            }
-            Box::new(ContiguousKv::new(layers, slots, context_length))
+        (KvStoreChoice::Paged, None) => Err(Error::Option(format!(
+            "the paged KV store has an attention kernel for the CPU only, none for {} yet: use contiguous, or auto",
+            request.device
+        ))),
+        (KvStoreChoice::Auto | KvStoreChoice::Contiguous, _) => {
+            let (dtype, chunk) = (kv_dtype(dtype), options.max_num_batched_tokens);
+            let slots = budget::contiguous(bytes, &layers, dtype, max_len, chunk)?;
+            Ok(Box::new(ContiguousKv::new(&layers, dtype, slots, max_len, chunk)))
         }
-    })
+    }
+}
+
+/// Keys and values are kept as they are computed.
+fn kv_dtype(activations: Dtype) -> KvDtype {
+    match activations {
+        Dtype::Float16 => KvDtype::F16,
+        Dtype::Bfloat16 => KvDtype::Bf16,
+        _ => KvDtype::F32,
+    }
 }

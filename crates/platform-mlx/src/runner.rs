@@ -1,7 +1,7 @@
 //! [`ModelRunner`] over MLX: a plan in, one graph built and evaluated, tokens out.
 
 use mlx_rs::{Stream, ops::indexing::take_axis, with_stream};
-use vllm_platform::{MemoryInfo, ModelInfo, ModelRunner, Sampled, StepOutput, StepPlan, sampling::Sampler};
+use vllm_platform::{BlockId, MemoryInfo, ModelInfo, ModelRunner, Sampled, StepOutput, StepPlan, sampling::Sampler};
 
 use crate::{Batch, Error, Result, Tensor, batch::dim, device, kv::KvStore, model::CausalLm};
 
@@ -37,7 +37,7 @@ impl MlxRunner {
     pub fn logits(&mut self, plan: &StepPlan<'_>) -> Result<Vec<f32>> {
         let stream = self.stream.clone();
         with_stream(&stream, || {
-            let batch = Batch::new(plan, self.kv.block_size())?;
+            let batch = self.batch(plan)?;
             let hidden = self.model.forward(&batch, &mut *self.kv)?;
             let logits = self.model.logits(&hidden)?.as_dtype(mlx_rs::Dtype::Float32)?.contiguous()?;
             logits.eval()?;
@@ -45,8 +45,16 @@ impl MlxRunner {
         })
     }
 
+    /// Does the plan's copies and lays out its rows. The copies come before anything of this step is in the graph, and
+    /// after the last step's evaluation: CPU pools know no other order.
+    fn batch(&mut self, plan: &StepPlan<'_>) -> Result<Batch> {
+        let batch = Batch::new(plan, self.kv.spec())?;
+        plan.copies.iter().try_for_each(|copy| self.kv.copy_block(copy))?;
+        Ok(batch)
+    }
+
     fn run(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput> {
-        let batch = Batch::new(plan, self.kv.block_size())?;
+        let batch = self.batch(plan)?;
         let hidden = self.model.forward(&batch, &mut *self.kv)?;
         let last: Vec<i32> = plan
             .rows
@@ -93,5 +101,15 @@ impl ModelRunner for MlxRunner {
     fn step(&mut self, plan: &StepPlan<'_>) -> vllm_platform::Result<StepOutput> {
         let stream = self.stream.clone();
         with_stream(&stream, || self.run(plan)).map_err(Error::into_step_error)
+    }
+
+    fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> vllm_platform::Result<Vec<u8>> {
+        let stream = self.stream.clone();
+        with_stream(&stream, || self.kv.export_block(group, block, tokens)).map_err(Error::into_step_error)
+    }
+
+    fn import_block(&mut self, group: usize, block: BlockId, tokens: usize, bytes: &[u8]) -> vllm_platform::Result<()> {
+        let stream = self.stream.clone();
+        with_stream(&stream, || self.kv.import_block(group, block, tokens, bytes)).map_err(Error::into_step_error)
     }
 }

@@ -221,6 +221,36 @@ fn block_tables_may_hold_anything_before_the_window() {
     assert_eq!(step.all(&pool), wanted);
 }
 
+/// Blocks that left the window may belong to others by now, and a copied block has only the tokens that were asked for:
+/// whatever stands outside of what a query sees must not reach it, not even as 0 · NaN.
+#[test]
+fn what_no_query_sees_may_be_no_number() {
+    for pool in every_isa() {
+        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
+            for window in [1, 16, 40, 100, 128, 200] {
+                for (start, queries) in [(300, 1), (383, 1), (384, 2), (250, 60), (127, 5)] {
+                    let layer = Attention { window: Some(window), softcap: Some(30.0), ..layer(4, 64) };
+                    let mut step = Step::new(KvShape { kind, ..shape(16, 2, 64) }, layer, &[(start, queries)], 8);
+                    let wanted = step.all(&pool);
+                    let first = (start + 1usize).saturating_sub(window);
+                    let hidden: Vec<u32> = (0..first).map(|p| step.tables[0][p / 16] * 16 + (p % 16) as u32).collect();
+                    for (k, v) in [(f32::NAN, f32::NAN), (f32::INFINITY, f32::NEG_INFINITY)] {
+                        step.kv.write(
+                            &Pool::new(1),
+                            &vec![k; hidden.len() * 128],
+                            &vec![v; hidden.len() * 128],
+                            &hidden,
+                        );
+                        assert_eq!(step.all(&pool), wanted, "{:?} {kind:?} {window} {start} {queries}", pool.isa());
+                    }
+                    step.tables[0][..first / 16].fill(u32::MAX);
+                    assert_eq!(step.all(&pool), wanted, "{:?} {kind:?} {window} {start} {queries}", pool.isa());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_arguments_are_refused_in_words() {
     let step = Step::new(shape(16, 2, 64), layer(4, 64), &[(30, 2)], 9);

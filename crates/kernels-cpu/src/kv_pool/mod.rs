@@ -33,6 +33,14 @@ pub struct KvShape {
     pub kind: FloatKind,
 }
 
+impl KvShape {
+    /// Bytes of one block, keys and values, padding included.
+    pub fn block_bytes(&self) -> usize {
+        let layout = Layout::new(self);
+        (layout.key_block() + layout.value_block()) * self.kind.size()
+    }
+}
+
 /// Why a [`KvPool`] cannot be made or a block not be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KvPoolError {
@@ -58,11 +66,13 @@ pub enum KvPoolError {
         block_bytes: usize,
     },
     /// An exported block of another shape.
-    #[error("KV block of {found} bytes: blocks of this pool have {wanted}")]
-    BlockBytes {
+    #[error("KV block of {found} bytes: {tokens} tokens of this pool have {wanted}")]
+    ExportBytes {
+        /// Tokens that it should hold.
+        tokens: usize,
         /// Bytes given.
         found: usize,
-        /// Bytes of a block of this pool.
+        /// Bytes of as many tokens of this pool.
         wanted: usize,
     },
 }
@@ -125,7 +135,7 @@ impl KvPool {
             FloatKind::F16 => Planes::new(shape.blocks, layout).map(Storage::F16),
             FloatKind::Bf16 => Planes::new(shape.blocks, layout).map(Storage::Bf16),
         };
-        let refused = KvPoolError::Memory { blocks: shape.blocks, block_bytes: block_bytes(&shape) };
+        let refused = KvPoolError::Memory { blocks: shape.blocks, block_bytes: shape.block_bytes() };
         Ok(Self { shape, storage: RwLock::new(storage.ok_or(refused)?) })
     }
 
@@ -136,7 +146,7 @@ impl KvPool {
 
     /// Bytes of one block, keys and values, padding included.
     pub fn block_bytes(&self) -> usize {
-        block_bytes(&self.shape)
+        self.shape.block_bytes()
     }
 
     /// Stores keys and values `[slots.len(), kv_heads, head_dim]`, one token a slot. If a slot comes twice the later
@@ -172,41 +182,49 @@ impl KvPool {
         }
     }
 
-    /// Writes block `block` as it is stored, little-endian, to `out`: what a slower tier keeps. Only a pool of the
-    /// same shape understands it.
+    /// Bytes of `tokens` exported tokens.
+    pub fn export_bytes(&self, tokens: usize) -> usize {
+        2 * tokens * self.shape.kv_heads * self.shape.head_dim * self.shape.kind.size()
+    }
+
+    /// Writes the first `tokens` tokens of block `block` to `out`: what a slower tier keeps.
+    ///
+    /// First the keys, `[head, dim, token]`, then the values, `[head, token, dim]`, little-endian and without padding.
+    /// Only a pool of the same heads and kind of number understands it.
     ///
     /// # Errors
-    /// If `out` is not [`KvPool::block_bytes`] long.
+    /// If `out` is not [`KvPool::export_bytes`] long.
     ///
     /// # Panics
-    /// If the block is beyond the pool.
-    pub fn export_block(&self, block: u32, out: &mut [u8]) -> Result<(), KvPoolError> {
-        self.check_block("export_block", block);
-        self.check_bytes(out.len())?;
+    /// If the block is beyond the pool, or has fewer tokens.
+    pub fn export_block(&self, block: u32, tokens: usize, out: &mut [u8]) -> Result<(), KvPoolError> {
+        self.check_part("export_block", block, tokens, out.len())?;
         let block = block as usize;
         match &*self.lock_for_reading() {
-            Storage::F32(planes) => planes.export(block, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
-            Storage::F16(planes) => planes.export(block, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
-            Storage::Bf16(planes) => planes.export(block, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
+            Storage::F32(planes) => planes.export(block, tokens, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
+            Storage::F16(planes) => planes.export(block, tokens, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
+            Storage::Bf16(planes) => planes.export(block, tokens, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
         }
         Ok(())
     }
 
-    /// Restores block `block` from what [`KvPool::export_block`] wrote.
+    /// Restores the first `tokens` tokens of block `block` from what [`KvPool::export_block`] wrote of as many. The
+    /// block's other tokens stay as they are.
     ///
     /// # Errors
-    /// If `bytes` is not [`KvPool::block_bytes`] long.
+    /// If `bytes` is not [`KvPool::export_bytes`] long.
     ///
     /// # Panics
-    /// If the block is beyond the pool.
-    pub fn import_block(&self, block: u32, bytes: &[u8]) -> Result<(), KvPoolError> {
-        self.check_block("import_block", block);
-        self.check_bytes(bytes.len())?;
+    /// If the block is beyond the pool, or has fewer tokens.
+    pub fn import_block(&self, block: u32, tokens: usize, bytes: &[u8]) -> Result<(), KvPoolError> {
+        self.check_part("import_block", block, tokens, bytes.len())?;
         let block = block as usize;
         match &mut *self.lock_for_writing() {
-            Storage::F32(planes) => planes.import(block, bytes, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            Storage::F16(planes) => planes.import(block, bytes, |b| f16::from_le_bytes([b[0], b[1]])),
-            Storage::Bf16(planes) => planes.import(block, bytes, |b| bf16::from_le_bytes([b[0], b[1]])),
+            Storage::F32(planes) => {
+                planes.import(block, tokens, bytes, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            }
+            Storage::F16(planes) => planes.import(block, tokens, bytes, |b| f16::from_le_bytes([b[0], b[1]])),
+            Storage::Bf16(planes) => planes.import(block, tokens, bytes, |b| bf16::from_le_bytes([b[0], b[1]])),
         }
         Ok(())
     }
@@ -243,9 +261,12 @@ impl KvPool {
         assert!((block as usize) < blocks, "KvPool::{call}: block {block} of a pool of {blocks}");
     }
 
-    fn check_bytes(&self, found: usize) -> Result<(), KvPoolError> {
-        let wanted = self.block_bytes();
-        if found == wanted { Ok(()) } else { Err(KvPoolError::BlockBytes { found, wanted }) }
+    fn check_part(&self, call: &str, block: u32, tokens: usize, found: usize) -> Result<(), KvPoolError> {
+        self.check_block(call, block);
+        let size = self.shape.block_size;
+        assert!(tokens <= size, "KvPool::{call}: {tokens} tokens of a block of {size}");
+        let wanted = self.export_bytes(tokens);
+        if found == wanted { Ok(()) } else { Err(KvPoolError::ExportBytes { tokens, found, wanted }) }
     }
 }
 
@@ -253,11 +274,6 @@ impl fmt::Debug for KvPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KvPool").field("shape", &self.shape).finish_non_exhaustive()
     }
-}
-
-fn block_bytes(shape: &KvShape) -> usize {
-    let layout = Layout::new(shape);
-    (layout.key_block() + layout.value_block()) * shape.kind.size()
 }
 
 #[cfg(test)]
@@ -319,13 +335,22 @@ mod tests {
             kv.write(&Pool::new(1), &random(16 * WIDTH, 1), &random(16 * WIDTH, 2), &slots);
             let original = read(&kv, &slots);
             kv.copy_blocks(&[(2, 7), (7, 0)]);
-            let mut bytes = vec![0; kv.block_bytes()];
-            kv.export_block(0, &mut bytes).unwrap();
-            let other = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
-            other.import_block(8, &bytes).unwrap();
-            assert_eq!(read(&other, &(128..144).collect::<Vec<_>>()), original, "{kind:?}");
-            let message = other.import_block(8, &bytes[1..]).unwrap_err().to_string();
-            assert!(message.contains(&bytes.len().to_string()), "{message}");
+            let other = KvPool::new(KvShape { kind, blocks: 17, ..SHAPE }).unwrap();
+            let nan = vec![f32::NAN; 17 * 16 * WIDTH];
+            other.write(&Pool::new(1), &nan, &nan, &(0..17 * 16).collect::<Vec<_>>());
+            for tokens in 0..=16 {
+                let mut bytes = vec![0; kv.export_bytes(tokens)];
+                kv.export_block(0, tokens, &mut bytes).unwrap();
+                other.import_block(tokens as u32, tokens, &bytes).unwrap();
+                let first = 16 * tokens as u32;
+                let there = read(&other, &(first..first + tokens as u32).collect::<Vec<_>>());
+                let part = |all: &[f32]| all[..tokens * WIDTH].to_vec();
+                assert_eq!(there, (part(&original.0), part(&original.1)), "{kind:?}, {tokens} tokens");
+                let rest = read(&other, &(first + tokens as u32..first + 16).collect::<Vec<_>>());
+                assert!(rest.0.iter().chain(&rest.1).all(|n| n.is_nan()), "{kind:?}: what follows {tokens} tokens");
+            }
+            let message = other.import_block(8, 3, &[0; 5]).unwrap_err().to_string();
+            assert!(message.contains("5 bytes: 3 tokens of this pool have"), "{message}");
         }
     }
 

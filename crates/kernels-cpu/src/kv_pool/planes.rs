@@ -1,6 +1,6 @@
 //! Where the numbers of a pool lie, for one kind of number.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Range};
 
 use memmap2::MmapMut;
 
@@ -46,6 +46,25 @@ impl Layout {
     /// Values of head `head` in block `block`: `[token, value_stride]`.
     fn value_head(&self, block: usize, head: usize) -> usize {
         block * self.value_block() + head * self.block_size * self.value_stride
+    }
+}
+
+impl Layout {
+    /// Where the keys of a block's first `tokens` tokens are: `[head, dim, token]`, a run for each head and dim.
+    fn key_runs(&self, block: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (start, stride) = (self.key_head(block, 0), self.block_size);
+        (0..self.kv_heads * self.head_dim).map(move |row| start + row * stride..start + row * stride + tokens)
+    }
+
+    /// Where the values of a block's first `tokens` tokens are: `[head, token, dim]`, a run for each head and token.
+    fn value_runs(&self, block: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let layout = *self;
+        (0..self.kv_heads).flat_map(move |head| {
+            let start = layout.value_head(block, head);
+            let run =
+                move |token| start + token * layout.value_stride..start + token * layout.value_stride + layout.head_dim;
+            (0..tokens).map(run)
+        })
     }
 }
 
@@ -159,20 +178,29 @@ impl<T: Element> Planes<T> {
         self.values.get_mut().copy_within(from * values..(from + 1) * values, to * values);
     }
 
-    pub fn export(&self, block: usize, out: &mut [u8], to_bytes: impl Fn(T, &mut [u8])) {
-        let (keys, values) = (self.layout.key_block(), self.layout.value_block());
-        let keys = &self.keys.get()[block * keys..][..keys];
-        let values = &self.values.get()[block * values..][..values];
-        let bytes = out.chunks_exact_mut(size_of::<T>());
-        keys.iter().chain(values).zip(bytes).for_each(|(&number, bytes)| to_bytes(number, bytes));
+    pub fn export(&self, block: usize, tokens: usize, out: &mut [u8], to_bytes: impl Fn(T, &mut [u8])) {
+        let (keys, values) = (self.keys.get(), self.values.get());
+        let runs = self.layout.key_runs(block, tokens).map(|run| &keys[run]);
+        let runs = runs.chain(self.layout.value_runs(block, tokens).map(|run| &values[run]));
+        let mut rest = out;
+        for run in runs {
+            let (bytes, after) = rest.split_at_mut(size_of_val(run));
+            run.iter().zip(bytes.chunks_exact_mut(size_of::<T>())).for_each(|(&number, bytes)| to_bytes(number, bytes));
+            rest = after;
+        }
     }
 
-    pub fn import(&mut self, block: usize, bytes: &[u8], from_bytes: impl Fn(&[u8]) -> T) {
-        let (keys, values) = (self.layout.key_block(), self.layout.value_block());
-        let keys = self.keys.get_mut()[block * keys..][..keys].iter_mut();
-        let values = self.values.get_mut()[block * values..][..values].iter_mut();
-        let bytes = bytes.chunks_exact(size_of::<T>());
-        keys.chain(values).zip(bytes).for_each(|(number, bytes)| *number = from_bytes(bytes));
+    pub fn import(&mut self, block: usize, tokens: usize, bytes: &[u8], from_bytes: impl Fn(&[u8]) -> T) {
+        let layout = self.layout;
+        let mut rest = bytes;
+        let mut fill = |run: &mut [T]| {
+            let (bytes, after) = rest.split_at(size_of_val(run));
+            let numbers = bytes.chunks_exact(size_of::<T>()).map(&from_bytes);
+            run.iter_mut().zip(numbers).for_each(|(to, number)| *to = number);
+            rest = after;
+        };
+        layout.key_runs(block, tokens).for_each(|run| fill(&mut self.keys.get_mut()[run]));
+        layout.value_runs(block, tokens).for_each(|run| fill(&mut self.values.get_mut()[run]));
     }
 }
 

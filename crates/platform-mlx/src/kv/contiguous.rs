@@ -1,101 +1,74 @@
 //! One extent a sequence, attended by MLX's own `scaled_dot_product_attention`: for Metal and CUDA, and on the CPU
 //! the second opinion on [`super::PagedKv`].
 //!
-//! A block is a whole extent here: its id is the sequence's slot, and its size the longest sequence. An extent
-//! holds only what its sequence has needed so far, and grows by [`STEP`] tokens.
+//! A block is a whole extent here: its id is the sequence's slot, and its size the longest sequence. All layers are one
+//! group. An extent holds only what its sequence has needed so far; that of a windowed layer also forgets, so that its
+//! content cannot be cut back further than [`KvCacheSpec::rewind`].
 
 use mlx_rs::{
-    Dtype,
     fast::{ScaledDotProductAttentionMask, scaled_dot_product_attention},
-    ops::{
-        concatenate,
-        indexing::{TryIndexMutOp, TryIndexOp},
-        zeros_dtype,
-    },
+    ops::{concatenate, indexing::TryIndexOp},
+    transforms::eval,
 };
+use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
 
-use super::{AttentionSpec, KvStore};
+use super::{
+    AttentionSpec, KvStore, check_block,
+    extent::{Extent, ExtentSpec, SLACK},
+};
 use crate::{Batch, Error, Result, Span, Tensor, batch::dim, model::LayerSpec};
-
-/// Tokens an extent grows by.
-const STEP: usize = 256;
-
-/// Keys and values of one layer and one sequence, each [1, kv_heads, capacity, head_dim].
-struct Extent {
-    keys: Tensor,
-    values: Tensor,
-}
-
-impl Extent {
-    fn new(layer: &LayerSpec, capacity: usize, dtype: Dtype) -> Result<Self> {
-        let shape = [1, dim(layer.kv_heads), dim(capacity), dim(layer.head_dim)];
-        Ok(Self { keys: zeros_dtype(&shape, dtype)?, values: zeros_dtype(&shape, dtype)? })
-    }
-
-    fn capacity(&self) -> usize {
-        usize::try_from(self.keys.dim(2)).unwrap_or(0)
-    }
-
-    /// Makes room for `tokens` tokens.
-    fn reserve(&mut self, layer: &LayerSpec, tokens: usize) -> Result<()> {
-        if tokens > self.capacity() {
-            let more = Self::new(layer, tokens.next_multiple_of(STEP) - self.capacity(), self.keys.dtype())?;
-            self.keys = concatenate(&[&self.keys, &more.keys], 2)?;
-            self.values = concatenate(&[&self.values, &more.values], 2)?;
-        }
-        Ok(())
-    }
-}
 
 /// KV storage in contiguous extents.
 pub struct ContiguousKv {
-    layers: Vec<LayerSpec>,
-    /// By layer, then by slot.
-    extents: Vec<Vec<Option<Extent>>>,
-    max_len: usize,
-    slots: usize,
+    layers: Vec<ExtentSpec>,
+    /// By slot, then by layer.
+    slots: Vec<Vec<Option<Extent>>>,
+    spec: KvCacheSpec,
 }
 
 impl ContiguousKv {
-    /// Room for `slots` sequences of at most `max_len` tokens.
+    /// Room for `slots` sequences of at most `max_len` tokens that come in chunks of at most `chunk`. Memory is taken
+    /// as sequences grow.
     #[must_use]
-    pub fn new(layers: Vec<LayerSpec>, slots: usize, max_len: usize) -> Self {
-        let extents = layers.iter().map(|_| (0..slots).map(|_| None).collect()).collect();
-        Self { layers, extents, max_len, slots }
+    pub fn new(layers: &[LayerSpec], dtype: KvDtype, slots: usize, max_len: usize, chunk: usize) -> Self {
+        let layers: Vec<_> = layers.iter().map(|&layer| ExtentSpec { layer, dtype, max_len }).collect();
+        let forgets = layers.iter().any(ExtentSpec::forgets);
+        let block_bytes = bytes(&layers, chunk);
+        let spec = KvCacheSpec {
+            block_size: max_len,
+            dtype,
+            groups: vec![KvGroup { window: None, num_blocks: slots, block_bytes }],
+            rewind: forgets.then_some(SLACK),
+        };
+        let empty = || layers.iter().map(|_| None).collect();
+        Self { slots: (0..slots).map(|_| empty()).collect(), layers, spec }
     }
 
     /// One sequence's share of [`KvStore::attend`]; all tensors [1, heads, len, head_dim].
     fn attend_one(
         &mut self,
         layer: usize,
-        span: Span<'_>,
+        slot: usize,
+        span: Span,
         q: &Tensor,
-        k: Tensor,
-        v: Tensor,
+        [k, v]: [Tensor; 2],
         scale: f32,
     ) -> Result<Tensor> {
         let spec = self.layers[layer];
-        let slot = span.blocks[0] as usize;
         let (start, end) = (span.start, span.start + span.len);
-        let place = self.extents[layer]
-            .get_mut(slot)
-            .ok_or_else(|| Error::Plan(format!("block {slot} of {} was named", self.slots)))?;
-        // A sequence that starts anew has no use for what another left in the slot.
+        let place = &mut self.slots[slot][layer];
         if start == 0 {
-            *place = None;
+            // A sequence that starts anew has no use for what another left in the slot.
+            *place = Some(Extent::new(spec, end)?);
         }
-        let extent = match place {
-            Some(extent) => extent,
-            None => place.insert(Extent::new(&spec, end.next_multiple_of(STEP), k.dtype())?),
-        };
-        extent.reserve(&spec, end)?;
-        extent.keys.try_index_mut((.., .., dim(start)..dim(end), ..), k)?;
-        extent.values.try_index_mut((.., .., dim(start)..dim(end), ..), v)?;
+        let nothing = || Error::Plan(format!("position {start} was to follow an empty block"));
+        let extent = place.as_mut().ok_or_else(nothing)?;
+        extent.check(start)?;
+        extent.write(start, k, v)?;
         // The keys that a window hides from every row need not be read.
-        let first = spec.window.map_or(0, |window| (start + 1).saturating_sub(window));
-        let keys = extent.keys.try_index((.., .., dim(first)..dim(end), ..))?;
-        let values = extent.values.try_index((.., .., dim(first)..dim(end), ..))?;
-        let mask = match spec.window {
+        let first = spec.first_seen(start);
+        let (keys, values) = extent.tail(first)?;
+        let mask = match spec.layer.window {
             Some(window) if span.len > 1 && end - first > window => Some(window_mask(start, end, first, window)),
             _ => None,
         };
@@ -105,6 +78,29 @@ impl ContiguousKv {
         };
         Ok(scaled_dot_product_attention(q, &keys, &values, scale, mask, None)?)
     }
+
+    /// Evaluates extents and puts them into a slot, whose old ones go.
+    fn place(&mut self, slot: BlockId, extents: Vec<Extent>) -> Result<()> {
+        eval(extents.iter().flat_map(|extent| [&extent.keys, &extent.values]))?;
+        self.slots[slot as usize] = extents.into_iter().map(Some).collect();
+        Ok(())
+    }
+
+    /// The extents of a slot that holds something.
+    fn held(&self, slot: BlockId) -> Result<Vec<&Extent>> {
+        let extents: Option<_> = self.slots[slot as usize].iter().map(Option::as_ref).collect();
+        extents.ok_or_else(|| Error::Plan(format!("block {slot} holds nothing")))
+    }
+}
+
+/// Bytes that a slot of `max_len` tokens takes at most.
+fn bytes(layers: &[ExtentSpec], chunk: usize) -> u64 {
+    layers.iter().map(|layer| (layer.most_tokens(chunk) * layer.token_bytes()) as u64).sum()
+}
+
+/// Bytes that a sequence of `max_len` tokens, computed in chunks of at most `chunk`, takes at most.
+pub(super) fn slot_bytes(layers: &[LayerSpec], dtype: KvDtype, max_len: usize, chunk: usize) -> u64 {
+    bytes(&layers.iter().map(|&layer| ExtentSpec { layer, dtype, max_len }).collect::<Vec<_>>(), chunk)
 }
 
 /// [rows, keys], true where row `start + i` sees key `first + j`.
@@ -125,14 +121,15 @@ impl KvStore for ContiguousKv {
         spec: AttentionSpec,
     ) -> Result<Tensor> {
         let mut outputs = Vec::new();
-        for span in batch.layout.spans() {
+        for (i, span) in batch.layout.spans().enumerate() {
             let rows = dim(span.first)..dim(span.first + span.len);
             let part = |x: &Tensor| -> Result<Tensor> {
                 let x = if span.len == batch.len() { x.clone() } else { x.try_index(rows.clone())? };
                 Ok(x.transpose_axes(&[1, 0, 2])?.expand_dims(0)?)
             };
-            let out = self.attend_one(layer, span, &part(q)?, part(k)?, part(v)?, spec.scale)?;
-            let width = dim(spec.heads * self.layers[layer].head_dim);
+            let slot = batch.layout.table(0, i)[0] as usize;
+            let out = self.attend_one(layer, slot, span, &part(q)?, [part(k)?, part(v)?], spec.scale)?;
+            let width = dim(spec.heads * self.layers[layer].layer.head_dim);
             outputs.push(out.transpose_axes(&[0, 2, 1, 3])?.reshape(&[dim(span.len), width])?);
         }
         if outputs.len() == 1 {
@@ -141,12 +138,38 @@ impl KvStore for ContiguousKv {
         Ok(concatenate(&outputs, 0)?)
     }
 
-    fn block_size(&self) -> usize {
-        self.max_len
+    fn name(&self) -> &'static str {
+        "contiguous 1"
     }
 
-    fn num_blocks(&self) -> usize {
-        self.slots
+    fn spec(&self) -> &KvCacheSpec {
+        &self.spec
+    }
+
+    fn copy_block(&mut self, copy: &BlockCopy) -> Result<()> {
+        for block in [copy.from, copy.to] {
+            check_block(&self.spec, copy.group, block, copy.tokens)?;
+        }
+        let extents = self.held(copy.from)?.into_iter().map(|extent| extent.cut(copy.tokens));
+        let extents = extents.collect::<Result<_>>()?;
+        self.place(copy.to, extents)
+    }
+
+    /// Layer after layer, each as [`Extent::export`] has it.
+    fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> Result<Vec<u8>> {
+        check_block(&self.spec, group, block, tokens)?;
+        let mut bytes = Vec::new();
+        self.held(block)?.into_iter().try_for_each(|extent| extent.export(tokens, &mut bytes))?;
+        Ok(bytes)
+    }
+
+    fn import_block(&mut self, group: usize, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<()> {
+        check_block(&self.spec, group, block, tokens)?;
+        let mut rest = bytes;
+        let extents = self.layers.iter().map(|&layer| Extent::import(layer, tokens, &mut rest));
+        let extents = extents.collect::<Result<Option<Vec<_>>>>()?.filter(|_| rest.is_empty());
+        let wrong = || Error::Plan(format!("{} bytes are no block of {tokens} tokens of this model", bytes.len()));
+        self.place(block, extents.ok_or_else(wrong)?)
     }
 
     fn unaccounted_bytes(&self) -> u64 {

@@ -1,12 +1,18 @@
 //! KV storage, one implementation for each way of attending. Chosen by device like vLLM's attention backends.
 
+pub(crate) mod budget;
 mod contiguous;
+mod extent;
+mod groups;
 mod paged;
 
 pub use contiguous::ContiguousKv;
+pub use groups::{LayerGroup, group_layers};
 pub use paged::PagedKv;
 
-use crate::{Batch, Result, Tensor, model::LayerSpec};
+use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvGroup};
+
+use crate::{Batch, Error, Result, Tensor};
 
 /// How one layer attends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +24,9 @@ pub struct AttentionSpec {
 }
 
 /// Keys and values of all layers and sequences.
+///
+/// [`attend`](Self::attend) only adds to the graph; everything else happens at once, and must not come between the
+/// building of a graph and its evaluation.
 pub trait KvStore {
     /// Stores the rows' keys and values and attends over all that their sequences hold, causally and within the
     /// layer's window.
@@ -36,17 +45,46 @@ pub trait KvStore {
         spec: AttentionSpec,
     ) -> Result<Tensor>;
 
-    /// Tokens a block holds.
-    fn block_size(&self) -> usize;
+    /// Kind of store and version of its layout, e.g. `paged 1`: exported blocks mean something under the same name only.
+    fn name(&self) -> &'static str;
 
-    /// Blocks there are.
-    fn num_blocks(&self) -> usize;
+    /// Groups, blocks and bytes.
+    fn spec(&self) -> &KvCacheSpec;
+
+    /// Gives a block the first tokens of another.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there are no such blocks, or the block to read no longer holds what would be needed.
+    fn copy_block(&mut self, copy: &BlockCopy) -> Result<()>;
+
+    /// The first `tokens` tokens of a block over all layers of its group, first to last, in an order of the store's
+    /// own.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no such block, or it does not hold as many tokens.
+    fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> Result<Vec<u8>>;
+
+    /// Restores the first `tokens` tokens of a block from what [`export_block`](Self::export_block) gave for as many.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no such block, or the bytes are not of that length; the block then holds nothing
+    /// that may be relied on.
+    fn import_block(&mut self, group: usize, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<()>;
 
     /// Bytes that MLX's memory figures don't include.
     fn unaccounted_bytes(&self) -> u64;
 }
 
-/// Bytes that a token's keys and values take over all layers.
-pub(crate) fn bytes_per_token(layers: &[LayerSpec], element: usize) -> u64 {
-    layers.iter().map(|l| (2 * l.kv_heads * l.head_dim * element) as u64).sum()
+/// That `block` is one of `group`'s and may hold `tokens` tokens.
+fn check_block(spec: &KvCacheSpec, group: usize, block: BlockId, tokens: usize) -> Result<()> {
+    let Some(KvGroup { num_blocks, .. }) = spec.groups.get(group) else {
+        return Err(Error::Plan(format!("group {group} of {} was named", spec.groups.len())));
+    };
+    if block as usize >= *num_blocks {
+        return Err(Error::Plan(format!("group {group}: block {block} of {num_blocks} was named")));
+    }
+    if tokens == 0 || tokens > spec.block_size {
+        return Err(Error::Plan(format!("{tokens} tokens of a block of {} were asked for", spec.block_size)));
+    }
+    Ok(())
 }
