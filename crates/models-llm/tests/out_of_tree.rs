@@ -187,10 +187,10 @@ fn a_family_of_ones_own() {
             seq: SeqId(1),
             tokens: &prompt[start..end],
             start,
-            blocks: &[1, 0],
-            sample: Some(SampleAt { params: &params, prompt: &[], output: &[] }),
+            tables: &[vec![1, 0]],
+            sample: Some(SampleAt { params: &params, prompt: &[], output: &[], processors: &[] }),
         };
-        let output = runner.step(&StepPlan { rows: vec![row] }).unwrap();
+        let output = runner.step(&StepPlan { rows: vec![row], ..StepPlan::default() }).unwrap();
         let expected = expected(&weights, &prompt[..end]);
         for found in &output.sampled[0].logprobs.as_ref().unwrap().top {
             let wanted = expected[found.token as usize];

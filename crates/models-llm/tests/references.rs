@@ -130,7 +130,7 @@ fn model_info() {
     for (name, parameters, kv_bytes) in cases {
         let runner = support::load(&fixture(name), 1, None).unwrap();
         let info = runner.info();
-        assert_eq!((info.parameters, info.kv_cache.bytes_per_token), (parameters, kv_bytes), "{name}");
+        assert_eq!((info.parameters, info.kv_cache.bytes_per_token()), (parameters, kv_bytes), "{name}");
         assert_eq!((info.vocab_size, info.context_length), (96, 256), "{name}");
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod edited;
+mod tables;
 
 use std::{
     fs,
@@ -11,10 +12,12 @@ use std::{
 use safetensors::SafeTensors;
 use vllm_models_llm as _;
 use vllm_platform::{
-    DeviceChoice, LoadOptions, ModelRunner, ModelSource, Platform, Result, Row, SampleAt, Sampled, SamplingParams,
-    SeqId, StepPlan,
+    DeviceChoice, KvCacheSpec, KvStoreChoice, LoadOptions, ModelRunner, ModelSource, Platform, Result, Row, SampleAt,
+    Sampled, SamplingParams, SeqId, StepPlan,
 };
 use vllm_platform_mlx::MlxPlatform;
+
+use self::tables::Tables;
 
 /// Every folder of `tests/fixtures`.
 pub fn fixtures() -> Vec<PathBuf> {
@@ -79,6 +82,16 @@ impl Reference {
 
 /// Loads a folder, or the GGUF file in it, on the CPU, with KV storage for `sequences` sequences of `max_len` tokens.
 pub fn load(path: &Path, sequences: usize, max_len: Option<usize>) -> Result<Box<dyn ModelRunner>> {
+    load_into(KvStoreChoice::Auto, path, sequences, max_len)
+}
+
+/// As [`load`], with a KV store of one's choice.
+pub fn load_into(
+    kv_store: KvStoreChoice,
+    path: &Path,
+    sequences: usize,
+    max_len: Option<usize>,
+) -> Result<Box<dyn ModelRunner>> {
     let gguf = path.join("model.gguf");
     let path = if gguf.exists() { &gguf } else { path };
     let options = LoadOptions {
@@ -87,6 +100,8 @@ pub fn load(path: &Path, sequences: usize, max_len: Option<usize>) -> Result<Box
         max_num_seqs: sequences,
         max_model_len: max_len,
         kv_cache_bytes: Some(1 << 30),
+        kv_store,
+        ..LoadOptions::default()
     };
     MlxPlatform.load(&ModelSource { path: path.into() }, &options, &mut |_, _| {})
 }
@@ -95,23 +110,33 @@ pub fn load(path: &Path, sequences: usize, max_len: Option<usize>) -> Result<Box
 pub struct Run {
     runner: Box<dyn ModelRunner>,
     params: SamplingParams,
-    /// Blocks of each sequence, enough for `max_len`; neighbours in a table are never neighbours in the pool.
-    tables: Vec<Vec<u32>>,
+    tables: Tables,
     /// Tokens computed so far, prompt and answer.
     known: Vec<Vec<u32>>,
 }
 
 impl Run {
     pub fn new(path: &Path, sequences: usize, max_len: usize) -> Self {
-        let runner = load(path, sequences, Some(max_len)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let spec = runner.info().kv_cache;
-        let blocks = spec.blocks_for(max_len);
-        assert!(spec.num_blocks >= blocks * sequences, "{spec:?}");
-        let table =
-            |sequence| (0..blocks).rev().map(|block| u32::try_from(block * sequences + sequence).unwrap()).collect();
+        Self::with(KvStoreChoice::Auto, path, sequences, max_len)
+    }
+
+    pub fn with(kv_store: KvStoreChoice, path: &Path, sequences: usize, max_len: usize) -> Self {
+        let runner = load_into(kv_store, path, sequences, Some(max_len));
+        let runner = runner.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let tables = Tables::new(&runner.info().kv_cache, sequences, max_len);
         let params =
             SamplingParams { temperature: 0.0, logprobs: Some(runner.info().vocab_size), ..Default::default() };
-        Self { runner, params, tables: (0..sequences).map(table).collect(), known: vec![Vec::new(); sequences] }
+        Self { runner, params, tables, known: vec![Vec::new(); sequences] }
+    }
+
+    /// What the runner says of its KV storage.
+    pub fn kv_cache(&self) -> &KvCacheSpec {
+        &self.runner.info().kv_cache
+    }
+
+    /// Blocks that left a window so far, of the sequences that run.
+    pub fn given_back(&self) -> usize {
+        self.tables.given_back()
     }
 
     /// Do not compute log probabilities: of 49,152 tokens they take longer than the model.
@@ -123,19 +148,24 @@ impl Run {
     /// Forgets a sequence; its blocks keep what they hold, as in the engine.
     pub fn restart(&mut self, sequence: usize) {
         self.known[sequence].clear();
+        self.tables.clear(sequence);
     }
 
     /// One step: more tokens for some sequences, and what was sampled after the last of each.
     pub fn step(&mut self, chunks: &[(usize, &[u32])]) -> Vec<Sampled> {
+        for &(sequence, tokens) in chunks {
+            let start = self.known[sequence].len();
+            self.tables.cover(sequence, start, start + tokens.len());
+        }
         let starts: Vec<_> = chunks.iter().map(|&(sequence, _)| self.known[sequence].len()).collect();
         let row = |(&(sequence, tokens), &start): (&(usize, _), &usize)| Row {
             seq: SeqId(sequence as u64),
             tokens,
             start,
-            blocks: &self.tables[sequence],
-            sample: Some(SampleAt { params: &self.params, prompt: &[], output: &[] }),
+            tables: self.tables.of(sequence),
+            sample: Some(SampleAt { params: &self.params, prompt: &[], output: &[], processors: &[] }),
         };
-        let plan = StepPlan { rows: chunks.iter().zip(&starts).map(row).collect() };
+        let plan = StepPlan { rows: chunks.iter().zip(&starts).map(row).collect(), ..StepPlan::default() };
         let output = self.runner.step(&plan).unwrap();
         let order: Vec<_> = output.sampled.iter().map(|s| s.seq.0 as usize).collect();
         assert_eq!(order, chunks.iter().map(|chunk| chunk.0).collect::<Vec<_>>());
