@@ -7,7 +7,7 @@ use std::{
 
 use vllm_platform::TokenId;
 use vllm_scheduler::{
-    EngineHandle, Event, EventStream, FinishReason, GeneratedToken, Request, SubmitError, Timings, Usage,
+    EngineHandle, Event, EventStream, Failure, FinishReason, GeneratedToken, Request, SubmitError, Timings, Usage,
 };
 use vllm_text::{Detokenizer, StopStrings, TextStream, Tokenizer};
 
@@ -66,8 +66,8 @@ pub struct Piece {
 pub enum End {
     /// By itself.
     Finished(Ending),
-    /// The engine could not go on; the text says why.
-    Failed(String),
+    /// The engine could not go on.
+    Failed(Failure),
 }
 
 /// The end of an answer that did not fail.
@@ -165,9 +165,9 @@ impl Answer {
                 };
                 Piece { text: delta.text, token: None, end: Some(End::Finished(ending)) }
             }
-            Event::Failed(error) => {
+            Event::Failed(failure) => {
                 self.ended = true;
-                Piece { text: self.text.finish().text, token: None, end: Some(End::Failed(error)) }
+                Piece { text: self.text.finish().text, token: None, end: Some(End::Failed(failure)) }
             }
         }
     }

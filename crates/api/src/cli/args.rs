@@ -63,6 +63,8 @@ pub fn load_spec(model: &ModelArgs, runtime: &RuntimeArgs, max_num_seqs: usize) 
             max_model_len: runtime.max_model_len,
             kv_cache_bytes: runtime.kv_cache_memory,
             max_num_seqs,
+            max_num_batched_tokens: runtime.max_num_batched_tokens,
+            ..LoadOptions::default()
         },
         engine: EngineConfig {
             max_num_seqs,

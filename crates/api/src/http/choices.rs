@@ -64,6 +64,7 @@ impl Choices {
                     params: params_of_choice(&generation.params, index),
                     max_tokens: prompt.max_tokens,
                     stop_tokens: generation.stop_tokens.clone(),
+                    ..Request::new("")
                 };
                 answers.push(Answer::start(&model.engine, &model.tokenizer, request, &generation.text)?);
             }
@@ -157,7 +158,7 @@ pub struct Complete {
 /// If the engine failed or is being shut down.
 pub fn check_end(end: End) -> Result<Ending, ApiError> {
     match end {
-        End::Failed(error) => Err(ApiError::engine(error)),
+        End::Failed(failure) => Err(failure.into()),
         End::Finished(ending) if ending.reason == FinishReason::Abort => Err(ApiError::shutting_down()),
         End::Finished(ending) => Ok(ending),
     }

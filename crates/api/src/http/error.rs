@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use vllm_platform::sampling::InvalidParam;
-use vllm_scheduler::SubmitError;
+use vllm_scheduler::{Failure, FailureKind, SubmitError};
 
 use crate::answer::AnswerError;
 
@@ -76,7 +76,12 @@ impl ApiError {
 
     /// `{"error": {"message", "type", "param", "code"}}`.
     pub fn to_json(&self) -> Value {
-        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let kind = match self.status {
+            StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
         json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
     }
 }
@@ -87,7 +92,7 @@ impl IntoResponse for ApiError {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -111,9 +116,22 @@ impl From<SubmitError> for ApiError {
             SubmitError::NoTokens => Self::field("max_tokens", message),
             SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => Self::invalid(None, message),
             SubmitError::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),
+            SubmitError::ClientBusy { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message),
             SubmitError::Draining => Self::shutting_down(),
-            SubmitError::Stopped(_) => Self::engine(message),
+            SubmitError::Stopped(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stopped", message),
         }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let (status, code) = match failure.kind {
+            FailureKind::Step => (StatusCode::INTERNAL_SERVER_ERROR, "engine_error"),
+            FailureKind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
+            FailureKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            FailureKind::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "engine_stopped"),
+        };
+        Self::new(status, code, failure.message)
     }
 }
 

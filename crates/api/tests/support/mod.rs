@@ -166,7 +166,7 @@ impl Server {
         let start = Instant::now();
         loop {
             let stats = self.model.engine.stats();
-            if (stats.running, stats.waiting, stats.blocks_in_use) == (0, 0, 0) {
+            if (stats.running, stats.waiting, stats.blocks_in_use()) == (0, 0, 0) {
                 break;
             }
             assert!(start.elapsed() < Duration::from_secs(20), "the engine does not come to rest: {stats:?}");
