@@ -1,5 +1,7 @@
 //! `vllm-mlx bench`.
 
+mod throughput;
+
 use std::{
     io::Write as _,
     time::{Duration, Instant},
@@ -33,6 +35,12 @@ pub struct Args {
     /// How often
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     repeat: usize,
+    /// Requests at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    concurrency: usize,
+    /// Requests of each repeat, of which the figures are then those of all together [default: as many as at once]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    num_prompts: Option<usize>,
     /// Print one JSON object for each repeat
     #[arg(long)]
     json: bool,
@@ -50,10 +58,22 @@ struct Measured {
 /// # Errors
 /// One line each: model, context, engine.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let model = load(load_spec(&args.model, &args.runtime, 1), &progress::bars())?;
+    let model = load(load_spec(&args.model, &args.runtime, args.concurrency), &progress::bars())?;
+    if args.concurrency > 1 || args.num_prompts.is_some() {
+        throughput::run(&model.engine, args)?;
+    } else {
+        alone(&model.engine, args)?;
+    }
+    model.engine.shutdown();
+    model.engine.join();
+    Ok(())
+}
+
+/// One request at a time.
+fn alone(engine: &EngineHandle, args: &Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for repeat in 0..args.repeat {
-        let measured = measure(&model.engine, args, repeat)?;
+        let measured = measure(engine, args, repeat)?;
         let prefill_tps = args.prompt_tokens as f64 / measured.ttft.as_secs_f64();
         let decode_tps =
             (args.generate > 1).then(|| (args.generate - 1) as f64 / measured.decode.as_secs_f64().max(1e-9));
@@ -77,17 +97,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         out.flush()?;
     }
-    model.engine.shutdown();
-    model.engine.join();
     Ok(())
 }
 
-fn measure(engine: &EngineHandle, args: &Args, repeat: usize) -> anyhow::Result<Measured> {
+/// Runs the request with this number.
+fn measure(engine: &EngineHandle, args: &Args, number: usize) -> anyhow::Result<Measured> {
     let request = Request {
-        prompt: prompt(args.prompt_tokens, engine.info().vocab_size, repeat),
+        prompt: prompt(args.prompt_tokens, engine.info().vocab_size, number),
         max_tokens: args.generate,
-        // No stop tokens: every repeat generates as many.
-        ..Request::new(format!("bench-{repeat}"))
+        // No stop tokens: every request generates as many.
+        ..Request::new(format!("bench-{number}"))
     };
     let submitted = Instant::now();
     let mut events = engine.submit(request)?;
@@ -106,8 +125,8 @@ fn measure(engine: &EngineHandle, args: &Args, repeat: usize) -> anyhow::Result<
     Ok(Measured { ttft: first - submitted, decode: last - first })
 }
 
-/// Tokens that are spread over the vocabulary and differ in each repeat from the first on, so that no prefix cache
+/// Tokens that are spread over the vocabulary and differ in each request from the first on, so that no prefix cache
 /// ever helps.
-fn prompt(len: usize, vocab: usize, repeat: usize) -> Vec<TokenId> {
-    (0..len).map(|i| ((i * 7919 + (repeat + 1) * 104_729) % vocab.max(1)) as TokenId).collect()
+fn prompt(len: usize, vocab: usize, number: usize) -> Vec<TokenId> {
+    (0..len).map(|i| ((i * 7919 + (number + 1) * 104_729) % vocab.max(1)) as TokenId).collect()
 }

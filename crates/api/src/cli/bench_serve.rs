@@ -230,7 +230,8 @@ fn asked(args: &Args) -> String {
 }
 
 fn json(args: &Args, model: &str, reports: &[LevelReport]) -> Value {
-    let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| value().map(|value| value.get_name().to_owned());
+    let name =
+        |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| value().map(|value| value.get_name().to_owned());
     use clap::ValueEnum as _;
     let workload = if args.prompt_file.is_some() { Workload::File } else { args.workload };
     json!({

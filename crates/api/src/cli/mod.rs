@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bench_serve;
 mod chat;
 mod generate;
 mod info;
@@ -32,6 +33,8 @@ enum Command {
     Info(info::Args),
     /// Measure prompt and generation speed
     Bench(bench::Args),
+    /// Put load on a server that speaks OpenAI's API, and measure it
+    BenchServe(bench_serve::Args),
 }
 
 /// Parses the command line and runs it. Errors are one line on stderr and exit code 1.
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::BenchServe(args) => bench_serve::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,14 +57,8 @@ pub struct Collector {
 impl Collector {
     /// Of a request sent at `sent`.
     pub fn new(sent: Instant) -> Self {
-        let answer = Answer {
-            ttft: None,
-            gaps: Vec::new(),
-            e2e: Duration::ZERO,
-            usage: None,
-            pieces: 0,
-            text: String::new(),
-        };
+        let answer =
+            Answer { ttft: None, gaps: Vec::new(), e2e: Duration::ZERO, usage: None, pieces: 0, text: String::new() };
         Self { sent, last_piece: None, finished: false, answer }
     }
 

@@ -88,23 +88,21 @@ impl Client {
     pub fn new(url: &str, api_key: Option<&str>, timeout: Duration) -> anyhow::Result<Self> {
         let base = url.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches('/').to_owned();
         if base.starts_with("https:") {
-            bail!("{url}: https is not supported, as encryption is not what is measured; use http, or a proxy that adds it");
+            bail!(
+                "{url}: https is not supported, as encryption is not what is measured; use http, or a proxy that adds it"
+            );
         }
         let uri: Uri = base.parse().with_context(|| format!("{url} is not a URL"))?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             bail!("{url} is not a URL such as http://127.0.0.1:8000");
         }
         let authorization = api_key.map(|key| HeaderValue::try_from(format!("Bearer {key}")));
-        let authorization = authorization.transpose().context("the API key has characters that a header cannot carry")?;
+        let authorization =
+            authorization.transpose().context("the API key has characters that a header cannot carry")?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { http, base, authorization, timeout })
-    }
-
-    /// Where it is, without `/v1`.
-    pub fn base(&self) -> &str {
-        &self.base
     }
 
     /// The first model that the server lists.
@@ -214,7 +212,7 @@ mod tests {
         ];
         for (url, wanted) in cases {
             let client = Client::new(url, Some("key"), Duration::from_secs(1));
-            assert_eq!(client.ok().as_ref().map(Client::base), wanted, "{url}");
+            assert_eq!(client.ok().map(|client| client.base).as_deref(), wanted, "{url}");
         }
         assert!(Client::new("http://host", Some("a\nb"), Duration::from_secs(1)).is_err());
     }

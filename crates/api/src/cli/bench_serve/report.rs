@@ -110,12 +110,7 @@ impl LevelReport {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut text = format!(
-            "{}: {} requests in {:.2} s",
-            self.level,
-            self.requests,
-            self.duration.as_secs_f64()
-        );
+        let mut text = format!("{}: {} requests in {:.2} s", self.level, self.requests, self.duration.as_secs_f64());
         if !self.errors.is_empty() {
             let _ = write!(text, ", {} failed: {}", self.requests - self.completed, self.errors());
         }
@@ -185,9 +180,10 @@ impl LevelReport {
 
     /// The names of the columns of [`csv`](Self::csv).
     pub fn csv_header() -> String {
-        let mut header = "concurrency,request_rate,requests,completed,failed,duration_s,requests_per_s,output_tok_s,total_tok_s,\
+        let mut header =
+            "concurrency,request_rate,requests,completed,failed,duration_s,requests_per_s,output_tok_s,total_tok_s,\
                           prompt_tokens,completion_tokens,cached_tokens,tokens_counted_by"
-            .to_owned();
+                .to_owned();
         for time in ["ttft", "itl", "tpot", "e2e"] {
             for name in Summary::NAMES {
                 let _ = write!(header, ",{time}_ms_{name}");
@@ -232,7 +228,10 @@ fn milliseconds(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{answer::Usage, client::Failure}, *};
+    use super::{
+        super::{answer::Usage, client::Failure},
+        *,
+    };
 
     fn answer(ttft_ms: u64, usage: Option<Usage>) -> Result<Answer, Failure> {
         Ok(Answer {
@@ -286,7 +285,8 @@ mod tests {
         let table = report().table();
         assert!(table.contains("2 failed: 2 × http 503 (full)"), "{table}");
         assert!(table.contains("cached 25.0 %"), "{table}");
-        let failed = Outcome { duration: Duration::from_secs(1), results: vec![Err(Failure::new(Kind::Connect, "no"))] };
+        let failed =
+            Outcome { duration: Duration::from_secs(1), results: vec![Err(Failure::new(Kind::Connect, "no"))] };
         let nothing = LevelReport::new(Level::Rate(Rate::Infinite), &[failed]);
         assert!(nothing.all_failed());
         assert!(nothing.table().contains("TTFT          –"), "{}", nothing.table());

@@ -65,8 +65,7 @@ mod tests {
         for (text, wanted) in cases {
             for size in [1, 2, 3, text.len()] {
                 let mut parser = Parser::default();
-                let events: Vec<String> =
-                    text.as_bytes().chunks(size).flat_map(|bytes| parser.push(bytes)).collect();
+                let events: Vec<String> = text.as_bytes().chunks(size).flat_map(|bytes| parser.push(bytes)).collect();
                 assert_eq!(events, wanted, "{text:?} by {size}");
             }
         }

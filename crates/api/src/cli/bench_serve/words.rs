@@ -1,24 +1,24 @@
 //! Text of about so many tokens, whatever the tokenizer.
 
+use std::sync::LazyLock;
+
 use super::rng::Rng;
 
 /// Short, frequent English words: each is one token, with the space before it, of nearly every vocabulary in use.
-const WORDS: [&str; 160] = [
-    "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state",
-    "family", "student", "group", "country", "problem", "hand", "part", "place", "case", "week", "company", "system",
-    "program", "question", "work", "government", "number", "night", "point", "home", "water", "room", "mother", "area",
-    "money", "story", "fact", "month", "lot", "right", "study", "book", "eye", "job", "word", "business", "issue",
-    "side", "kind", "head", "house", "service", "friend", "father", "power", "hour", "game", "line", "end", "member",
-    "law", "car", "city", "community", "name", "president", "team", "minute", "idea", "kid", "body", "information",
-    "back", "parent", "face", "others", "level", "office", "door", "health", "person", "art", "war", "history", "party",
-    "result", "change", "morning", "reason", "research", "girl", "guy", "moment", "air", "teacher", "force", "education",
-    "foot", "boy", "age", "policy", "music", "market", "sense", "nation", "plan", "college", "interest", "death",
-    "experience", "effect", "use", "class", "control", "field", "development", "role", "effort", "rate", "heart", "drug",
-    "show", "leader", "light", "voice", "wife", "police", "mind", "price", "report", "decision", "son", "view",
-    "relationship", "town", "road", "arm", "difference", "value", "building", "action", "model", "season", "society",
-    "tax", "director", "position", "player", "record", "paper", "space", "ground", "form", "event", "official", "matter",
-    "center",
-];
+static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    "time year people way day man thing woman life child world school state family student group country problem \
+     hand part place case week company system program question work government number night point home water room \
+     mother area money story fact month lot right study book eye job word business issue side kind head house \
+     service friend father power hour game line end member law car city community name president team minute idea \
+     kid body information back parent face others level office door health person art war history party result \
+     change morning reason research girl guy moment air teacher force education foot boy age policy music market \
+     sense nation plan college interest death experience effect use class control field development role effort \
+     rate heart drug show leader light voice wife police mind price report decision son view relationship town road \
+     arm difference value building action model season society tax director position player record paper space \
+     ground form event official matter center"
+        .split(' ')
+        .collect()
+});
 
 const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
 const VOWELS: &[u8; 4] = b"aeio";
