@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use mlx_rs::{Stream, with_stream};
 use vllm_kernels_cpu::Pool;
-use vllm_platform::{BlockId, Row, SeqId, StepPlan};
+use vllm_platform::{BlockId, KvDtype, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
     Batch,
-    kv::{AttentionSpec, ContiguousKv, KvStore, PagedKv},
+    kv::{AttentionSpec, ContiguousKv, KvStore, PagedKv, group_layers},
     model::LayerSpec,
 };
 
@@ -24,16 +24,16 @@ type Step = &'static [(u64, usize, usize)];
 /// The same step as a batch over `store`'s blocks; `table` names a sequence's.
 fn batch(store: &dyn KvStore, step: Step, table: impl Fn(u64) -> Vec<BlockId>) -> Batch {
     let tokens = [0; MAX_LEN];
-    let tables: Vec<Vec<BlockId>> = step.iter().map(|&(seq, ..)| table(seq)).collect();
-    let row = |(&(seq, start, len), blocks): (&(u64, usize, usize), _)| Row {
+    let tables: Vec<[Vec<BlockId>; 1]> = step.iter().map(|&(seq, ..)| [table(seq)]).collect();
+    let row = |(&(seq, start, len), tables): (&(u64, usize, usize), _)| Row {
         seq: SeqId(seq),
         tokens: &tokens[..len],
         start,
-        blocks,
+        tables,
         sample: None,
     };
-    let rows = step.iter().zip(tables.iter().map(Vec::as_slice)).map(row).collect();
-    Batch::new(&StepPlan { rows }, store.block_size()).expect("a sound plan")
+    let rows = step.iter().zip(tables.iter().map(|tables| &tables[..])).map(row).collect();
+    Batch::new(&StepPlan { rows, ..StepPlan::default() }, store.spec()).expect("a sound plan")
 }
 
 #[test]
@@ -50,12 +50,12 @@ fn the_stores_agree_over_prefill_chunks_decode_and_reused_places() {
     let stream = Stream::cpu();
     with_stream(&stream, || {
         for window in [None, Some(16), Some(64)] {
-            let layers = vec![LayerSpec { kv_heads: 2, head_dim: 16, window }];
+            let layers = [LayerSpec { kv_heads: 2, head_dim: 16, window }];
             let blocks = MAX_LEN / 16;
             let threads = Arc::new(Pool::new(2));
-            let mut paged =
-                PagedKv::new(layers.clone(), threads, stream.clone(), 16, 2 * blocks).expect("room for the pool");
-            let mut contiguous = ContiguousKv::new(layers, 2, MAX_LEN);
+            let groups = group_layers(&layers, MAX_LEN).into_iter().map(|group| (group, 2 * blocks)).collect();
+            let mut paged = PagedKv::new(&layers, groups, threads, stream.clone(), 16).expect("room for the pool");
+            let mut contiguous = ContiguousKv::new(&layers, KvDtype::F32, 2, MAX_LEN, 256);
             for (i, step) in steps.into_iter().enumerate() {
                 let tokens = step.iter().map(|&(.., len)| len as i32).sum();
                 let q = numbers(3 * i as u64, &[tokens, 6, 16]);

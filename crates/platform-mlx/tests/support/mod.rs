@@ -1,4 +1,7 @@
 //! What the tests share.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+pub mod sequences;
 
 use mlx_rs::Array;
 

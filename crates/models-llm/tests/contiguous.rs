@@ -1,0 +1,42 @@
+//! The contiguous KV store under whole models: it says what the paged one says.
+
+mod support;
+
+use support::{Reference, Run, fixture, fixtures};
+use vllm_platform::KvStoreChoice::{Contiguous, Paged};
+
+/// Prefilled in chunks of 7, one of three sequences in the batch starting where the last one is.
+fn answers(run: &mut Run, prompts: &[&[u32]], tokens: usize) -> Vec<Vec<u32>> {
+    let answer = |(i, prompt): (usize, &&[u32])| {
+        let cut = prompt.len().saturating_sub(1).min(7);
+        if cut > 0 {
+            run.step(&[(i, &prompt[..cut])]);
+        }
+        run.greedy(i, &prompt[cut..], tokens).iter().map(|sampled| sampled.token).collect()
+    };
+    prompts.iter().enumerate().map(answer).collect()
+}
+
+#[test]
+fn every_family_answers_as_its_reference() {
+    for fixture in fixtures() {
+        let reference = Reference::load(&fixture);
+        let mut run = Run::with(Contiguous, &fixture, 1, 64);
+        assert_eq!(run.kv_cache().groups.len(), 1);
+        let answer = answers(&mut run, &[reference.prompt()], reference.answer().len());
+        assert_eq!(answer, [reference.answer()], "{}", fixture.display());
+    }
+}
+
+/// Windows of 8 and answers of 200 tokens: paged tables give blocks back.
+#[test]
+fn long_answers_over_windows_agree() {
+    for name in ["gemma3", "mistral_window", "llama"] {
+        let prompts: [&[u32]; 3] = [&[3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 9, 79, 32, 38, 46], &[2, 7, 18], &[95]];
+        let [mut paged, mut contiguous] = [Paged, Contiguous].map(|store| Run::with(store, &fixture(name), 3, 240));
+        assert_eq!(contiguous.kv_cache().block_size, 240, "{name}");
+        let wanted = answers(&mut paged, &prompts, 200);
+        assert_eq!(answers(&mut contiguous, &prompts, 200), wanted, "{name}");
+        assert_eq!(paged.given_back() > 30, name != "llama", "{name}: {} blocks", paged.given_back());
+    }
+}
