@@ -1,12 +1,14 @@
 //! The books on KV blocks.
 //!
-//! **Invariant:** this crate holds numbers only. It never sees a tensor, does no IO and starts no thread.
+//! **Invariant:** this crate holds numbers and bytes, never a tensor. IO is done in `ssd` only, on threads of its own.
 
 mod hash;
 mod index;
 mod kv_cache;
 mod pool;
+mod ssd;
 
 pub use hash::BlockHash;
 pub use kv_cache::{Adopted, BlockTables, Hit, KvCache, KvCacheStats, Prefix};
 pub use pool::{Allocated, BlockPool};
+pub use ssd::{SsdConfig, SsdEntry, SsdError, SsdEvent, SsdFound, SsdStats, SsdTier};
