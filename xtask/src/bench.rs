@@ -1,9 +1,11 @@
 //! Measurements against peers, alternating in one run, so that both see the same machine.
 
 mod bandwidth;
+pub mod engine;
 mod llama_cpp;
 mod measure;
 mod serve;
+mod server;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -34,7 +36,7 @@ pub fn cpu(args: &CpuArgs) -> Result<()> {
     }
     setup::run(None)?;
     let model = models::fetch("smollm2", None)?;
-    let llama_bench = llama_cpp::ready()?;
+    let llama_bench = llama_cpp::ready()?.bench;
     command::run(command::cargo().args(["build", "--release", "--package", "vllm-api", "--bin", "vllm-mlx"]))?;
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
 

@@ -83,6 +83,8 @@ enum Bench {
     Cpu(bench::CpuArgs),
     /// How soon a server answers after its start
     Serve(bench::ServeArgs),
+    /// Many requests at once, repeated prompts, short ones behind long ones, beside other servers
+    Engine(bench::engine::EngineArgs),
 }
 
 fn main() {
@@ -97,6 +99,7 @@ fn main() {
         Task::Ci { checks } => ci::run(&checks),
         Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
         Task::Bench(Bench::Serve(args)) => bench::serve(&args),
+        Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
         Task::Bindings => bindings::run(),
     };
     if let Err(error) = result {

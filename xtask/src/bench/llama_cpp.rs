@@ -32,12 +32,21 @@ const OPTIONS: [&str; 8] = [
     "-DGGML_NATIVE=ON",
 ];
 
-/// The path of `llama-bench`, built if it isn't there (about 20 minutes on two cores; what is compiled stays compiled if interrupted).
-pub fn ready() -> Result<PathBuf> {
+/// Its programs.
+pub struct Programs {
+    pub bench: PathBuf,
+    pub server: PathBuf,
+}
+
+const TARGETS: [&str; 2] = ["llama-bench", "llama-server"];
+
+/// Its programs, built if they aren't there (about 20 minutes on two cores; what is compiled stays compiled if interrupted).
+pub fn ready() -> Result<Programs> {
     let place = paths::target().join("peers/llama.cpp");
-    let binary = place.join("build/bin/llama-bench");
-    if place.join(COMPLETE).exists() && binary.exists() {
-        return Ok(binary);
+    let [bench, server] = TARGETS.map(|name| place.join("build/bin").join(name));
+    let programs = Programs { bench, server };
+    if place.join(COMPLETE).exists() && programs.bench.exists() && programs.server.exists() {
+        return Ok(programs);
     }
     let python = venv::ready(&paths::target().join("peers/tools"), TOOLS)?;
     let _lock = disk::Lock::acquire()?;
@@ -55,7 +64,7 @@ pub fn ready() -> Result<PathBuf> {
     spinner.finish_and_clear();
     build(&place, &tools, &path)?;
     fs::write(place.join(COMPLETE), VERSION)?;
-    Ok(binary)
+    Ok(programs)
 }
 
 const COMPLETE: &str = ".complete";
@@ -76,7 +85,8 @@ fn unpack(place: &Path, python: &Path) -> Result<()> {
 /// Runs ninja, whose lines begin with `[done/total]`.
 fn build(place: &Path, tools: &Path, path: &std::ffi::OsStr) -> Result<()> {
     let mut child = Command::new(tools.join("ninja"))
-        .args(["-C", "build", "llama-bench"])
+        .args(["-C", "build"])
+        .args(TARGETS)
         .current_dir(place)
         .env("PATH", path)
         .env("NINJA_STATUS", "[%f/%t] ")
