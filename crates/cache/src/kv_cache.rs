@@ -32,6 +32,12 @@ impl Prefix {
         }
     }
 
+    /// Whether the two may share anything.
+    #[must_use]
+    pub fn same_salt(&self, other: &Self) -> bool {
+        self.root == other.root
+    }
+
     /// The prefix that ends where block `index` begins.
     fn before(&self, index: usize) -> BlockHash {
         index.checked_sub(1).map_or(self.root, |last| self.hashes[last])
@@ -113,6 +119,12 @@ impl KvCache {
     #[must_use]
     pub fn block_size(&self) -> usize {
         self.block_size
+    }
+
+    /// As in [`KvCacheSpec::rewind`].
+    #[must_use]
+    pub fn rewind(&self) -> Option<usize> {
+        self.rewind
     }
 
     /// Whether prefixes are kept.
@@ -331,11 +343,19 @@ impl KvCache {
     }
 
     /// The parent, tokens and blocks of an indexed prefix that is not on the SSD and has a block in memory in at least
-    /// one group.
+    /// one group. A block that a sequence may still add to is left for later.
     #[must_use]
     pub fn unwritten(&self, hash: &BlockHash) -> Option<(BlockHash, &[TokenId], &[Option<BlockId>])> {
         let node = self.index.get(hash).filter(|node| !node.on_ssd && node.blocks.iter().any(Option::is_some))?;
-        Some((node.parent, &node.tokens, &node.blocks))
+        let held = |(pool, block): (&BlockPool, &Option<BlockId>)| block.is_some_and(|block| pool.holders(block) > 0);
+        let grows = node.tokens.len() < self.block_size && self.pools.iter().zip(&node.blocks).any(held);
+        (!grows).then_some((node.parent, &*node.tokens, &*node.blocks))
+    }
+
+    /// Tokens of an indexed prefix's last block.
+    #[must_use]
+    pub fn tokens_of(&self, hash: &BlockHash) -> Option<usize> {
+        self.index.get(hash).map(|node| node.tokens.len())
     }
 
     /// Says that the SSD holds `tokens` after `parent`. `hash` is trusted to be theirs.

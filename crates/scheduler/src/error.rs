@@ -21,6 +21,9 @@ pub enum StartError {
     /// Loading panicked; the text is the panic's.
     #[error("loading the model panicked: {0}")]
     Panicked(String),
+    /// The tier of the prefix cache on the SSD could not be opened.
+    #[error("{0}")]
+    Ssd(String),
     /// The operating system gave no thread.
     #[error("no thread for the engine: {0}")]
     Thread(String),

@@ -1,6 +1,7 @@
 //! Everybody's view of the engine.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -18,11 +19,17 @@ use crate::{EngineState, Event, EventStream, Request, RequestId, RequestStatus, 
 /// What a handle tells the engine's thread.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Submit { request: Request, events: mpsc::UnboundedSender<Event>, submitted: Instant },
+    Submit {
+        request: Request,
+        events: mpsc::UnboundedSender<Event>,
+        submitted: Instant,
+    },
     Abort(RequestId),
     Cancel(RequestId, oneshot::Sender<bool>),
     Describe(oneshot::Sender<Vec<RequestStatus>>),
     ClearCache(oneshot::Sender<usize>),
+    /// The tier below memory has something to say.
+    Wake,
     Drain,
     Shutdown,
 }
@@ -32,9 +39,12 @@ pub(crate) enum Command {
 pub(crate) struct Shared {
     pub info: ModelInfo,
     pub max_waiting: usize,
+    pub max_waiting_per_client: usize,
     pub max_num_batched_tokens: usize,
     /// Requests submitted and not admitted yet, those still on their way to the thread too.
     pub waiting: AtomicUsize,
+    /// Of these, those of each client that has some.
+    pub waiting_by_client: Mutex<HashMap<Arc<str>, usize>>,
     pub draining: AtomicBool,
     pub stats: Mutex<Stats>,
     pub memory: Mutex<MemoryInfo>,
@@ -42,10 +52,42 @@ pub(crate) struct Shared {
     pub busy_since: Mutex<Option<Instant>>,
 }
 
+impl Shared {
+    /// Takes a place in the queue for a request of `client`.
+    fn join_queue(&self, client: Option<&Arc<str>>) -> Result<(), SubmitError> {
+        if self.waiting.fetch_add(1, SeqCst) >= self.max_waiting {
+            self.waiting.fetch_sub(1, SeqCst);
+            return Err(SubmitError::Busy { limit: self.max_waiting });
+        }
+        let Some(client) = client else { return Ok(()) };
+        let mut clients = lock(&self.waiting_by_client);
+        let waiting = clients.entry(Arc::clone(client)).or_default();
+        if *waiting >= self.max_waiting_per_client {
+            self.waiting.fetch_sub(1, SeqCst);
+            return Err(SubmitError::ClientBusy { limit: self.max_waiting_per_client });
+        }
+        *waiting += 1;
+        Ok(())
+    }
+
+    /// Gives a place in the queue back.
+    pub fn leave_queue(&self, client: Option<&Arc<str>>) {
+        self.waiting.fetch_sub(1, SeqCst);
+        let Some(client) = client else { return };
+        let mut clients = lock(&self.waiting_by_client);
+        if let Some(waiting) = clients.get_mut(client) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                clients.remove(client);
+            }
+        }
+    }
+}
+
 /// A running engine. Cheap to clone; the engine ends when it was told to or the last clone is gone.
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
-    pub(crate) commands: Sender<Command>,
+    pub(crate) commands: Arc<Sender<Command>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: watch::Receiver<EngineState>,
     pub(crate) thread: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -64,23 +106,18 @@ impl EngineHandle {
         if request.params.seed.is_none() {
             request.params.seed = Some(random_seed());
         }
-        let waiting = self.shared.waiting.fetch_add(1, SeqCst);
-        let taken_back = |error| {
-            self.shared.waiting.fetch_sub(1, SeqCst);
-            Err(error)
-        };
-        if waiting >= self.shared.max_waiting {
-            return taken_back(SubmitError::Busy { limit: self.shared.max_waiting });
-        }
+        let client = request.client.clone();
+        self.shared.join_queue(client.as_ref())?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let id = request.id.clone();
         let command = Command::Submit { request, events: sender, submitted: Instant::now() };
         if self.commands.send(command).is_err() {
+            self.shared.leave_queue(client.as_ref());
             let why = match *self.state.borrow() {
                 EngineState::Broken => "the model runner panicked",
                 _ => "it was shut down",
             };
-            return taken_back(SubmitError::Stopped(why.into()));
+            return Err(SubmitError::Stopped(why.into()));
         }
         Ok(EventStream::new(id, receiver))
     }

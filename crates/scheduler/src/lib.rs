@@ -26,6 +26,7 @@
 //! assert_eq!(answer.len(), 4);
 //! ```
 
+mod config;
 mod engine;
 mod error;
 mod handle;
@@ -35,7 +36,8 @@ mod request;
 mod sequence;
 mod stats;
 
-pub use engine::{Engine, EngineConfig, SsdOptions};
+pub use config::{EngineConfig, SsdOptions};
+pub use engine::Engine;
 pub use error::{StartError, SubmitError};
 pub use handle::EngineHandle;
 pub use histogram::Histogram;
@@ -43,4 +45,5 @@ pub use request::{
     Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
     SpanKind, Timings, Usage,
 };
-pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, RequestStatus, SsdStats, Stats};
+pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, RequestStatus, Stats};
+pub use vllm_cache::SsdStats;

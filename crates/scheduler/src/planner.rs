@@ -1,14 +1,18 @@
 //! Which tokens of which sequence the next step computes. Plain state, no thread, no clock.
 
+mod prefill;
+mod queue;
+mod ssd;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::HashSet;
 
-use vllm_cache::BlockPool;
-use vllm_platform::{KvCacheSpec, Sampled, SeqId, StepPlan};
+use vllm_cache::{Adopted, BlockHash, Hit, KvCache};
+use vllm_platform::{BlockCopy, KvCacheSpec, Sampled, SeqId, StepPlan};
 
-use crate::{BlockStats, FinishReason, GeneratedToken, sequence::Sequence};
+use self::queue::{Queue, Shares};
+use crate::{BlockStats, FinishReason, GeneratedToken, PrefixCacheStats, sequence::Sequence};
 
 /// Bounds of a step.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +21,23 @@ pub(crate) struct Limits {
     pub max_num_seqs: usize,
     /// Tokens computed in one step; at least `max_num_seqs`, so that every answer gets on at every step.
     pub max_num_batched_tokens: usize,
+    /// Of these, tokens of one prompt.
+    pub prefill_step_size: usize,
+}
+
+/// Whom a step let in and whom it sent back.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduled {
+    pub admitted: Vec<Admitted>,
+    pub preempted: Vec<SeqId>,
+}
+
+/// A sequence that starts, or starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    pub seq: SeqId,
+    /// Tokens found in the cache.
+    pub cached: usize,
 }
 
 /// What a step did to one sequence.
@@ -29,38 +50,64 @@ pub(crate) struct Outcome {
     pub ended: Option<(FinishReason, Sequence)>,
 }
 
-/// Admits sequences first come, first served, and shares out each step's budget.
+/// A sequence's part of the step under way.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    /// Index into the running sequences.
+    index: usize,
+    /// Tokens.
+    count: usize,
+}
+
+/// Admits sequences, shares out each step's budget, and keeps the books on their blocks.
+///
+/// A sequence gets the blocks of all that is known of it when it is admitted, and more as it grows. When there are none
+/// left, sequences of a worse rank give theirs up and wait to be computed again, the newest first; since what they had
+/// computed stays in the prefix cache as long as there is room, that is often no more than looking it up.
 #[derive(Debug)]
 pub(crate) struct Planner {
     limits: Limits,
-    block_size: usize,
-    pools: Vec<BlockPool>,
-    waiting: VecDeque<Sequence>,
-    /// In the order of admission.
+    cache: KvCache,
+    waiting: Queue,
     running: Vec<Sequence>,
-    /// Indices into `running` and tokens of each in the step under way.
-    shares: Vec<(usize, usize)>,
+    clients: Shares,
+    /// The step under way.
+    shares: Vec<Share>,
+    copies: Vec<BlockCopy>,
+    /// Prefixes being read from the SSD.
+    reading: HashSet<BlockHash>,
+    /// It is not known yet what the SSD has: all wait for that.
+    searching: bool,
+    /// Prefixes found, of those the SSD has too.
+    touched: Vec<BlockHash>,
+    stats: PrefixCacheStats,
+    preemptions: u64,
 }
 
 impl Planner {
-    pub fn new(limits: Limits, kv: &KvCacheSpec) -> Self {
+    pub fn new(limits: Limits, kv: &KvCacheSpec, prefix_cache: bool) -> Self {
         Self {
             limits,
-            block_size: kv.block_size,
-            pools: kv.groups.iter().map(|group| BlockPool::new(group.num_blocks)).collect(),
-            waiting: VecDeque::new(),
+            cache: KvCache::new(kv, prefix_cache),
+            waiting: Queue::default(),
             running: Vec::new(),
+            clients: Shares::default(),
             shares: Vec::new(),
+            copies: Vec::new(),
+            reading: HashSet::new(),
+            searching: false,
+            touched: Vec::new(),
+            stats: PrefixCacheStats { enabled: prefix_cache, ..PrefixCacheStats::default() },
+            preemptions: 0,
         }
     }
 
-    pub fn running(&self) -> usize {
-        self.running.len()
+    pub fn running(&self) -> &[Sequence] {
+        &self.running
     }
 
-    #[cfg(test)]
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    pub fn waiting(&self) -> impl Iterator<Item = &Sequence> {
+        self.waiting.iter()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -68,72 +115,277 @@ impl Planner {
     }
 
     pub fn blocks(&self) -> Vec<BlockStats> {
-        let stats =
-            |pool: &BlockPool| BlockStats { total: pool.capacity(), in_use: pool.in_use(), ..Default::default() };
-        self.pools.iter().map(stats).collect()
+        let pools = self.cache.pools().iter().zip(self.cache.groups());
+        pools
+            .map(|(pool, group)| BlockStats {
+                total: pool.capacity(),
+                in_use: pool.in_use(),
+                cached: pool.kept(),
+                block_bytes: group.block_bytes,
+            })
+            .collect()
     }
 
-    pub fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+    pub fn prefix_cache(&self) -> PrefixCacheStats {
+        let cache = self.cache.stats();
+        PrefixCacheStats { evictions: cache.evictions, indexed_blocks: cache.indexed_blocks, ..self.stats }
+    }
+
+    pub fn preemptions(&self) -> u64 {
+        self.preemptions
+    }
+
+    pub fn add(&mut self, mut sequence: Sequence) {
+        sequence.extend_prefix(self.cache.block_size());
+        self.clients.arrive(&sequence.client);
+        self.waiting.push(sequence);
     }
 
     /// Forgets a sequence, wherever it stands.
     pub fn remove(&mut self, seq: SeqId) -> Option<Sequence> {
-        if let Some(index) = self.running.iter().position(|s| s.id == seq) {
-            let sequence = self.running.remove(index);
-            self.release(&sequence);
-            return Some(sequence);
-        }
-        let index = self.waiting.iter().position(|s| s.id == seq)?;
-        self.waiting.remove(index)
+        let sequence = match self.position(seq) {
+            Some(index) => self.stop(index),
+            None => self.waiting.remove(seq)?,
+        };
+        self.clients.leave(&sequence.client);
+        Some(sequence)
     }
 
-    /// Shares out the next step's budget; returns the sequences that it admitted.
+    fn position(&self, seq: SeqId) -> Option<usize> {
+        self.running.iter().position(|s| s.id == seq)
+    }
+
+    /// Takes a sequence out of the running ones. What it computed stays in the cache.
+    fn stop(&mut self, index: usize) -> Sequence {
+        let mut sequence = self.running.remove(index);
+        sequence.index_partial(&mut self.cache);
+        self.cache.release_tables(&sequence.take_tables());
+        self.clients.stop(&sequence.client);
+        sequence
+    }
+
+    fn preempt(&mut self, index: usize, scheduled: &mut Scheduled) {
+        let mut sequence = self.stop(index);
+        sequence.extend_prefix(self.cache.block_size());
+        self.preemptions += 1;
+        scheduled.preempted.push(sequence.id);
+        self.waiting.push(sequence);
+    }
+
+    /// Shares out the next step's budget.
     ///
-    /// Decode tokens come first, so that no prompt stalls an answer, then prompts in the order of admission. A
-    /// sequence gets its blocks for prompt and answer at once: once admitted, it can always run to its end.
-    pub fn schedule(&mut self) -> Vec<SeqId> {
+    /// Decode tokens come first, so that no prompt stalls an answer. Then sequences that wait are admitted as far as
+    /// there are places and blocks, and prompts share what is left of the budget. There is something to compute
+    /// afterwards unless nobody runs and all who wait are being read from the SSD.
+    pub fn schedule(&mut self) -> Scheduled {
+        let mut scheduled = Scheduled::default();
         self.shares.clear();
-        let mut budget = self.limits.max_num_batched_tokens;
-        for decoding in [true, false] {
-            for (index, sequence) in self.running.iter().enumerate() {
-                if budget > 0 && sequence.is_decoding() == decoding {
-                    let count = sequence.pending().min(budget);
-                    self.shares.push((index, count));
-                    budget -= count;
+        let mut granted: Vec<(SeqId, usize)> = Vec::new();
+        let mut short_of_blocks = false;
+        for seq in self.ranked(|s| s.is_decoding()) {
+            match self.grow(seq, 1, &mut scheduled) {
+                Growth::Done => granted.push((seq, 1)),
+                Growth::NoRoom => short_of_blocks = true,
+                Growth::Gone => {}
+            }
+        }
+        let budget = self.limits.max_num_batched_tokens.saturating_sub(granted.len());
+        short_of_blocks |= !scheduled.preempted.is_empty();
+        if budget > 0 && !short_of_blocks && !self.searching {
+            self.admit(&mut scheduled);
+        }
+        let mut prompts = self.ranked(|s| !s.is_decoding());
+        prompts.sort_by_key(|&seq| {
+            let sequence = self.position(seq).map(|index| &self.running[index]);
+            sequence.map(|s| (s.priority, self.clients.served(&s.client), s.id))
+        });
+        let pending = |&seq: &SeqId| self.position(seq).map_or(0, |index| self.running[index].pending());
+        let pending: Vec<usize> = prompts.iter().map(pending).collect();
+        let counts = prefill::share_out(budget, self.limits.prefill_step_size, &pending);
+        for (seq, count) in prompts.into_iter().zip(counts).filter(|&(_, count)| count > 0) {
+            if self.grow(seq, count, &mut scheduled) == Growth::Done {
+                granted.push((seq, count));
+            }
+        }
+        let share = |(seq, count)| Some(Share { index: self.position(seq)?, count });
+        self.shares = granted.into_iter().filter_map(share).collect();
+        scheduled
+    }
+
+    /// Running sequences that `wanted` admits, those first that are preempted last.
+    fn ranked(&self, wanted: impl Fn(&Sequence) -> bool) -> Vec<SeqId> {
+        let mut ranked: Vec<_> = self.running.iter().filter(|s| wanted(s)).map(rank).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, seq)| seq).collect()
+    }
+
+    /// Gets a running sequence the blocks for its next `count` tokens, at the cost of those of a worse rank.
+    fn grow(&mut self, seq: SeqId, count: usize, scheduled: &mut Scheduled) -> Growth {
+        for group in 0..self.cache.groups().len() {
+            loop {
+                let Some(index) = self.position(seq) else { return Growth::Gone };
+                let sequence = &self.running[index];
+                let wanted = (sequence.computed() + count).div_ceil(self.cache.block_size());
+                if sequence.tables[group].len() >= wanted {
+                    break;
                 }
+                if let Some(block) = self.cache.allocate(group) {
+                    self.running[index].tables[group].push(block);
+                    continue;
+                }
+                let own = rank(sequence);
+                let worse = self.running.iter().enumerate().filter(|(_, s)| rank(s) > own);
+                let Some((victim, _)) = worse.max_by_key(|(_, s)| rank(s)) else { return Growth::NoRoom };
+                self.preempt(victim, scheduled);
             }
         }
-        let mut admitted = Vec::new();
-        while budget > 0 && self.running.len() < self.limits.max_num_seqs {
-            let Some(first) = self.waiting.front() else { break };
-            let needed = first.most_computed().div_ceil(self.block_size);
-            // Nobody overtakes: a long request would otherwise wait for ever behind short ones.
-            if self.pools.iter().any(|pool| pool.available() < needed) {
-                break;
+        Growth::Done
+    }
+
+    /// Admits sequences that wait, in their order, until places or blocks run out. Only those are passed over that are
+    /// being read from the SSD or whose prompt another one is computing just now: they will have less to compute.
+    fn admit(&mut self, scheduled: &mut Scheduled) {
+        let mut passed_over: HashSet<SeqId> = HashSet::new();
+        loop {
+            // Who has just given way does not come back in the same step.
+            let sent_back = |s: &Sequence| scheduled.preempted.contains(&s.id);
+            let ready = |s: &Sequence| s.loading.is_empty() && !passed_over.contains(&s.id) && !sent_back(s);
+            let Some(seq) = self.waiting.next(&self.clients, ready) else { return };
+            let Some(sequence) = self.waiting.remove(seq) else { return };
+            if self.follows_another(&sequence) {
+                passed_over.insert(seq);
+                self.waiting.push(sequence);
+                continue;
             }
-            let Some(mut sequence) = self.waiting.pop_front() else { break };
-            sequence.tables = self.pools.iter_mut().filter_map(|pool| pool.allocate(needed)).collect();
-            let count = sequence.pending().min(budget);
-            budget -= count;
-            admitted.push(sequence.id);
-            self.shares.push((self.running.len(), count));
-            self.running.push(sequence);
+            match self.make_way(sequence, scheduled) {
+                Ok(admitted) => scheduled.admitted.push(admitted),
+                Err(sequence) => return self.waiting.push(*sequence),
+            }
         }
-        admitted
+    }
+
+    /// Whether it pays to wait until a running sequence has computed what both begin with.
+    fn follows_another(&self, sequence: &Sequence) -> bool {
+        let (size, tokens) = (self.cache.block_size(), sequence.tokens());
+        let prompts = self.running.iter().filter(|s| s.pending_prompt() > 0 && s.prefix.same_salt(&sequence.prefix));
+        let mut found = None;
+        prompts.filter(|_| self.cache.is_enabled()).any(|leader| {
+            let limit = tokens.len() - 1;
+            let common = leader.tokens().iter().zip(&tokens[..limit]).take_while(|(a, b)| a == b).count();
+            let found = *found.get_or_insert_with(|| self.cache.find(&sequence.prefix, tokens, true).tokens);
+            let whole = common / size * size;
+            // A block can be shared once it is full, the last one once the prompt is done.
+            let (until, shared) = if whole > found { (whole, whole) } else { (leader.prompt_len(), common) };
+            let (saved, wait) = (shared.saturating_sub(found), until.saturating_sub(leader.computed()));
+            wait > 0 && saved >= MIN_SHARED && 2 * saved >= wait
+        })
+    }
+
+    /// Starts a sequence, if need be in the place of running ones that have less of a claim.
+    fn make_way(&mut self, mut sequence: Sequence, scheduled: &mut Scheduled) -> Result<Admitted, Box<Sequence>> {
+        while self.running.len() >= self.limits.max_num_seqs {
+            let places = self.limits.max_num_seqs;
+            let yields = |s: &Sequence| {
+                let unfair = self.clients.is_unfair(&s.client, &sequence.client, places);
+                s.priority > sequence.priority || (s.priority == sequence.priority && unfair)
+            };
+            let victims = self.running.iter().enumerate().filter(|(_, s)| yields(s));
+            let Some((victim, _)) = victims.max_by_key(|(_, s)| rank(s)) else { return Err(Box::new(sequence)) };
+            self.preempt(victim, scheduled);
+        }
+        loop {
+            if let Some(cached) = self.place(&mut sequence) {
+                let admitted = Admitted { seq: sequence.id, cached };
+                self.clients.start(&sequence.client);
+                self.running.push(sequence);
+                return Ok(admitted);
+            }
+            let worse = self.running.iter().enumerate().filter(|(_, s)| s.priority > sequence.priority);
+            let Some((victim, _)) = worse.max_by_key(|(_, s)| rank(s)) else { return Err(Box::new(sequence)) };
+            self.preempt(victim, scheduled);
+        }
+    }
+
+    /// Gives a sequence its cached blocks and new ones for the rest of what is known; `None`, and nothing changes, if
+    /// there are too few.
+    fn place(&mut self, sequence: &mut Sequence) -> Option<usize> {
+        // Each running sequence may soon need one more block: without these somebody would be preempted at once.
+        let headroom = self.running.len();
+        let mut hit = self.cache.find(&sequence.prefix, sequence.tokens(), true);
+        let mut adopted = self.cache.adopt(&hit);
+        if headroom == 0 && !adopted.as_ref().is_some_and(|adopted| self.has_room(sequence, adopted, 0)) {
+            // Alone it fits, but perhaps not beside a block that it would copy from.
+            self.give_back(adopted.take());
+            hit = self.cache.find(&sequence.prefix, sequence.tokens(), false);
+            adopted = self.cache.adopt(&hit);
+        }
+        let mut adopted = adopted?;
+        if !self.has_room(sequence, &adopted, headroom) {
+            self.give_back(Some(adopted));
+            return None;
+        }
+        for (group, table) in adopted.tables.iter_mut().enumerate() {
+            if self.cache.groups()[group].window.is_none() {
+                let wanted = sequence.pending().div_ceil(self.cache.block_size());
+                let more = wanted.saturating_sub(table.len());
+                table.extend((0..more).map_while(|_| self.cache.allocate(group)));
+            }
+        }
+        self.touched.extend(self.cache.on_ssd_of(&hit));
+        self.count(sequence, &hit);
+        self.stats.copies += adopted.copies.len() as u64;
+        sequence.tables = adopted.tables;
+        sequence.mark_computed(hit.tokens);
+        self.copies.append(&mut adopted.copies);
+        Some(hit.tokens)
+    }
+
+    fn has_room(&self, sequence: &Sequence, adopted: &Adopted, headroom: usize) -> bool {
+        let wanted = sequence.pending().div_ceil(self.cache.block_size());
+        let groups = self.cache.groups().iter().zip(self.cache.pools()).zip(&adopted.tables);
+        groups
+            .filter(|((group, _), _)| group.window.is_none())
+            .all(|((_, pool), table)| pool.available() >= wanted.saturating_sub(table.len()) + headroom)
+    }
+
+    fn give_back(&mut self, adopted: Option<Adopted>) {
+        if let Some(Adopted { tables, copies }) = adopted {
+            copies.iter().for_each(|copy| self.cache.release(copy.group, copy.from));
+            self.cache.release_tables(&tables);
+        }
+    }
+
+    /// Books what a sequence found when it is admitted for the first time.
+    fn count(&mut self, sequence: &mut Sequence, hit: &Hit) {
+        if sequence.cached.is_some() {
+            return;
+        }
+        sequence.cached = Some(hit.tokens);
+        if self.stats.enabled {
+            self.stats.queries += sequence.prompt_len() as u64;
+            self.stats.hits += hit.tokens as u64;
+            self.stats.ssd_hits += hit.ssd_tokens as u64;
+            *(if hit.tokens > 0 { &mut self.stats.hit_requests } else { &mut self.stats.missed_requests }) += 1;
+        }
     }
 
     /// The step that [`Planner::schedule`] decided on.
     pub fn step_plan(&self) -> StepPlan<'_> {
-        StepPlan {
-            copies: Vec::new(),
-            rows: self.shares.iter().map(|&(index, count)| self.running[index].row(count)).collect(),
-        }
+        let rows = self.shares.iter().map(|share| self.running[share.index].row(share.count)).collect();
+        StepPlan { copies: self.copies.clone(), rows }
+    }
+
+    /// Tokens of each sequence in the step, and whether they are of its prompt.
+    pub fn step_shares(&self) -> impl Iterator<Item = (SeqId, usize, bool)> + '_ {
+        self.shares.iter().map(|&Share { index, count }| {
+            let sequence = &self.running[index];
+            (sequence.id, count, !sequence.is_decoding())
+        })
     }
 
     /// Prompt tokens among those of the step.
     pub fn prompt_tokens(&self) -> usize {
-        self.shares.iter().map(|&(index, count)| count.min(self.running[index].pending_prompt())).sum()
+        self.shares.iter().map(|share| share.count.min(self.running[share.index].pending_prompt())).sum()
     }
 
     /// Takes in what the step gave: one entry of `sampled` for each row that asked, in the rows' order.
@@ -141,20 +393,49 @@ impl Planner {
     /// # Errors
     /// If `sampled` isn't that; nothing changes then.
     pub fn complete(&mut self, sampled: Vec<Sampled>) -> Result<Vec<Outcome>, String> {
-        let plan = self.step_plan();
-        let asked = plan.rows.iter().filter(|row| row.sample.is_some()).map(|row| row.seq);
+        let asks = |share: &&Share| share.count == self.running[share.index].pending();
+        let asked = self.shares.iter().filter(asks).map(|share| self.running[share.index].id);
         if !asked.eq(sampled.iter().map(|s| s.seq)) {
             return Err(format!("the runner answered for other rows than asked: {} tokens", sampled.len()));
         }
-        for &(index, count) in &self.shares {
-            self.running[index].mark_computed(count);
+        for share in std::mem::take(&mut self.shares) {
+            self.mark_computed(share);
         }
-        self.shares.clear();
+        self.end_copies();
         Ok(sampled.into_iter().filter_map(|sampled| self.take_in(sampled)).collect())
     }
 
+    /// Books a share as computed, and indexes what it filled.
+    fn mark_computed(&mut self, Share { index, count }: Share) {
+        let sequence = &mut self.running[index];
+        let from = sequence.computed();
+        let was_prompt = from < sequence.prompt_len();
+        sequence.mark_computed(count);
+        sequence.index_full(&mut self.cache, from);
+        if was_prompt && sequence.pending_prompt() == 0 {
+            // Others that begin with this prompt need not wait for the end of the answer.
+            sequence.index_partial(&mut self.cache);
+        } else if !was_prompt && self.cache.rewind().is_some() {
+            // The block has grown past what was indexed, and can perhaps no longer be cut back that far.
+            let place = (sequence.computed() - 1) / self.cache.block_size();
+            for (group, table) in sequence.tables.iter().enumerate() {
+                self.cache.distrust(group, table[place]);
+            }
+        }
+        let computed = sequence.computed();
+        self.cache.release_behind_windows(&mut sequence.tables, computed);
+        self.clients.charge(&sequence.client, count);
+    }
+
+    /// The blocks copied from are nobody's any more.
+    fn end_copies(&mut self) {
+        for copy in std::mem::take(&mut self.copies) {
+            self.cache.release(copy.group, copy.from);
+        }
+    }
+
     fn take_in(&mut self, sampled: Sampled) -> Option<Outcome> {
-        let index = self.running.iter().position(|s| s.id == sampled.seq)?;
+        let index = self.position(sampled.seq)?;
         let sequence = &mut self.running[index];
         sequence.push(sampled.token);
         let stopped = sequence.ends_with_stop_token();
@@ -163,29 +444,71 @@ impl Planner {
             (false, true) => Some(FinishReason::Length),
             (false, false) => None,
         };
-        let ended = reason.map(|reason| {
-            let sequence = self.running.remove(index);
-            self.release(&sequence);
-            (reason, sequence)
-        });
+        let ended = reason.and_then(|reason| Some((reason, self.remove(sampled.seq)?)));
         let token = (!stopped).then_some(GeneratedToken { token: sampled.token, logprobs: sampled.logprobs });
         Some(Outcome { seq: sampled.seq, token, ended })
     }
 
-    /// Forgets the sequences of a step that failed.
+    /// Forgets the sequences of a step that failed. Those that were admitted and had no part in it wait again.
     pub fn fail(&mut self) -> Vec<Sequence> {
-        let mut indices: Vec<usize> = self.shares.drain(..).map(|(index, _)| index).collect();
-        indices.sort_unstable_by(|a, b| b.cmp(a));
-        let failed: Vec<Sequence> = indices.into_iter().map(|index| self.running.remove(index)).collect();
-        for sequence in &failed {
-            self.release(sequence);
+        // Nobody knows what the step did to the blocks that it was to write.
+        let copied: HashSet<_> = self.copies.iter().map(|copy| (copy.group, copy.to)).collect();
+        for &(group, block) in &copied {
+            self.cache.distrust(group, block);
         }
-        failed
+        let mut failed: Vec<SeqId> = Vec::new();
+        for share in std::mem::take(&mut self.shares) {
+            let sequence = &self.running[share.index];
+            let written = sequence.computed() / self.cache.block_size();
+            for (group, table) in sequence.tables.iter().enumerate() {
+                table.iter().skip(written).for_each(|&block| self.cache.distrust(group, block));
+            }
+            failed.push(sequence.id);
+        }
+        self.end_copies();
+        let has_copy = |s: &Sequence| {
+            let mut tables = s.tables.iter().enumerate();
+            tables.any(|(group, table)| table.iter().any(|&block| copied.contains(&(group, block))))
+        };
+        for seq in self.ranked(|s| has_copy(s) && !failed.contains(&s.id)) {
+            if let Some(sequence) = self.stop_unindexed(seq) {
+                self.waiting.push(sequence);
+            }
+        }
+        let gone = failed.into_iter().filter_map(|seq| self.stop_unindexed(seq));
+        let gone: Vec<Sequence> = gone.collect();
+        gone.iter().for_each(|sequence| self.clients.leave(&sequence.client));
+        gone
     }
 
-    fn release(&mut self, sequence: &Sequence) {
-        for (pool, table) in self.pools.iter_mut().zip(&sequence.tables) {
-            table.iter().for_each(|&block| drop(pool.release(block)));
-        }
+    /// Takes a sequence out of the running ones whose last block cannot be relied on.
+    fn stop_unindexed(&mut self, seq: SeqId) -> Option<Sequence> {
+        let mut sequence = self.running.remove(self.position(seq)?);
+        self.cache.release_tables(&sequence.take_tables());
+        self.clients.stop(&sequence.client);
+        Some(sequence)
     }
+
+    /// Forgets all prefixes in memory; says how many blocks it were.
+    pub fn clear_cache(&mut self) -> usize {
+        self.cache.clear()
+    }
+}
+
+/// Tokens that are worth waiting for.
+const MIN_SHARED: usize = 4;
+
+/// Whether a sequence got its blocks.
+#[derive(Debug, PartialEq, Eq)]
+enum Growth {
+    Done,
+    /// All blocks are held by sequences of a better rank.
+    NoRoom,
+    /// It was preempted meanwhile.
+    Gone,
+}
+
+/// Preempted last come first: by priority, then the oldest.
+fn rank(sequence: &Sequence) -> (i32, SeqId) {
+    (sequence.priority, sequence.id)
 }

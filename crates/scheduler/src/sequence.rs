@@ -1,22 +1,36 @@
 //! A request as the planner sees it.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use vllm_platform::{BlockId, Row, SampleAt, SamplingParams, SeqId, TokenId, sampling::LogitsProcessor};
+use vllm_cache::{BlockHash, BlockTables, KvCache, Prefix};
+use vllm_platform::{Row, SampleAt, SamplingParams, SeqId, TokenId, sampling::LogitsProcessor};
 
-use crate::{Request, Usage};
+use crate::{Phase, Request, Usage};
 
 /// Computed tokens chasing known tokens.
 #[derive(Debug)]
 pub(crate) struct Sequence {
+    /// In the order of arrival.
     pub id: SeqId,
+    /// Lower is sooner.
+    pub priority: i32,
+    /// Whose it is.
+    pub client: Option<Arc<str>>,
+    /// By group: token `p` lives in `tables[group][p / block_size]`. Empty while it waits.
+    pub tables: BlockTables,
+    /// Names of its prefixes.
+    pub prefix: Prefix,
+    /// Prefixes that are being read from the SSD for it: it waits for them.
+    pub loading: HashSet<BlockHash>,
+    /// Whether the SSD was asked already, since it last had to wait.
+    pub looked_on_ssd: bool,
+    /// Tokens of the prompt that were found in the cache when it was first admitted.
+    pub cached: Option<usize>,
     /// Prompt, then the answer so far.
     tokens: Vec<TokenId>,
     prompt_len: usize,
     /// Tokens whose KV is in the blocks.
     computed: usize,
-    /// By group: token `p` lives in `tables[group][p / block_size]`.
-    pub tables: Vec<Vec<BlockId>>,
     params: SamplingParams,
     max_tokens: usize,
     stop_tokens: Vec<TokenId>,
@@ -27,10 +41,16 @@ impl Sequence {
     pub fn new(id: SeqId, request: Request) -> Self {
         Self {
             id,
+            priority: request.priority,
+            client: request.client,
+            tables: Vec::new(),
+            prefix: Prefix::new(request.cache_salt.as_deref()),
+            loading: HashSet::new(),
+            looked_on_ssd: false,
+            cached: None,
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
             computed: 0,
-            tables: Vec::new(),
             params: request.params,
             max_tokens: request.max_tokens,
             stop_tokens: request.stop_tokens,
@@ -38,9 +58,13 @@ impl Sequence {
         }
     }
 
-    /// Tokens whose KV it will ever need: the last one generated is never computed.
-    pub fn most_computed(&self) -> usize {
-        self.prompt_len + self.max_tokens - 1
+    /// All that is known.
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
+    pub fn computed(&self) -> usize {
+        self.computed
     }
 
     /// Tokens that are known and not computed yet: at least one while it runs.
@@ -53,9 +77,22 @@ impl Sequence {
         self.tokens.len() > self.prompt_len && self.pending() == 1
     }
 
+    /// Whether the next token will be its first.
+    pub fn has_no_output(&self) -> bool {
+        self.tokens.len() == self.prompt_len
+    }
+
     /// Prompt tokens not computed yet.
     pub fn pending_prompt(&self) -> usize {
         self.prompt_len.saturating_sub(self.computed)
+    }
+
+    pub fn prompt_len(&self) -> usize {
+        self.prompt_len
+    }
+
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     pub fn output(&self) -> &[TokenId] {
@@ -80,6 +117,28 @@ impl Sequence {
         self.computed += count;
     }
 
+    /// Names the blocks of all that is known.
+    pub fn extend_prefix(&mut self, block_size: usize) {
+        self.prefix.extend(&self.tokens, block_size);
+    }
+
+    /// Indexes the blocks that its computed tokens, once `from`, have filled.
+    pub fn index_full(&mut self, cache: &mut KvCache, from: usize) {
+        cache.index_full(&mut self.prefix, &self.tokens[..self.computed], from, &self.tables);
+    }
+
+    /// Indexes what it has computed of its last block.
+    pub fn index_partial(&mut self, cache: &mut KvCache) {
+        cache.index_partial(&mut self.prefix, &self.tokens[..self.computed], &self.tables);
+    }
+
+    /// Takes its tables, to wait or to end: nothing of it is computed any more.
+    pub fn take_tables(&mut self) -> BlockTables {
+        self.computed = 0;
+        self.looked_on_ssd = false;
+        std::mem::take(&mut self.tables)
+    }
+
     pub fn push(&mut self, token: TokenId) {
         self.tokens.push(token);
     }
@@ -93,6 +152,20 @@ impl Sequence {
     }
 
     pub fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.prompt_len, cached_tokens: 0, completion_tokens: self.output().len() }
+        Usage {
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached.unwrap_or(0),
+            completion_tokens: self.output().len(),
+        }
+    }
+
+    /// Where it stands, if it is among those that run.
+    pub fn running_phase(&self) -> Phase {
+        if self.pending_prompt() > 0 || self.has_no_output() { Phase::Prefill } else { Phase::Decode }
+    }
+
+    /// Where it stands, if it is among those that wait.
+    pub fn waiting_phase(&self) -> Phase {
+        if self.loading.is_empty() { Phase::Waiting } else { Phase::Loading }
     }
 }

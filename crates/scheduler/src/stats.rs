@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use vllm_cache::SsdStats;
+
 use crate::{Histogram, RequestId};
 
 /// Where an engine stands.
@@ -185,31 +187,4 @@ pub enum Phase {
     Prefill,
     /// Its answer is being computed.
     Decode,
-}
-
-/// What the tier below memory holds and did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SsdStats {
-    /// Blocks it holds.
-    pub entries: u64,
-    /// Bytes it holds.
-    pub bytes: u64,
-    /// Bytes it may hold.
-    pub max_bytes: u64,
-    /// Blocks written.
-    pub written_blocks: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-    /// Blocks read.
-    pub read_blocks: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Blocks not written because too many waited to be.
-    pub dropped: u64,
-    /// Blocks deleted to make room.
-    pub evicted: u64,
-    /// Blocks deleted because they were damaged.
-    pub corrupt: u64,
-    /// Writes and reads that failed.
-    pub errors: u64,
 }

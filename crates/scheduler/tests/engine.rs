@@ -11,8 +11,8 @@ use vllm_platform::{
     testing::{FakeConfig, FakeProbe, FakeRunner},
 };
 use vllm_scheduler::{
-    Engine, EngineConfig, EngineHandle, EngineState, Event, EventStream, FinishReason, Finished, Request, StartError,
-    SubmitError,
+    Engine, EngineConfig, EngineHandle, EngineState, Event, EventStream, Failure, FailureKind, FinishReason, Finished,
+    Phase, Request, SpanKind, SsdOptions, StartError, SubmitError,
 };
 
 fn start(fake: FakeConfig, config: EngineConfig) -> (EngineHandle, Arc<FakeProbe>) {
@@ -212,10 +212,136 @@ fn a_failed_step_fails_its_requests_and_the_engine_lives_on() {
     let second = engine.submit(request("second", &[1], 9)).unwrap();
     let (tokens, last) = collect(first);
     assert_eq!(tokens.len(), 1);
-    assert_eq!(last, Event::Failed("the fake was told to fail at step 1".into()));
+    let message = "the fake was told to fail at step 1".into();
+    assert_eq!(last, Event::Failed(Failure { kind: FailureKind::Step, message }));
     assert_eq!(collect(second).0.len(), 9);
-    eventually("all is free", || engine.stats().blocks_in_use == 0);
-    assert_eq!((engine.stats().failed, engine.stats().finished), (1, 1));
+    eventually("all is free", || engine.stats().blocks_in_use() == 0);
+    assert_eq!((engine.stats().failed, engine.stats().finished()), (1, 1));
+}
+
+#[test]
+fn running_out_of_memory_is_told_apart() {
+    let fake = FakeConfig { out_of_memory_at: [1].into(), ..slow() };
+    let (engine, _) = start(fake, EngineConfig::default());
+    let Event::Failed(failure) = collect(engine.submit(request("a", &[1], 9)).unwrap()).1 else { panic!("no failure") };
+    assert_eq!(failure.kind, FailureKind::OutOfMemory);
+    assert_eq!(collect(engine.submit(request("b", &[1], 9)).unwrap()).0.len(), 9);
+}
+
+#[test]
+fn a_request_whose_time_is_up_fails_wherever_it_stands() {
+    let (engine, _) = start(slow(), EngineConfig { max_num_seqs: 1, ..Default::default() });
+    let limited = |id| Request { timeout: Some(Duration::from_millis(60)), ..request(id, &[1], 250) };
+    let (running, waiting) = (engine.submit(limited("a")).unwrap(), engine.submit(limited("b")).unwrap());
+    for (events, some) in [(running, true), (waiting, false)] {
+        let (tokens, Event::Failed(failure)) = collect(events) else { panic!("no failure") };
+        assert_eq!((failure.kind, tokens.is_empty()), (FailureKind::Timeout, !some));
+    }
+    eventually("all is free", || (engine.stats().blocks_in_use(), engine.stats().waiting) == (0, 0));
+}
+
+#[test]
+fn cancelling_says_whether_there_was_something_to_cancel() {
+    let (engine, _) = start(slow(), EngineConfig::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let events = engine.submit(request("a", &[1], 250)).unwrap();
+    assert!(!runtime.block_on(engine.cancel(&"b".into())));
+    let described = runtime.block_on(engine.requests());
+    assert_eq!((described.len(), &described[0].id, described[0].prompt_tokens), (1, &"a".into(), 1));
+    assert!(matches!(described[0].phase, Phase::Waiting | Phase::Prefill | Phase::Decode));
+    assert!(runtime.block_on(engine.cancel(&"a".into())));
+    assert_eq!(finished(collect(events).1).reason, FinishReason::Abort);
+    assert_eq!(runtime.block_on(engine.requests()), []);
+}
+
+#[test]
+fn a_repeated_prompt_costs_one_token() {
+    let (engine, probe) = start(FakeConfig::default(), EngineConfig::default());
+    let prompt: Vec<u32> = (0..50).collect();
+    let ask = || finished(collect(engine.submit(request("a", &prompt, 1)).unwrap()).1).usage.cached_tokens;
+    assert_eq!(ask(), 0);
+    let before = probe.tokens.load(Relaxed);
+    assert_eq!(ask(), 49);
+    assert_eq!(probe.tokens.load(Relaxed) - before, 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(engine.clear_cache()) >= 13);
+    assert_eq!(ask(), 0);
+    let stats = engine.stats().prefix_cache;
+    assert_eq!((stats.queries, stats.hits, stats.hit_requests, stats.missed_requests), (150, 49, 1, 2));
+
+    let (engine, _) = start(FakeConfig::default(), EngineConfig { prefix_cache: false, ..Default::default() });
+    let ask = || finished(collect(engine.submit(request("a", &prompt, 1)).unwrap()).1).usage.cached_tokens;
+    assert_eq!((ask(), ask()), (0, 0));
+}
+
+#[test]
+fn answers_to_one_prompt_share_it_while_it_is_computed() {
+    let (engine, probe) = start(slow(), EngineConfig { max_num_batched_tokens: 16, ..Default::default() });
+    let prompt: Vec<u32> = (0..60).collect();
+    let streams: Vec<_> = (0..4).map(|_| engine.submit(request("a", &prompt, 3)).unwrap()).collect();
+    for events in streams {
+        collect(events);
+    }
+    // Once the prompt, then its last token for each of the others, then two tokens of each answer.
+    assert_eq!(probe.tokens.load(Relaxed), 60 + 3 + 4 * 2);
+}
+
+#[test]
+fn one_client_cannot_fill_the_queue() {
+    let config = EngineConfig { max_num_seqs: 1, max_waiting: 4, max_waiting_per_client: 2, ..Default::default() };
+    let (engine, _) = start(slow(), config);
+    let of = |client: &str| Request { client: Some(client.into()), ..request("r", &[1], 200) };
+    let first = engine.submit(of("a")).unwrap();
+    eventually("the first runs", || engine.stats().running == 1);
+    let _waiting: Vec<_> = (0..2).map(|_| engine.submit(of("a")).unwrap()).collect();
+    assert_eq!(engine.submit(of("a")).unwrap_err(), SubmitError::ClientBusy { limit: 2 });
+    let _others: Vec<_> = (0..2).map(|_| engine.submit(of("b")).unwrap()).collect();
+    assert_eq!(engine.submit(of("c")).unwrap_err(), SubmitError::Busy { limit: 4 });
+    drop(first);
+}
+
+#[test]
+fn the_timeline_tells_what_was_done() {
+    let (engine, _) = start(slow(), EngineConfig { max_num_batched_tokens: 16, ..Default::default() });
+    let prompt: Vec<u32> = (0..40).collect();
+    let ask = |trace| {
+        let traced = Request { trace, ..request("a", &prompt, 5) };
+        finished(collect(engine.submit(traced).unwrap()).1).timeline
+    };
+    assert_eq!(ask(false), []);
+    let kinds: Vec<_> = ask(true).iter().map(|span| span.kind).collect();
+    let cached = SpanKind::CacheLookup { cached_tokens: 39 };
+    assert_eq!(kinds, [SpanKind::Queue, cached, SpanKind::Prefill { tokens: 1 }, SpanKind::Decode { tokens: 5 }]);
+}
+
+#[test]
+fn the_watchdog_sees_a_step_that_does_not_end() {
+    let fake = FakeConfig { step_delay: Duration::from_millis(300), ..Default::default() };
+    let (engine, _) = start(fake, EngineConfig::default());
+    assert_eq!(engine.silence(), None);
+    let events = engine.submit(request("a", &[1], 1)).unwrap();
+    eventually("it is seen", || engine.silence().is_some_and(|silence| silence > Duration::from_millis(100)));
+    collect(events);
+    eventually("it is over", || engine.silence().is_none());
+}
+
+#[test]
+fn what_was_computed_survives_a_restart_on_the_ssd() {
+    let folder = tempfile::tempdir().unwrap();
+    let ssd = SsdOptions { dir: folder.path().into(), max_bytes: 1 << 30, quantize: false };
+    let config = EngineConfig { ssd: Some(ssd), ..Default::default() };
+    let prompt: Vec<u32> = (0..50).collect();
+    let mut answers = Vec::new();
+    for (round, cached) in [(0, 0), (1, 49), (2, 49)] {
+        let (engine, probe) = start(FakeConfig::default(), config.clone());
+        let (tokens, last) = collect(engine.submit(request("a", &prompt, 6)).unwrap());
+        assert_eq!(finished(last).usage.cached_tokens, cached, "round {round}");
+        answers.push(tokens);
+        assert_eq!(probe.violations.load(Relaxed), 0);
+        engine.drain();
+        engine.join();
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
 }
 
 #[test]
@@ -227,7 +353,7 @@ fn one_panic_is_survived_and_repeated_ones_are_reported() {
         other => panic!("{other:?}"),
     };
     let error = failed(engine.submit(request("a", &[1], 9)).unwrap());
-    assert_eq!(error, "the model runner panicked: the fake was told to panic at step 1");
+    assert_eq!(error.message, "the model runner panicked: the fake was told to panic at step 1");
     assert_eq!(collect(engine.submit(request("b", &[1], 2)).unwrap()).0.len(), 2);
     failed(engine.submit(request("c", &[1], 9)).unwrap());
     failed(engine.submit(request("d", &[1], 9)).unwrap());

@@ -1,16 +1,26 @@
-use vllm_platform::TokenId;
+use vllm_platform::{KvDtype, KvGroup, TokenId};
 
 use super::*;
 use crate::Request;
 
 fn planner(max_num_seqs: usize, max_num_batched_tokens: usize, num_blocks: usize) -> Planner {
-    let kv = KvCacheSpec { block_size: 4, num_blocks, bytes_per_token: 1 };
-    Planner::new(Limits { max_num_seqs, max_num_batched_tokens }, &kv)
+    let groups = vec![KvGroup { window: None, num_blocks, block_bytes: 1 }];
+    let kv = KvCacheSpec { block_size: 4, dtype: KvDtype::F32, groups, rewind: None };
+    Planner::new(Limits { max_num_seqs, max_num_batched_tokens, prefill_step_size: usize::MAX }, &kv, true)
+}
+
+/// A prompt that shares nothing with others.
+fn request(id: u64, prompt: usize, max_tokens: usize) -> Request {
+    let prompt = (0..prompt).map(|i| (100 * id as usize + i) as TokenId).collect();
+    Request { prompt, max_tokens, stop_tokens: vec![0], ..Request::new("r") }
 }
 
 fn sequence(id: u64, prompt: usize, max_tokens: usize) -> Sequence {
-    let request = Request { prompt: vec![7; prompt], max_tokens, stop_tokens: vec![0], ..Request::new("r") };
-    Sequence::new(SeqId(id), request)
+    Sequence::new(SeqId(id), request(id, prompt, max_tokens))
+}
+
+fn in_use(planner: &Planner) -> usize {
+    planner.blocks().iter().map(|group| group.in_use).sum()
 }
 
 /// Plans a step and answers `token` wherever one is sampled; returns (sequence, start, tokens) of each row.
@@ -25,33 +35,115 @@ fn step(planner: &mut Planner, token: TokenId) -> Vec<(u64, usize, usize)> {
 }
 
 #[test]
-fn a_long_prompt_goes_in_chunks_and_does_not_stall_an_answer() {
+fn a_long_prompt_goes_in_chunks_and_stalls_neither_an_answer_nor_a_short_prompt() {
     let mut planner = planner(4, 8, 64);
     planner.add(sequence(0, 3, 9));
     assert_eq!(step(&mut planner, 5), [(0, 0, 3)]);
     planner.add(sequence(1, 20, 2));
     assert_eq!(step(&mut planner, 5), [(0, 3, 1), (1, 0, 7)]);
-    // The budget is spent: the third waits, though a place is free.
     planner.add(sequence(2, 2, 1));
-    assert_eq!(step(&mut planner, 5), [(0, 4, 1), (1, 7, 7)]);
-    assert_eq!(step(&mut planner, 5), [(0, 5, 1), (1, 14, 6), (2, 0, 1)]);
-    // Decode tokens first, in the order of admission, then what is left of prompts.
-    assert_eq!(step(&mut planner, 5), [(0, 6, 1), (1, 20, 1), (2, 1, 1)]);
-    assert_eq!(planner.running(), 1);
+    assert_eq!(step(&mut planner, 5), [(0, 4, 1), (1, 7, 5), (2, 0, 2)]);
+    assert_eq!(step(&mut planner, 5), [(0, 5, 1), (1, 12, 7)]);
+    assert_eq!(step(&mut planner, 5), [(0, 6, 1), (1, 19, 1)]);
+    assert_eq!(step(&mut planner, 5), [(0, 7, 1), (1, 20, 1)]);
+    assert_eq!(planner.running().len(), 1);
 }
 
 #[test]
 fn first_come_first_served_and_nobody_overtakes() {
     let mut planner = planner(4, 64, 4);
-    planner.add(sequence(0, 8, 5)); // 12 computed: 3 blocks
-    planner.add(sequence(1, 5, 1)); // 5 computed: 2 blocks
+    planner.add(sequence(0, 10, 5)); // 3 blocks, and 1 more as it grows
+    planner.add(sequence(1, 5, 1)); // 2 blocks
     planner.add(sequence(2, 1, 1)); // 1 block, would fit
-    assert_eq!(step(&mut planner, 5), [(0, 0, 8)]);
-    assert_eq!((planner.waiting(), planner.blocks_in_use()), (2, 3));
+    assert_eq!(step(&mut planner, 5), [(0, 0, 10)]);
+    assert_eq!((planner.waiting().count(), in_use(&planner)), (2, 3));
     planner.remove(SeqId(0)).unwrap();
     assert_eq!(step(&mut planner, 5), [(1, 0, 5), (2, 0, 1)]);
     assert!(planner.is_idle());
-    assert_eq!(planner.blocks_in_use(), 0);
+    assert_eq!(in_use(&planner), 0);
+}
+
+#[test]
+fn the_newest_gives_way_and_finds_what_it_had_computed() {
+    let mut planner = planner(4, 64, 6);
+    planner.add(sequence(0, 8, 12)); // 19 tokens at its end: 5 blocks
+    planner.add(sequence(1, 7, 9));
+    assert_eq!(step(&mut planner, 5), [(0, 0, 8), (1, 0, 7)]);
+    let mut preempted = Vec::new();
+    let mut starts = Vec::new();
+    for _ in 0..40 {
+        let scheduled = planner.schedule();
+        preempted.extend(scheduled.preempted.iter().map(|seq| seq.0));
+        starts.extend(scheduled.admitted.iter().map(|admitted| (admitted.seq.0, admitted.cached)));
+        let sampled: Vec<_> = planner.step_plan().rows.iter().filter(|r| r.sample.is_some()).map(|r| r.seq).collect();
+        let sampled = sampled.into_iter().map(|seq| Sampled { seq, token: 5, logprobs: None }).collect();
+        planner.complete(sampled).unwrap();
+        assert!(in_use(&planner) <= 6);
+        if planner.is_idle() {
+            break;
+        }
+    }
+    assert!(planner.is_idle(), "both end");
+    assert!(!preempted.is_empty() && preempted.iter().all(|&seq| seq == 1), "{preempted:?}");
+    assert!(starts.iter().all(|&(seq, cached)| seq == 1 && cached >= 4), "{starts:?}");
+    assert_eq!(in_use(&planner), 0);
+}
+
+#[test]
+fn lower_numbers_are_sooner_and_take_the_place_of_higher_ones() {
+    let mut planner = planner(2, 64, 64);
+    let with_priority = |id, priority| Sequence::new(SeqId(id), Request { priority, ..request(id, 3, 5) });
+    for (id, priority) in [(0, 5), (1, 5), (2, 7)] {
+        planner.add(with_priority(id, priority));
+    }
+    assert_eq!(step(&mut planner, 5), [(0, 0, 3), (1, 0, 3)]);
+    planner.add(with_priority(3, -1));
+    let scheduled = planner.schedule();
+    assert_eq!((scheduled.preempted, scheduled.admitted.len()), (vec![SeqId(1)], 1));
+    assert_eq!(scheduled.admitted[0].seq, SeqId(3));
+    planner.fail();
+    // The one sent back comes before the one that never ran.
+    let order: Vec<_> = planner.schedule().admitted.iter().map(|admitted| admitted.seq.0).collect();
+    assert_eq!(order, [1, 2]);
+}
+
+#[test]
+fn a_flood_of_one_client_does_not_starve_another() {
+    let mut planner = planner(4, 64, 256);
+    let of = |id, client: &str| Sequence::new(SeqId(id), Request { client: Some(client.into()), ..request(id, 3, 50) });
+    for id in 0..10 {
+        planner.add(of(id, "flood"));
+    }
+    step(&mut planner, 5);
+    assert_eq!(planner.running().len(), 4);
+    planner.add(of(10, "other"));
+    planner.add(of(11, "other"));
+    planner.add(of(12, "other"));
+    // They begin with what the others have had. From the next step on they have had less.
+    step(&mut planner, 5);
+    let scheduled = planner.schedule();
+    let admitted: Vec<_> = scheduled.admitted.iter().map(|admitted| admitted.seq.0).collect();
+    assert_eq!(admitted, [10, 11], "its fair share of the places, at once");
+    assert_eq!(scheduled.preempted, [SeqId(3), SeqId(2)]);
+}
+
+#[test]
+fn who_begins_alike_waits_for_the_one_that_computes_it() {
+    let mut planner = planner(4, 16, 64);
+    let prompt = |tail: &[TokenId]| (100..140).chain(tail.iter().copied()).collect::<Vec<_>>();
+    let with_prompt = |id, prompt| Sequence::new(SeqId(id), Request { prompt, ..request(id, 1, 2) });
+    planner.add(with_prompt(0, prompt(&[1])));
+    planner.add(with_prompt(1, prompt(&[2, 3])));
+    planner.add(sequence(9, 3, 1));
+    assert_eq!(step(&mut planner, 5), [(0, 0, 13), (9, 0, 3)]);
+    assert_eq!(step(&mut planner, 5), [(0, 13, 16)]);
+    assert_eq!(step(&mut planner, 5), [(0, 29, 12)]);
+    assert_eq!(step(&mut planner, 5), [(0, 41, 1), (1, 40, 2)]);
+    // Another salt shares nothing and waits for nobody.
+    planner.add(with_prompt(2, prompt(&[1])));
+    let salted = Request { prompt: prompt(&[1]), cache_salt: Some("b".into()), ..request(3, 1, 2) };
+    planner.add(Sequence::new(SeqId(3), salted));
+    assert_eq!(step(&mut planner, 5), [(1, 42, 1), (2, 40, 1), (3, 0, 14)]);
 }
 
 #[test]
@@ -92,7 +184,7 @@ fn endings() {
         let (found_reason, sequence) = end.unwrap_or_else(|| panic!("{name}: did not end"));
         assert_eq!((found.as_slice(), found_reason), (handed_out, reason), "{name}");
         assert_eq!(sequence.usage().completion_tokens, answers.len(), "{name}");
-        assert!(planner.is_idle() && planner.blocks_in_use() == 0, "{name}");
+        assert!(planner.is_idle() && in_use(&planner) == 0, "{name}");
     }
 }
 
@@ -106,7 +198,7 @@ fn a_failed_step_takes_its_sequences_and_no_others() {
     let mut failed: Vec<u64> = planner.fail().iter().map(|s| s.id.0).collect();
     failed.sort_unstable();
     assert_eq!(failed, [0, 1]);
-    assert_eq!(planner.blocks_in_use(), 0);
+    assert_eq!(in_use(&planner), 0);
     assert_eq!(step(&mut planner, 5), [(2, 0, 2)]);
 }
 

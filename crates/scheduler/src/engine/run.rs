@@ -1,0 +1,442 @@
+//! The engine's thread: commands in, steps, events out.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, watch};
+use vllm_platform::{Error, ModelRunner, SeqId};
+
+use super::{client::Client, panic_text, tier::Tier};
+use crate::{
+    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, RequestStatus, StartError,
+    Stats,
+    handle::{Command, Shared, lock},
+    planner::{Limits, Outcome, Planner, Scheduled},
+    sequence::Sequence,
+};
+
+/// Steps that may panic in a row before the engine gives up.
+const MAX_PANICS: u32 = 2;
+
+/// How old the memory figures may get while the engine works.
+const MEMORY_AGE: Duration = Duration::from_millis(200);
+
+/// How long the engine waits for the SSD before it looks at its clients again.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What the loop does next.
+#[derive(PartialEq, Eq)]
+enum Pace {
+    /// There is something to compute or to copy.
+    Busy,
+    /// All who are there wait for the SSD.
+    Reading,
+    /// Nobody is there.
+    Idle,
+}
+
+pub(super) struct EngineLoop {
+    runner: Box<dyn ModelRunner>,
+    planner: Planner,
+    tier: Option<Tier>,
+    clients: HashMap<SeqId, Client>,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+    state: watch::Sender<EngineState>,
+    stats: Stats,
+    next_seq: u64,
+    panics_in_a_row: u32,
+    memory_read: Option<Instant>,
+}
+
+impl EngineLoop {
+    pub fn new(runner: Box<dyn ModelRunner>, config: EngineConfig) -> Result<(Self, EngineHandle), StartError> {
+        let info = runner.info().clone();
+        let limits = Limits {
+            max_num_seqs: config.max_num_seqs,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            prefill_step_size: config.prefill_step_size.unwrap_or(usize::MAX),
+        };
+        let mut planner = Planner::new(limits, &info.kv_cache, config.prefix_cache);
+        let (sender, commands) = channel();
+        let sender = Arc::new(sender);
+        // The tier must not keep the engine alive that nobody else has a handle of.
+        let weak = Arc::downgrade(&sender);
+        let wake = move || drop(weak.upgrade().map(|sender| sender.send(Command::Wake)));
+        let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, wake)).transpose();
+        let tier = tier.map_err(|error| StartError::Ssd(error.to_string()))?;
+        planner.set_searching(tier.is_some());
+        let shared = Arc::new(Shared {
+            info,
+            max_waiting: config.max_waiting,
+            max_waiting_per_client: config.max_waiting_per_client,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            waiting: AtomicUsize::new(0),
+            waiting_by_client: Mutex::default(),
+            draining: AtomicBool::new(false),
+            stats: Mutex::default(),
+            memory: Mutex::default(),
+            busy_since: Mutex::default(),
+        });
+        let (state, state_receiver) = watch::channel(EngineState::Running);
+        let handle = EngineHandle {
+            commands: sender,
+            shared: Arc::clone(&shared),
+            state: state_receiver,
+            thread: Arc::default(),
+        };
+        let mut engine = Self {
+            runner,
+            planner,
+            tier,
+            clients: HashMap::new(),
+            commands,
+            shared,
+            state,
+            stats: Stats::default(),
+            next_seq: 0,
+            panics_in_a_row: 0,
+            memory_read: None,
+        };
+        engine.publish();
+        Ok((engine, handle))
+    }
+
+    pub fn run(mut self) {
+        let mut pace = Pace::Idle;
+        let end = loop {
+            if !self.take_commands(&pace) {
+                break EngineState::Stopped;
+            }
+            self.drop_cancelled();
+            pace = self.turn();
+            self.publish();
+            if self.panics_in_a_row >= MAX_PANICS {
+                break EngineState::Broken;
+            }
+        };
+        self.shared.draining.store(true, SeqCst);
+        // What was submitted and not seen yet ends like everything else.
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Submit { request, events, submitted } = command {
+                self.admit(request, events, submitted);
+            }
+        }
+        let seqs: Vec<SeqId> = self.clients.keys().copied().collect();
+        for seq in seqs {
+            if end == EngineState::Stopped {
+                self.cancel(seq);
+            } else {
+                self.fail(seq, FailureKind::Stopped, "the engine has stopped: the model runner panicked");
+            }
+        }
+        self.publish();
+        // Blocks that were computed and not written yet are written; the model's memory is given back before anybody is
+        // told that the engine has stopped.
+        if let Some(tier) = self.tier.as_mut().filter(|_| end == EngineState::Stopped) {
+            while tier.write_behind(&mut self.planner, &mut *self.runner) {}
+        }
+        let Self { runner, state, commands, tier, .. } = self;
+        drop((tier, runner, commands));
+        state.send_replace(end);
+    }
+
+    /// Takes what has been commanded, waiting for it as `pace` allows; false: time to stop.
+    fn take_commands(&mut self, pace: &Pace) -> bool {
+        let mut may_wait = true;
+        loop {
+            let idle = self.planner.is_idle();
+            if idle && *pace != Pace::Busy && *self.state.borrow() == EngineState::Draining {
+                return false;
+            }
+            let command = match pace {
+                Pace::Idle if idle => match self.commands.recv() {
+                    Ok(command) => command,
+                    // All handles are gone: nobody can ever ask for anything.
+                    Err(_) => return false,
+                },
+                Pace::Reading if may_wait => match self.commands.recv_timeout(PATIENCE) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => return true,
+                    Err(RecvTimeoutError::Disconnected) => return !idle,
+                },
+                _ => match self.commands.try_recv() {
+                    Ok(command) => command,
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+                },
+            };
+            match command {
+                Command::Submit { request, events, submitted } => self.admit(request, events, submitted),
+                Command::Abort(id) => drop(self.abort(&id)),
+                Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
+                Command::Describe(reply) => drop(reply.send(self.describe())),
+                Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
+                // Time to look at the tier.
+                Command::Wake => return true,
+                Command::Drain => drop(self.state.send_replace(EngineState::Draining)),
+                Command::Shutdown => return false,
+            }
+            may_wait = false;
+        }
+    }
+
+    fn admit(&mut self, request: Request, events: mpsc::UnboundedSender<crate::Event>, submitted: Instant) {
+        let seq = SeqId(self.next_seq);
+        self.next_seq += 1;
+        self.clients.insert(seq, Client::new(&request, events, submitted));
+        self.planner.add(Sequence::new(seq, request));
+        self.note_work();
+    }
+
+    fn abort(&mut self, id: &RequestId) -> bool {
+        let of_that_name = self.clients.iter().filter(|(_, client)| client.id == *id);
+        let seqs: Vec<SeqId> = of_that_name.map(|(&seq, _)| seq).collect();
+        for &seq in &seqs {
+            self.cancel(seq);
+        }
+        self.publish();
+        !seqs.is_empty()
+    }
+
+    fn describe(&self) -> Vec<RequestStatus> {
+        let running = self.planner.running().iter().map(|s| (s, s.running_phase()));
+        let waiting = self.planner.waiting().map(|s| (s, s.waiting_phase()));
+        let mut described: Vec<(SeqId, RequestStatus)> = running
+            .chain(waiting)
+            .filter_map(|(sequence, phase)| {
+                let client = self.clients.get(&sequence.id)?;
+                let status = RequestStatus {
+                    id: client.id.clone(),
+                    phase,
+                    priority: sequence.priority,
+                    prompt_tokens: sequence.prompt_len(),
+                    cached_tokens: sequence.usage().cached_tokens,
+                    computed_tokens: sequence.computed(),
+                    generated_tokens: sequence.output().len(),
+                    max_tokens: sequence.max_tokens(),
+                    age: client.submitted.elapsed(),
+                    ttft: client.ttft(),
+                };
+                Some((sequence.id, status))
+            })
+            .collect();
+        described.sort_by_key(|(seq, _)| *seq);
+        described.into_iter().map(|(_, status)| status).collect()
+    }
+
+    fn clear_cache(&mut self) -> usize {
+        if let Some(tier) = &mut self.tier {
+            tier.clear();
+        }
+        let blocks = self.planner.clear_cache();
+        self.publish();
+        blocks
+    }
+
+    /// Forgets requests whose stream was dropped or whose time is up.
+    fn drop_cancelled(&mut self) {
+        let now = Instant::now();
+        let gone = self.clients.iter().filter(|(_, client)| client.is_gone() || client.is_late(now));
+        let seqs: Vec<SeqId> = gone.map(|(&seq, _)| seq).collect();
+        for seq in seqs {
+            if self.clients.get(&seq).is_some_and(Client::is_gone) {
+                self.cancel(seq);
+            } else {
+                self.fail(seq, FailureKind::Timeout, "the request's time is up");
+            }
+        }
+    }
+
+    fn cancel(&mut self, seq: SeqId) {
+        let sequence = self.planner.remove(seq);
+        if let Some(client) = self.forget(seq) {
+            self.stats.aborted += 1;
+            tracing::debug!(request = %client.id, "cancelled");
+            client.finish(sequence.as_ref(), FinishReason::Abort, Instant::now());
+        }
+    }
+
+    fn fail(&mut self, seq: SeqId, kind: FailureKind, message: &str) {
+        self.planner.remove(seq);
+        if let Some(client) = self.forget(seq) {
+            self.stats.failed += 1;
+            client.fail(kind, message);
+        }
+    }
+
+    /// Ends the books on a client, and its place in the queue if it still had one.
+    fn forget(&mut self, seq: SeqId) -> Option<Client> {
+        let client = self.clients.remove(&seq)?;
+        if client.started.is_none() {
+            self.shared.leave_queue(client.owner.as_ref());
+        }
+        Some(client)
+    }
+
+    /// One turn: what the SSD has read, a step, what is to be written.
+    fn turn(&mut self) -> Pace {
+        if let Some(tier) = &mut self.tier {
+            tier.take_in(&mut self.planner, &mut *self.runner);
+            let now = Instant::now();
+            for (seq, blocks) in tier.read_ahead(&mut self.planner) {
+                if let Some(timeline) = self.clients.get_mut(&seq).and_then(Client::timeline) {
+                    timeline.reads(blocks, now);
+                }
+            }
+        }
+        let computed = !self.planner.is_idle() && self.step();
+        let more = match &mut self.tier {
+            Some(tier) => tier.write_behind(&mut self.planner, &mut *self.runner),
+            None => {
+                self.planner.cache().take_new();
+                false
+            }
+        };
+        match (computed || more, self.planner.is_idle()) {
+            (true, _) => Pace::Busy,
+            (false, false) => Pace::Reading,
+            (false, true) => Pace::Idle,
+        }
+    }
+
+    /// Computes a step; false if there was nothing to compute.
+    fn step(&mut self) -> bool {
+        let start = Instant::now();
+        let scheduled = self.planner.schedule();
+        self.note_scheduled(&scheduled, start);
+        // A step may take long: what it admitted no longer waits, so it must be seen to run.
+        self.publish();
+        let prompt_tokens = self.planner.prompt_tokens();
+        let plan = self.planner.step_plan();
+        if plan.rows.is_empty() {
+            return false;
+        }
+        let tokens = plan.num_tokens();
+        let runner = &mut self.runner;
+        let result = catch_unwind(AssertUnwindSafe(|| runner.step(&plan)));
+        drop(plan);
+        self.stats.steps += 1;
+        self.stats.histograms.iteration_tokens.record(tokens as f64);
+        let result = match result {
+            Ok(result) => {
+                self.panics_in_a_row = 0;
+                result.map_err(|error| match error {
+                    Error::OutOfMemory(_) => (FailureKind::OutOfMemory, error.to_string()),
+                    error => (FailureKind::Step, error.to_string()),
+                })
+            }
+            Err(panic) => {
+                self.panics_in_a_row += 1;
+                Err((FailureKind::Step, format!("the model runner panicked: {}", panic_text(&*panic))))
+            }
+        };
+        let end = Instant::now();
+        self.note_prefills(start, end);
+        let completed =
+            result.and_then(|output| self.planner.complete(output.sampled).map_err(|error| (FailureKind::Step, error)));
+        match completed {
+            Ok(outcomes) => {
+                self.stats.prompt_tokens += prompt_tokens as u64;
+                self.report(outcomes, end);
+            }
+            Err((kind, error)) => self.fail_step(kind, &error),
+        }
+        self.stats.last_step = Some(end);
+        *lock(&self.shared.busy_since) = None;
+        self.note_work();
+        true
+    }
+
+    fn note_scheduled(&mut self, scheduled: &Scheduled, start: Instant) {
+        let now = Instant::now();
+        for seq in &scheduled.preempted {
+            if let Some(timeline) = self.clients.get_mut(seq).and_then(Client::timeline) {
+                timeline.preempted(now);
+            }
+        }
+        for admitted in &scheduled.admitted {
+            let Some(client) = self.clients.get_mut(&admitted.seq) else { continue };
+            if client.started.is_none() {
+                client.started = Some(now);
+                self.shared.leave_queue(client.owner.as_ref());
+            }
+            if let Some(timeline) = client.timeline() {
+                timeline.admitted(admitted.cached, start, now);
+            }
+        }
+        if let Some(tier) = &self.tier {
+            tier.touch(self.planner.take_touched().into_iter());
+        }
+    }
+
+    fn note_prefills(&mut self, start: Instant, end: Instant) {
+        for (seq, tokens, is_prefill) in self.planner.step_shares() {
+            let timeline = self.clients.get_mut(&seq).and_then(Client::timeline);
+            if let Some(timeline) = timeline.filter(|_| is_prefill) {
+                timeline.prefilled(tokens, start, end);
+            }
+        }
+    }
+
+    fn report(&mut self, outcomes: Vec<Outcome>, now: Instant) {
+        for Outcome { seq, token, ended } in outcomes {
+            self.stats.generated_tokens += 1;
+            if let Some(client) = self.clients.get_mut(&seq) {
+                client.generated(token, now, &mut self.stats.histograms);
+            }
+            if let Some((reason, sequence)) = ended
+                && let Some(client) = self.forget(seq)
+            {
+                match reason {
+                    FinishReason::Stop => self.stats.stopped += 1,
+                    _ => self.stats.full += 1,
+                }
+                client.record(&sequence, now, &mut self.stats.histograms);
+                client.finish(Some(&sequence), reason, now);
+            }
+        }
+    }
+
+    fn fail_step(&mut self, kind: FailureKind, error: &str) {
+        let sequences = self.planner.fail();
+        tracing::error!(error, requests = sequences.len(), "a step failed");
+        for sequence in sequences {
+            if let Some(client) = self.forget(sequence.id) {
+                self.stats.failed += 1;
+                client.fail(kind, error);
+            }
+        }
+    }
+
+    /// Starts the watchdog's clock if there is work and it doesn't run yet, and stops it if there is none.
+    fn note_work(&self) {
+        let mut busy_since = lock(&self.shared.busy_since);
+        *busy_since = if self.planner.is_idle() { None } else { busy_since.or_else(|| Some(Instant::now())) };
+    }
+
+    /// Shows the figures to the handles.
+    fn publish(&mut self) {
+        self.note_work();
+        self.stats.running = self.planner.running().len();
+        self.stats.blocks = self.planner.blocks();
+        self.stats.prefix_cache = self.planner.prefix_cache();
+        self.stats.preemptions = self.planner.preemptions();
+        self.stats.ssd = self.tier.as_ref().map(Tier::stats);
+        lock(&self.shared.stats).clone_from(&self.stats);
+        let old = self.memory_read.is_none_or(|then| then.elapsed() > MEMORY_AGE);
+        if (old || self.planner.is_idle())
+            && let Ok(memory) = self.runner.memory()
+        {
+            *lock(&self.shared.memory) = memory;
+            self.memory_read = Some(Instant::now());
+        }
+    }
+}
