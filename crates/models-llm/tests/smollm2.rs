@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::Value;
 use support::{Run, fixture};
+use vllm_platform::KvStoreChoice;
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -67,6 +68,15 @@ fn one_at_a_time() {
         let found: Vec<_> = run.greedy(0, &case.prompt, case.tokens.len()).iter().map(|s| s.token).collect();
         assert_same(&case, &found);
     }
+}
+
+/// MLX's attention on the CPU is a fallback: one case takes as long as the others of this file together.
+#[test]
+fn in_contiguous_extents() {
+    let case = &cases()[0];
+    let mut run = Run::with(KvStoreChoice::Contiguous, &weights(), 1, 512).tokens_only();
+    let found: Vec<_> = run.greedy(0, &case.prompt, case.tokens.len()).iter().map(|s| s.token).collect();
+    assert_same(case, &found);
 }
 
 #[test]

@@ -166,3 +166,60 @@ fn kv_dtype(activations: Dtype) -> KvDtype {
         _ => KvDtype::F32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Batch, Tensor, model::LayerSpec};
+
+    /// A model that is only ever asked for its sizes.
+    struct Sizes;
+
+    impl CausalLm for Sizes {
+        fn layers(&self) -> Vec<LayerSpec> {
+            [None, Some(32)].map(|window| LayerSpec { kv_heads: 1, head_dim: 16, window }).to_vec()
+        }
+
+        fn context_length(&self) -> usize {
+            2048
+        }
+
+        fn vocab_size(&self) -> usize {
+            8
+        }
+
+        fn forward(&self, _: &Batch, _: &mut dyn KvStore) -> Result<Tensor> {
+            Err(Error::Plan("it cannot run".into()))
+        }
+
+        fn logits(&self, _: &Tensor) -> Result<Tensor> {
+            Err(Error::Plan("it cannot run".into()))
+        }
+    }
+
+    #[test]
+    fn the_store_suits_the_device_or_is_refused() {
+        let cpu = || Ops::cpu(Arc::new(Pool::new(1)), device::stream(DeviceKind::Cpu).expect("a stream"));
+        let store = |kv_store, device, ops: &Ops, dtype| {
+            let options = LoadOptions { kv_store, kv_cache_bytes: Some(1 << 22), ..LoadOptions::default() };
+            let request = budget::Request { options: &options, device, granted: 0, weights: 0, headroom: 0 };
+            super::kv_store(&Sizes, ops, &request, dtype, 2048)
+        };
+        let (gpu, half) = (Ops::mlx(), Dtype::Bfloat16);
+        // (choice, device, its operations, activations, block size, numbers, groups)
+        for (choice, device, ops, dtype, wanted) in [
+            (KvStoreChoice::Auto, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F32, 2)),
+            (KvStoreChoice::Paged, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F32, 2)),
+            (KvStoreChoice::Contiguous, DeviceKind::Cpu, &cpu(), Dtype::Float32, (2048, KvDtype::F32, 1)),
+            (KvStoreChoice::Auto, DeviceKind::Metal, &gpu, half, (2048, KvDtype::Bf16, 1)),
+            (KvStoreChoice::Contiguous, DeviceKind::Cuda, &gpu, half, (2048, KvDtype::Bf16, 1)),
+        ] {
+            let store = store(choice, device, ops, dtype).expect("room enough");
+            let spec = store.spec();
+            assert_eq!((spec.block_size, spec.dtype, spec.groups.len()), wanted, "{choice:?} on {device}");
+            assert!(spec.total_bytes() <= 1 << 22, "{choice:?} on {device}: {spec:?}");
+        }
+        let refused = store(KvStoreChoice::Paged, DeviceKind::Metal, &gpu, half).map(drop).expect_err("no kernel");
+        assert!(refused.to_string().contains("for the CPU only, none for metal yet"), "{refused}");
+    }
+}

@@ -134,6 +134,11 @@ impl Run {
         &self.runner.info().kv_cache
     }
 
+    /// Memory of the runner's device.
+    pub fn memory(&self) -> vllm_platform::MemoryInfo {
+        self.runner.memory().unwrap()
+    }
+
     /// Blocks that left a window so far, of the sequences that run.
     pub fn given_back(&self) -> usize {
         self.tables.given_back()

@@ -150,3 +150,6 @@ fn mib(bytes: u64) -> String {
 fn part(n: u64, share: f64) -> u64 {
     (n as f64 * share) as u64
 }
+
+#[cfg(test)]
+mod tests;
