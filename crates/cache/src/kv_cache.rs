@@ -1,7 +1,12 @@
 //! The blocks of all groups and the prefixes they hold.
 
+#[cfg(test)]
+mod tests;
+mod tier;
+
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvGroup, NO_BLOCK, TokenId};
 
+pub use self::tier::Unwritten;
 use crate::{
     Allocated, BlockHash, BlockPool,
     index::{Node, PrefixIndex},
@@ -334,108 +339,3 @@ impl KvCache {
         blocks.len()
     }
 }
-
-/// What the tier below needs.
-impl KvCache {
-    /// What was indexed since the last call and is not on the SSD, oldest first.
-    pub fn take_new(&mut self) -> Vec<BlockHash> {
-        std::mem::take(&mut self.new)
-    }
-
-    /// The parent, tokens and blocks of an indexed prefix that is not on the SSD and has a block in memory in at least
-    /// one group. A block that a sequence may still add to is left for later.
-    #[must_use]
-    pub fn unwritten(&self, hash: &BlockHash) -> Option<(BlockHash, &[TokenId], &[Option<BlockId>])> {
-        let node = self.index.get(hash).filter(|node| !node.on_ssd && node.blocks.iter().any(Option::is_some))?;
-        let held = |(pool, block): (&BlockPool, &Option<BlockId>)| block.is_some_and(|block| pool.holders(block) > 0);
-        let grows = node.tokens.len() < self.block_size && self.pools.iter().zip(&node.blocks).any(held);
-        (!grows).then_some((node.parent, &*node.tokens, &*node.blocks))
-    }
-
-    /// Tokens of an indexed prefix's last block.
-    #[must_use]
-    pub fn tokens_of(&self, hash: &BlockHash) -> Option<usize> {
-        self.index.get(hash).map(|node| node.tokens.len())
-    }
-
-    /// Says that the SSD holds `tokens` after `parent`. `hash` is trusted to be theirs.
-    pub fn found_on_ssd(&mut self, hash: BlockHash, parent: BlockHash, tokens: &[TokenId]) {
-        if self.enabled && !tokens.is_empty() {
-            self.index.insert(hash, parent, tokens).on_ssd = true;
-        }
-    }
-
-    /// Says whether the SSD holds an indexed prefix.
-    pub fn set_on_ssd(&mut self, hash: BlockHash, on_ssd: bool) {
-        if let Some(node) = self.index.get_mut(&hash) {
-            node.on_ssd = on_ssd;
-            self.index.drop_if_gone(hash);
-        }
-    }
-
-    /// Prefixes of `tokens` that only the SSD has, in order: reading them makes [`find`](Self::find) find more.
-    #[must_use]
-    pub fn only_on_ssd(&self, prefix: &Prefix, tokens: &[TokenId]) -> Vec<BlockHash> {
-        let limit = tokens.len().saturating_sub(1);
-        let mut wanted = Vec::new();
-        let mut blocks = 0;
-        for hash in prefix.hashes.iter().take(limit / self.block_size) {
-            match self.index.get(hash) {
-                Some(node) if self.holds_all(node) => {}
-                Some(node) if node.on_ssd => wanted.push(*hash),
-                // Windowed layers may do without it: whether they do is seen when all is read.
-                Some(_) if self.is_resident(hash) => {}
-                _ => break,
-            }
-            blocks += 1;
-        }
-        let rest = &tokens[blocks * self.block_size..limit.min((blocks + 1) * self.block_size)];
-        let best = self.index.longest_match(prefix.before(blocks), rest, |node, shared| {
-            self.can_cut(node, shared) && (node.on_ssd || self.holds_all(node))
-        });
-        let in_memory = |hash: &BlockHash| self.index.get(hash).is_none_or(|node| self.holds_all(node));
-        wanted.extend(best.map(|(hash, _)| hash).filter(|hash| !in_memory(hash)));
-        wanted
-    }
-
-    /// Blocks for an indexed prefix that is being read from the SSD, for those of `groups` that it has in memory
-    /// nowhere; `None` if there is no room. They have one holder until [`loaded`](Self::loaded).
-    pub fn make_room(&mut self, hash: &BlockHash, groups: &[bool]) -> Option<Vec<(usize, BlockId)>> {
-        let missing: Vec<usize> = {
-            let node = self.index.get(hash)?;
-            (0..groups.len()).filter(|&group| groups[group] && node.blocks[group].is_none()).collect()
-        };
-        let mut room = Vec::new();
-        for group in missing {
-            match self.allocate(group) {
-                Some(block) => room.push((group, block)),
-                None => {
-                    room.into_iter().for_each(|(group, block)| self.release(group, block));
-                    return None;
-                }
-            }
-        }
-        Some(room)
-    }
-
-    /// Indexes the blocks that [`make_room`](Self::make_room) gave, now that they are filled, and releases them.
-    pub fn loaded(&mut self, hash: BlockHash, room: &[(usize, BlockId)]) {
-        for &(group, block) in room {
-            self.index.attach(group, block, hash);
-            if let Some(node) = self.index.get_mut(&hash) {
-                node.from_ssd = true;
-            }
-            self.release(group, block);
-        }
-    }
-
-    /// The prefixes of a hit that the SSD has too: they have been used.
-    pub fn on_ssd_of<'a>(&'a self, hit: &'a Hit) -> impl Iterator<Item = BlockHash> + 'a {
-        let hashes = hit.blocks.iter().chain(hit.partial.iter().map(|(hash, _)| hash));
-        hashes.copied().filter(|hash| self.index.get(hash).is_some_and(|node| node.on_ssd))
-    }
-}
-
-#[cfg(test)]
-#[path = "kv_cache/tests.rs"]
-mod tests;

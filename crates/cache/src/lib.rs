@@ -9,6 +9,6 @@ mod pool;
 mod ssd;
 
 pub use hash::BlockHash;
-pub use kv_cache::{Adopted, BlockTables, Hit, KvCache, KvCacheStats, Prefix};
+pub use kv_cache::{Adopted, BlockTables, Hit, KvCache, KvCacheStats, Prefix, Unwritten};
 pub use pool::{Allocated, BlockPool};
 pub use ssd::{SsdConfig, SsdEntry, SsdError, SsdEvent, SsdFound, SsdStats, SsdTier};

@@ -20,7 +20,7 @@ use crate::{EngineState, Event, EventStream, Request, RequestId, RequestStatus, 
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit {
-        request: Request,
+        request: Box<Request>,
         events: mpsc::UnboundedSender<Event>,
         submitted: Instant,
     },
@@ -110,7 +110,7 @@ impl EngineHandle {
         self.shared.join_queue(client.as_ref())?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let id = request.id.clone();
-        let command = Command::Submit { request, events: sender, submitted: Instant::now() };
+        let command = Command::Submit { request: Box::new(request), events: sender, submitted: Instant::now() };
         if self.commands.send(command).is_err() {
             self.shared.leave_queue(client.as_ref());
             let why = match *self.state.borrow() {

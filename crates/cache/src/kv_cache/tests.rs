@@ -162,7 +162,7 @@ fn what_the_ssd_has_is_found_after_it_was_read() {
     assert_eq!(written.len(), 2);
     let entries: Vec<_> = written
         .iter()
-        .map(|hash| cache.unwritten(hash).map(|(parent, tokens, _)| (*hash, parent, tokens.to_vec())).unwrap())
+        .map(|hash| cache.unwritten(hash).map(|prefix| (*hash, prefix.parent, prefix.tokens.to_vec())).unwrap())
         .collect();
     for (hash, ..) in &entries {
         cache.set_on_ssd(*hash, true);

@@ -127,7 +127,7 @@ impl EngineLoop {
         // What was submitted and not seen yet ends like everything else.
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Submit { request, events, submitted } = command {
-                self.admit(request, events, submitted);
+                self.admit(*request, events, submitted);
             }
         }
         let seqs: Vec<SeqId> = self.clients.keys().copied().collect();
@@ -174,7 +174,7 @@ impl EngineLoop {
                 },
             };
             match command {
-                Command::Submit { request, events, submitted } => self.admit(request, events, submitted),
+                Command::Submit { request, events, submitted } => self.admit(*request, events, submitted),
                 Command::Abort(id) => drop(self.abort(&id)),
                 Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
                 Command::Describe(reply) => drop(reply.send(self.describe())),

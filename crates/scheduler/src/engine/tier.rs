@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use vllm_cache::{BlockHash, SsdConfig, SsdEntry, SsdError, SsdEvent, SsdTier};
+use vllm_cache::{BlockHash, SsdConfig, SsdEntry, SsdError, SsdEvent, SsdTier, Unwritten};
 use vllm_platform::{ModelInfo, ModelRunner, SeqId};
 
 use crate::{SsdOptions, SsdStats, planner::Planner};
@@ -83,7 +83,7 @@ impl Tier {
         let count = self.unwritten.len().min(BLOCKS_PER_STEP);
         for hash in self.unwritten.drain(..count) {
             let block_size = planner.cache().block_size();
-            let Some((parent, tokens, blocks)) = planner.cache().unwritten(&hash) else { continue };
+            let Some(Unwritten { parent, tokens, blocks }) = planner.cache().unwritten(&hash) else { continue };
             if tokens.len() < block_size.min(MIN_TOKENS) {
                 continue;
             }

@@ -30,7 +30,9 @@ mod tests {
 
     #[test]
     fn the_first_gets_half_and_the_shortest_the_rest() {
-        let cases: [(&str, usize, usize, &[usize], &[usize]); 8] = [
+        // (name, budget, cap, pending, shares)
+        type Case = (&'static str, usize, usize, &'static [usize], &'static [usize]);
+        let cases: [Case; 8] = [
             ("nobody", 256, 512, &[], &[]),
             ("alone", 256, 512, &[4000], &[256]),
             ("alone and short", 256, 512, &[40], &[40]),
