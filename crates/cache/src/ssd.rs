@@ -108,7 +108,8 @@ pub struct SsdTier {
 impl SsdTier {
     /// Opens the folder, made if it isn't there, and starts to look for what an earlier run left in it.
     ///
-    /// `wake` is called, on a thread of the tier's, whenever [`poll`](Self::poll) has something new to say.
+    /// `wake` is called, on a thread of the tier's, whenever [`poll`](Self::poll) has something new to say. The thread
+    /// does nothing until it returns.
     ///
     /// # Errors
     /// If the folder cannot be made or written to, or another tier has it open for the same model.

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Mutex,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     time::SystemTime,
 };
 
@@ -179,22 +182,26 @@ fn many_blocks_are_found_with_parents_first() {
     }
 }
 
-#[test]
-fn what_waits_to_be_written_can_be_read() {
-    let dir = TempDir::new().unwrap();
-    let (hold, held) = channel::<()>();
-    let held = std::sync::Mutex::new(held);
+/// A tier whose writer, having said something, waits for a word of ours before it goes on.
+fn halting(config: SsdConfig) -> (Opened, Sender<()>) {
+    let (go, gone) = channel::<()>();
+    let gone = Mutex::new(gone);
     let (wake, woken) = channel();
-    // The writer tells of the scan's end, and stands in this until it may go on.
-    let tier = SsdTier::open(SsdConfig { queue_bytes: 2500, ..config(dir.path()) }, move || {
+    let tier = SsdTier::open(config, move || {
         let _ = wake.send(());
         if thread::current().name() == Some("ssd-write") {
-            let _ = held.lock().unwrap().recv();
+            let _ = gone.lock().unwrap().recv();
         }
     });
     let mut tier = Opened { tier: tier.unwrap(), woken, told: vec![] };
     tier.wait(|event| *event == SsdEvent::ScanDone);
+    (tier, go)
+}
 
+#[test]
+fn what_waits_to_be_written_can_be_read() {
+    let dir = TempDir::new().unwrap();
+    let (mut tier, go) = halting(SsdConfig { queue_bytes: 2500, ..config(dir.path()) });
     let blocks = [block(1, 1000), block(2, 1000), block(3, 1000)];
     let queued = blocks.clone().map(|(entry, groups)| tier.tier.write(entry, groups));
     assert_eq!(queued, [true, true, false], "2500 bytes fit");
@@ -202,10 +209,26 @@ fn what_waits_to_be_written_can_be_read() {
     assert_eq!(tier.read(blocks[1].0.hash).as_ref(), Some(&blocks[1].1));
     assert_eq!(files(dir.path()).len(), 0);
 
-    drop(hold);
+    drop(go);
     tier.wait(|event| *event == SsdEvent::Written(blocks[1].0.hash));
     assert!(tier.write(&blocks[2]), "there is room again");
     assert_eq!(tier.read(blocks[2].0.hash).as_ref(), Some(&blocks[2].1));
+}
+
+#[test]
+fn what_is_being_written_can_be_read() {
+    let dir = TempDir::new().unwrap();
+    let (mut tier, go) = halting(SsdConfig { max_bytes: 1500, ..config(dir.path()) });
+    let [first, second] = [block(1, 1000), block(2, 1000)];
+    go.send(()).unwrap();
+    assert!(tier.write(&first));
+    go.send(()).unwrap();
+    // Half-way through the second's write the first is told to be gone.
+    assert!(tier.tier.write(second.0.clone(), second.1.clone()));
+    tier.wait(|event| *event == SsdEvent::Gone(first.0.hash));
+    assert_eq!(files(dir.path()).len(), 0);
+    assert_eq!(tier.read(second.0.hash), Some(second.1));
+    drop(go);
 }
 
 #[test]
