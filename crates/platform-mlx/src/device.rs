@@ -5,7 +5,7 @@ use std::fs;
 use mlx_rs::{Device, Stream, memory};
 use vllm_platform::{DeviceKind, MemoryInfo};
 
-use crate::{Result, ffi};
+use crate::{Result, cgroup, ffi};
 
 /// Devices of the MLX that is linked, best first. The CPU is always there.
 pub(crate) fn available() -> Vec<DeviceKind> {
@@ -81,9 +81,10 @@ fn host_memory() -> HostMemory {
     }
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let (total, available) = (meminfo_bytes(&meminfo, "MemTotal:"), meminfo_bytes(&meminfo, "MemAvailable:"));
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|s| s.trim().parse().ok());
-    let cap = group.unwrap_or(u64::MAX);
-    HostMemory { total: total.min(cap), available: available.min(cap) }
+    match cgroup::memory() {
+        Some(grant) => HostMemory { total: total.min(grant.limit), available: available.min(grant.available) },
+        None => HostMemory { total, available },
+    }
 }
 
 /// A line of `/proc/meminfo`, e.g. `MemTotal:  24574984 kB`, in bytes; 0 if it isn't there.

@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod batch;
+mod cgroup;
 mod device;
 mod error;
 #[allow(unsafe_code)]

@@ -49,11 +49,19 @@ impl MlxRunner {
     /// after the last step's evaluation: CPU pools know no other order.
     fn batch(&mut self, plan: &StepPlan<'_>) -> Result<Batch> {
         let batch = Batch::new(plan, self.kv.spec())?;
-        plan.copies.iter().try_for_each(|copy| self.kv.copy_block(copy))?;
+        self.copy(plan)?;
         Ok(batch)
     }
 
+    fn copy(&mut self, plan: &StepPlan<'_>) -> Result<()> {
+        plan.copies.iter().try_for_each(|copy| self.kv.copy_block(copy))
+    }
+
     fn run(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput> {
+        if plan.rows.is_empty() && !plan.copies.is_empty() {
+            self.copy(plan)?;
+            return Ok(StepOutput::default());
+        }
         let batch = self.batch(plan)?;
         let hidden = self.model.forward(&batch, &mut *self.kv)?;
         let last: Vec<i32> = plan

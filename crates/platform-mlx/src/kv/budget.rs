@@ -134,7 +134,7 @@ pub(crate) fn contiguous(
             "KV storage of {bytes} bytes is too small: one sequence of {max_len} tokens takes {slot}; lower max-model-len"
         )));
     }
-    Ok(slots.min(MOST_TOKENS / max_len.max(1)).min(MOST_BLOCKS).max(1))
+    Ok(slots.min(MOST_TOKENS / max_len.max(1)).clamp(1, MOST_BLOCKS))
 }
 
 fn short(problem: String) -> Error {

@@ -53,7 +53,7 @@ fn gemma() -> Vec<LayerSpec> {
 fn blocks_of_all_groups_stay_within_the_bytes() {
     let groups = group_layers(&gemma(), 8192);
     // A window and a step of 256 tokens, in blocks, once more for where it starts: 49.
-    let (window, whole) = (22 * 32 << 10, 4 * 32 << 10);
+    let (window, whole) = (22 * (32 << 10), 4 * (32 << 10));
     // (MiB, sequences, blocks of [everything, windows])
     let cases = [(4_000, 16, [(4_000 * MIB - 1568 * window) / whole, 1568]), (35, 16, [10, 49])];
     for (mib, sequences, wanted) in cases {
