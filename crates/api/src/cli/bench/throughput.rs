@@ -74,7 +74,7 @@ fn together(engine: &EngineHandle, args: &Args, numbers: Range<usize>) -> anyhow
     };
     let start = Instant::now();
     let measured: anyhow::Result<Vec<Vec<Measured>>> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..args.concurrency).map(|_| scope.spawn(&client)).collect();
+        let clients: Vec<_> = (0..args.concurrency).map(|_| scope.spawn(client)).collect();
         let joined = clients.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client's thread panicked")));
         joined.map(|result| result.and_then(|measured| measured)).collect()
     });
