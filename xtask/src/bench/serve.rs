@@ -1,6 +1,10 @@
 //! How soon a server answers: `/health` after its start, and the first token of a short prompt once it is ready.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -26,7 +30,9 @@ pub fn measure(binary: &Path, model: &Path, threads: usize) -> Result<Start> {
         .arg("serve")
         .arg(model)
         .args(["--port", &port.to_string(), "--threads", &threads.to_string(), "--device", "cpu"])
-        .args(["--served-model-name", "model"]);
+        .args(["--served-model-name", "model"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut server = Server::start(&mut command, port)?;
     let health = server.wait(PATIENCE, |server| server.health().is_some())?;
     let ready = server.wait(PATIENCE, |server| server.health() == Some(200))?;

@@ -25,13 +25,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Runs a command that listens on `port`. What it says goes nowhere.
+    /// Runs a command that listens on `port`; it says where its output goes.
     pub fn start(command: &mut Command, port: u16) -> Result<Self> {
         let started = Instant::now();
         let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         Ok(Self { child, port, started })
