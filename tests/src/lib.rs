@@ -165,6 +165,15 @@ impl Server {
         Ok((response.status().as_u16(), response.body_mut().read_json().unwrap_or_default()))
     }
 
+    /// DELETE: status and JSON body.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub fn delete(&self, path: &str) -> Result<(u16, Value), ureq::Error> {
+        let mut response = agent().delete(self.url(path)).call()?;
+        Ok((response.status().as_u16(), response.body_mut().read_json().unwrap_or_default()))
+    }
+
     /// POST of a JSON value: status and JSON body.
     ///
     /// # Panics

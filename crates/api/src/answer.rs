@@ -7,7 +7,7 @@ use std::{
 
 use vllm_platform::TokenId;
 use vllm_scheduler::{
-    EngineHandle, Event, EventStream, Failure, FinishReason, GeneratedToken, Request, SubmitError, Timings, Usage,
+    EngineHandle, Event, EventStream, Failure, FinishReason, GeneratedToken, Request, Span, SubmitError, Timings, Usage,
 };
 use vllm_text::{Detokenizer, StopStrings, TextStream, Tokenizer};
 
@@ -42,12 +42,14 @@ pub enum AnswerError {
 /// An answer while it is being generated. Dropping it cancels the request.
 #[derive(Debug)]
 pub struct Answer {
-    events: EventStream,
+    /// Dropped with the last piece: an answer that ended at a stop string is computed no further, whoever keeps it.
+    events: Option<EventStream>,
     text: TextStream,
     usage: Usage,
     submitted: Instant,
     first_token: Option<Instant>,
-    ended: bool,
+    /// Time spent on text so far, if the request is traced.
+    text_time: Option<Duration>,
 }
 
 /// A piece of an answer.
@@ -81,6 +83,8 @@ pub struct Ending {
     pub usage: Usage,
     /// Times.
     pub timings: Timings,
+    /// What the engine did when; empty unless the request was traced, and for an answer that a stop string ended.
+    pub timeline: Vec<Span>,
 }
 
 /// Tokens of a prompt that a detokenizer needs to see: a character has at most four bytes, a token at least one.
@@ -102,9 +106,10 @@ impl Answer {
         let stop = StopStrings::new(&options.stop, options.include_stop)?;
         let usage = Usage { prompt_tokens: request.prompt.len(), ..Usage::default() };
         let submitted = Instant::now();
-        let events = engine.submit(request)?;
+        let text_time = request.trace.then_some(Duration::ZERO);
+        let events = Some(engine.submit(request)?);
         let text = TextStream::new(detokenizer, stop);
-        Ok(Self { events, text, usage, submitted, first_token: None, ended: false })
+        Ok(Self { events, text, usage, submitted, first_token: None, text_time })
     }
 
     /// The next piece; `None` after the last.
@@ -117,24 +122,32 @@ impl Answer {
     /// # Panics
     /// On a thread that runs async tasks.
     pub fn blocking_next(&mut self) -> Option<Piece> {
-        if self.ended {
-            return None;
-        }
-        self.events.blocking_next().map(|event| self.take_in(event))
+        let event = self.events.as_mut()?.blocking_next()?;
+        Some(self.take_in(event))
     }
 
     /// [`Answer::next`] for hand-written futures.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        self.events.poll_next(context).map(|event| event.map(|event| self.take_in(event)))
+        let Some(events) = &mut self.events else { return Poll::Ready(None) };
+        events.poll_next(context).map(|event| event.map(|event| self.take_in(event)))
     }
 
     /// Tokens generated so far count as in the last piece.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// When the first token came.
+    #[must_use]
+    pub fn first_token(&self) -> Option<Instant> {
+        self.first_token
+    }
+
+    /// Time spent on making text, if the request is traced.
+    #[must_use]
+    pub fn text_time(&self) -> Option<Duration> {
+        self.text_time
     }
 
     fn take_in(&mut self, event: Event) -> Piece {
@@ -144,16 +157,20 @@ impl Answer {
                 self.usage.completion_tokens += 1;
                 let first = *self.first_token.get_or_insert(now);
                 let delta = self.text.push(token.token);
+                if let Some(spent) = &mut self.text_time {
+                    *spent += now.elapsed();
+                }
                 let end = delta.stopped.map(|stop| {
-                    self.ended = true;
+                    self.events = None;
                     let timings = Timings { queue: Duration::ZERO, ttft: first - self.submitted, decode: now - first };
                     let reason = FinishReason::Stop;
-                    End::Finished(Ending { reason, stop: Some(stop), usage: self.usage, timings })
+                    let usage = self.usage;
+                    End::Finished(Ending { reason, stop: Some(stop), usage, timings, timeline: Vec::new() })
                 });
                 Piece { text: delta.text, token: Some(token), end }
             }
             Event::Finished(finished) => {
-                self.ended = true;
+                self.events = None;
                 self.usage = finished.usage;
                 let delta = self.text.finish();
                 let ending = Ending {
@@ -162,11 +179,12 @@ impl Answer {
                     stop: delta.stopped,
                     usage: finished.usage,
                     timings: finished.timings,
+                    timeline: finished.timeline,
                 };
                 Piece { text: delta.text, token: None, end: Some(End::Finished(ending)) }
             }
             Event::Failed(failure) => {
-                self.ended = true;
+                self.events = None;
                 Piece { text: self.text.finish().text, token: None, end: Some(End::Failed(failure)) }
             }
         }

@@ -14,3 +14,4 @@ pub mod http;
 mod memory;
 pub mod model;
 mod random;
+pub mod telemetry;

@@ -1,10 +1,12 @@
 //! Flags that commands share.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 use clap::Args;
 use vllm_checkpoint::hub::HubOptions;
-use vllm_platform::{DeviceChoice, LoadOptions, SamplingParams};
-use vllm_scheduler::EngineConfig;
+use vllm_platform::{DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
+use vllm_scheduler::{EngineConfig, SsdOptions};
 
 use crate::model::{LoadSpec, SamplingDefaults};
 
@@ -43,12 +45,58 @@ pub struct RuntimeArgs {
     /// Longest sequence, prompt and answer together, in tokens [default: the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub max_model_len: Option<usize>,
-    /// Memory for the KV cache, e.g. 512M or 8G [default: the platform decides]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub kv_cache_memory: Option<u64>,
     /// Most tokens computed in one step
     #[arg(long, value_name = "TOKENS", default_value_t = EngineConfig::default().max_num_batched_tokens, value_parser = at_least_one)]
     pub max_num_batched_tokens: usize,
+    /// Most tokens of one prompt computed in one step; 0: as many as there is room for
+    #[arg(long, value_name = "TOKENS", alias = "chunked-prefill-tokens", default_value_t = 0)]
+    pub prefill_step_size: usize,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// Where and how the KV of prompts and answers is kept.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArgs {
+    /// Memory for the KV cache, e.g. 512M or 8G [default: what --gpu-memory-utilization leaves]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "cache_memory_mb")]
+    kv_cache_memory: Option<u64>,
+    /// The same in MiB
+    #[arg(long, value_name = "MIB", value_parser = at_least_one)]
+    cache_memory_mb: Option<usize>,
+    /// Share of the device's memory for weights and KV cache together, above 0 and at most 1
+    #[arg(long, value_name = "SHARE", default_value_t = LoadOptions::default().memory_utilization, value_parser = share)]
+    gpu_memory_utilization: f64,
+    /// How KV is kept: auto, paged or contiguous
+    #[arg(long, value_name = "STORE", default_value = "auto", value_parser = kv_store)]
+    kv_store: KvStoreChoice,
+    /// Find the beginnings of earlier prompts again instead of computing them (the default)
+    #[arg(long, conflicts_with = "disable_prefix_cache")]
+    enable_prefix_cache: bool,
+    /// Compute every prompt from its start
+    #[arg(long)]
+    disable_prefix_cache: bool,
+    /// Folder that keeps what the prefix cache has no room for, over restarts too
+    #[arg(long, value_name = "DIR", conflicts_with = "disable_prefix_cache")]
+    ssd_cache_dir: Option<PathBuf>,
+    /// Most GiB in that folder
+    #[arg(long, value_name = "GIB", default_value_t = 10.0, value_parser = positive)]
+    ssd_cache_max_gb: f64,
+    /// Store 8 bits a number there: smaller, and not exactly what was computed
+    #[arg(long, requires = "ssd_cache_dir")]
+    ssd_cache_quantize: bool,
+}
+
+impl CacheArgs {
+    fn bytes(&self) -> Option<u64> {
+        self.kv_cache_memory.or(self.cache_memory_mb.map(|mib| (mib as u64).saturating_mul(1 << 20)))
+    }
+
+    fn ssd(&self) -> Option<SsdOptions> {
+        let max_bytes = (self.ssd_cache_max_gb * f64::from(1 << 30)) as u64;
+        let quantize = self.ssd_cache_quantize;
+        self.ssd_cache_dir.clone().map(|dir| SsdOptions { dir, max_bytes, quantize })
+    }
 }
 
 /// What to load, with at most `max_num_seqs` sequences at once.
@@ -61,14 +109,18 @@ pub fn load_spec(model: &ModelArgs, runtime: &RuntimeArgs, max_num_seqs: usize) 
             device: model.device,
             threads: runtime.threads,
             max_model_len: runtime.max_model_len,
-            kv_cache_bytes: runtime.kv_cache_memory,
+            kv_cache_bytes: runtime.cache.bytes(),
+            memory_utilization: runtime.cache.gpu_memory_utilization,
             max_num_seqs,
             max_num_batched_tokens: runtime.max_num_batched_tokens,
-            ..LoadOptions::default()
+            kv_store: runtime.cache.kv_store,
         },
         engine: EngineConfig {
             max_num_seqs,
             max_num_batched_tokens: runtime.max_num_batched_tokens,
+            prefill_step_size: Some(runtime.prefill_step_size).filter(|&tokens| tokens > 0),
+            prefix_cache: !runtime.cache.disable_prefix_cache,
+            ssd: runtime.cache.ssd(),
             ..EngineConfig::default()
         },
     }
@@ -154,6 +206,38 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// A number above 0.
+pub fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (f64::MIN_POSITIVE..=1e9).contains(&number) => Ok(number),
+        Ok(_) => Err("must be above 0".into()),
+        Err(_) => Err("must be a number".into()),
+    }
+}
+
+/// A number above 0 and at most 1.
+fn share(text: &str) -> Result<f64, String> {
+    positive(text).ok().filter(|&share| share <= 1.0).ok_or_else(|| "must be above 0 and at most 1".into())
+}
+
+fn kv_store(text: &str) -> Result<KvStoreChoice, String> {
+    match text {
+        "auto" => Ok(KvStoreChoice::Auto),
+        "paged" => Ok(KvStoreChoice::Paged),
+        "contiguous" => Ok(KvStoreChoice::Contiguous),
+        _ => Err("use auto, paged or contiguous".into()),
+    }
+}
+
+/// A time in seconds; 0 means never.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=1e9).contains(&number) => Ok(number),
+        Ok(_) => Err("must be at least 0".into()),
+        Err(_) => Err("must be a number of seconds".into()),
+    }
+}
+
 /// A count that isn't 0.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -166,6 +250,54 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        runtime: RuntimeArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<LoadSpec, clap::Error> {
+        let args = ["vllm-mlx", "model"].iter().chain(flags);
+        let cli = <Cli as clap::Parser>::try_parse_from(args)?;
+        Ok(load_spec(&cli.model, &cli.runtime, 4))
+    }
+
+    #[test]
+    fn flags_reach_platform_and_engine() {
+        let spec = parse(&[]).unwrap();
+        assert_eq!((spec.load.kv_cache_bytes, spec.load.memory_utilization), (None, 0.9));
+        assert_eq!((spec.engine.prefill_step_size, spec.engine.prefix_cache, spec.engine.ssd), (None, true, None));
+
+        let flags = "--cache-memory-mb 64 --gpu-memory-utilization 0.5 --kv-store contiguous --max-num-batched-tokens \
+            128 --chunked-prefill-tokens 32 --ssd-cache-dir /x --ssd-cache-max-gb 0.5 --ssd-cache-quantize";
+        let spec = parse(&flags.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!((spec.load.kv_cache_bytes, spec.load.memory_utilization), (Some(64 << 20), 0.5));
+        assert_eq!((spec.load.kv_store, spec.load.max_num_batched_tokens), (KvStoreChoice::Contiguous, 128));
+        assert_eq!((spec.engine.prefill_step_size, spec.engine.max_num_batched_tokens), (Some(32), 128));
+        let ssd = SsdOptions { dir: "/x".into(), max_bytes: 1 << 29, quantize: true };
+        assert_eq!(spec.engine.ssd, Some(ssd));
+        assert!(!parse(&["--disable-prefix-cache"]).unwrap().engine.prefix_cache);
+    }
+
+    #[test]
+    fn flags_that_contradict_or_are_out_of_range() {
+        let cases: [&[&str]; 8] = [
+            &["--enable-prefix-cache", "--disable-prefix-cache"],
+            &["--disable-prefix-cache", "--ssd-cache-dir", "/x"],
+            &["--ssd-cache-quantize"],
+            &["--kv-cache-memory", "1G", "--cache-memory-mb", "1"],
+            &["--gpu-memory-utilization", "0"],
+            &["--gpu-memory-utilization", "1.5"],
+            &["--ssd-cache-max-gb", "-1"],
+            &["--kv-store", "heap"],
+        ];
+        for flags in cases {
+            assert!(parse(flags).is_err(), "{flags:?}");
+        }
+    }
 
     #[test]
     fn byte_sizes() {

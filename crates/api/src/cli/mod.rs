@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::telemetry::LogArgs;
+
 #[derive(Debug, Parser)]
 #[command(name = "vllm-mlx", version, about = "Runs language models on Apple MLX: in the terminal and over HTTP")]
 struct Cli {
@@ -49,7 +51,10 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    init_log();
+    match &cli.command {
+        Command::Serve(args) => args.log.init(),
+        _ => LogArgs::quiet().init(),
+    }
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
@@ -67,16 +72,6 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// To stderr, as `VLLM_MLX_LOG` or `RUST_LOG` says, in the syntax of `tracing_subscriber::EnvFilter`.
-fn init_log() {
-    use std::io::IsTerminal as _;
-    use tracing_subscriber::EnvFilter;
-    let wanted = ["VLLM_MLX_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
-    let filter = wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    builder.with_ansi(std::io::stderr().is_terminal()).init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

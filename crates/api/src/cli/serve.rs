@@ -9,14 +9,16 @@ use std::{
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use tokio::{net::TcpListener, sync::oneshot};
+use vllm_scheduler::EngineConfig;
 
 use super::{
-    args::{ModelArgs, RuntimeArgs, at_least_one, load_spec},
+    args::{ModelArgs, RuntimeArgs, at_least_one, load_spec, seconds},
     progress,
 };
 use crate::{
     http::{App, HttpConfig},
     model::{ServedModel, load},
+    telemetry::{LogArgs, Tracer, watch},
 };
 
 /// Flags of `serve`.
@@ -41,9 +43,53 @@ pub struct Args {
     /// Most requests that wait; more are refused
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
     max_waiting: usize,
+    /// Most requests of one API key that wait; more are refused
+    #[arg(long, value_name = "N", default_value_t = EngineConfig::default().max_waiting_per_client, value_parser = at_least_one)]
+    max_waiting_per_client: usize,
+    /// Requests always join and leave the batch at any step: for commands written for the original
+    #[arg(long, hide = true)]
+    continuous_batching: bool,
+    /// Longest time of a request that doesn't say, in seconds; 0: as long as it takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
+    timeout: f64,
+    /// Tokens sent together in a stream
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    stream_interval: usize,
+    /// How long the engine may have work and end no step before /health says so, in seconds; 0: for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    watchdog_seconds: f64,
+    /// Serve /metrics (the default)
+    #[arg(long, conflicts_with = "disable_metrics")]
+    enable_metrics: bool,
+    /// Don't serve /metrics
+    #[arg(long)]
+    disable_metrics: bool,
+    /// Send a trace of each request to this OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
     /// Most tokens of a chat answer whose request doesn't say
     #[arg(long, value_name = "TOKENS", default_value_t = HttpConfig::default().default_max_tokens, value_parser = at_least_one)]
     max_tokens: usize,
+}
+
+impl Args {
+    fn http(&self) -> HttpConfig {
+        HttpConfig {
+            default_max_tokens: self.max_tokens,
+            stream_interval: self.stream_interval,
+            timeout: duration(self.timeout),
+            metrics: !self.disable_metrics,
+            stall: duration(self.watchdog_seconds),
+            ..HttpConfig::default()
+        }
+    }
+}
+
+/// 0 means never.
+fn duration(seconds: f64) -> Option<Duration> {
+    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
 }
 
 /// Serves until a signal.
@@ -62,7 +108,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn serve(args: &Args) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
-    let app = App::new(HttpConfig { default_max_tokens: args.max_tokens, ..HttpConfig::default() });
+    let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+    let app = App::with_tracer(args.http(), endpoint.map(Tracer::start).transpose()?);
+    let result = listen(args, &app, &mut signals).await;
+    // The last requests' traces, too, have to get out.
+    let flushed = tokio::task::spawn_blocking(move || app.flush_traces()).await;
+    result.and(flushed.context("sending the last traces panicked"))
+}
+
+async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result<()> {
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .await
         .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
@@ -87,6 +141,9 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         }
     };
     app.set_model(Arc::clone(&model));
+    if let Some(limit) = duration(args.watchdog_seconds) {
+        tokio::spawn(watch(app.clone(), limit));
+    }
 
     tokio::select! {
         () = signals.next() => {}
@@ -112,6 +169,7 @@ async fn load_model(args: &Args) -> anyhow::Result<Arc<ServedModel>> {
     let mut spec = load_spec(&args.model, &args.runtime, args.max_num_seqs);
     spec.names.clone_from(&args.served_model_name);
     spec.engine.max_waiting = args.max_waiting;
+    spec.engine.max_waiting_per_client = args.max_waiting_per_client;
     let start = Instant::now();
     let model = tokio::task::spawn_blocking(move || load(spec, &progress::bars())).await??;
     let info = model.engine.info();

@@ -1,57 +1,55 @@
 //! `POST /v1/chat/completions`.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     Extension,
     body::{Body, Bytes},
     extract::State,
+    http::HeaderMap,
     response::Response,
 };
+use bytes::BytesMut;
 use serde_json::{Map, Value, json};
 use vllm_platform::sampling::MAX_LOGPROBS;
-use vllm_scheduler::GeneratedToken;
+use vllm_scheduler::{GeneratedToken, Usage};
 
 use super::{
     ApiError, App, Fields, HttpConfig, blocking,
+    call::{Call, Endpoint},
     choices::{Choices, Collected, Generation, Prompt, reason_name, usage_json},
+    extras::{Extras, Scheduling},
     fields::{read_body, show},
     health::json_response,
     logprobs::chat_entry,
     messages::normalise,
     request_id::Id,
-    sampling::{Extras, Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
-    sse::{self, Encoder},
+    sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
+    sse::{self, Chunk, Encoder, write_event, write_json},
     take_model,
 };
 use crate::{
-    answer::{Ending, Piece, TextOptions},
+    answer::TextOptions,
     model::{ChatPrompt, PromptError, ServedModel},
 };
 
 pub(super) async fn create(
     State(app): State<App>,
     Extension(id): Extension<Id>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let mut call = Call::new(&app, Endpoint::ChatCompletions, id, &headers);
     let model = app.model()?;
     let body = read_body(body, app.config.body_limit).await?;
     let (config, served) = (app.config, Arc::clone(&model));
     let request = blocking(move || ChatRequest::parse(&body, &served, &config)).await?;
-    let choices = Choices::start(&model, &id.0, vec![request.prompt], &request.generation)?;
-    let envelope = Envelope::new(request.model);
+    call.describe(&request.model, request.streaming.on);
+    let envelope = Envelope { id: call.id.clone(), created: call.created, model: request.model };
+    let choices = Choices::start(&model, call, &[request.prompt], &request.generation)?;
     if request.streaming.on {
-        let encoder = ChatEncoder {
-            envelope,
-            model,
-            started: vec![false; choices.count()],
-            logprobs: request.logprobs,
-            include_usage: request.streaming.include_usage,
-        };
-        return Ok(sse::respond(choices, encoder, app.config.heartbeat));
+        let encoder = ChatEncoder::new(envelope, model, choices.count(), request.streaming.include_usage);
+        return Ok(sse::respond(choices, encoder, app.config.pace()));
     }
     let collected = choices.collect().await?;
     Ok(json_response(&envelope.complete(&model, collected, request.logprobs)))
@@ -94,7 +92,8 @@ impl ChatRequest {
             extra: take_template_variables(&mut fields)?,
         };
         refuse_what_is_not_there(&mut fields)?;
-        let extras = Extras::take(&mut fields)?;
+        let extras = Extras::take(&mut fields, model)?;
+        let scheduling = Scheduling::take(&mut fields, config.timeout)?;
         fields.finish();
 
         let tokens = model.chat_prompt(&chat).map_err(|error| {
@@ -110,6 +109,8 @@ impl ChatRequest {
             params,
             n,
             stop_tokens: extras.stop_tokens(model),
+            processors: extras.processors(model, max_tokens)?,
+            scheduling,
             text: TextOptions { stop, include_stop: extras.include_stop, skip_special: extras.skip_special },
         };
         Ok(Self { model: name, prompt: Prompt { tokens, max_tokens }, generation, streaming, logprobs })
@@ -220,11 +221,6 @@ struct Envelope {
 }
 
 impl Envelope {
-    fn new(model: String) -> Self {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { id: format!("chatcmpl-{}", crate::random::hex_id()), created, model }
-    }
-
     fn chunk(&self, choices: Value) -> Value {
         json!({
             "id": self.id,
@@ -266,50 +262,78 @@ fn logprobs_json(model: &ServedModel, tokens: &[GeneratedToken]) -> Value {
     json!({ "content": content, "refusal": null })
 }
 
+/// Writes chunks: only what stands between the same beginning and the same end is made for each.
 struct ChatEncoder {
     envelope: Envelope,
     model: Arc<ServedModel>,
+    include_usage: bool,
     /// Answers whose role has been sent.
     started: Vec<bool>,
-    logprobs: bool,
-    include_usage: bool,
+    /// A chunk up to the index of its choice.
+    head: Vec<u8>,
+    /// A chunk after its choice.
+    tail: &'static [u8],
 }
 
 impl ChatEncoder {
-    fn chunk(&self, index: usize, delta: Value, logprobs: Value, reason: Option<&str>) -> Value {
-        let choice = json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason });
-        let mut chunk = self.envelope.chunk(json!([choice]));
-        if self.include_usage {
-            chunk["usage"] = Value::Null;
+    fn new(envelope: Envelope, model: Arc<ServedModel>, count: usize, include_usage: bool) -> Self {
+        let mut head = BytesMut::new();
+        write_event(&mut head, &envelope.chunk(json!([])));
+        // The event's `]}` and its end, two newlines, come after the choice.
+        head.truncate(head.len() - "]}\n\n".len());
+        head.extend_from_slice(b"{\"index\":");
+        let tail: &[u8] = if include_usage { b"}],\"usage\":null}\n\n" } else { b"}]}\n\n" };
+        Self { envelope, model, include_usage, started: vec![false; count], head: head.to_vec(), tail }
+    }
+
+    /// Writes a chunk of `delta`, which is JSON.
+    fn write(&self, out: &mut BytesMut, index: usize, delta: impl FnOnce(&mut BytesMut), rest: &[&[u8]]) {
+        out.extend_from_slice(&self.head);
+        write_json(out, &index);
+        out.extend_from_slice(b",\"delta\":");
+        delta(out);
+        for part in rest {
+            out.extend_from_slice(part);
         }
-        chunk
+        out.extend_from_slice(self.tail);
     }
 }
 
 impl Encoder for ChatEncoder {
-    fn piece(&mut self, index: usize, piece: Piece, ending: Option<Ending>) -> Vec<Value> {
-        let mut events = Vec::new();
+    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>) {
+        const NO_REASON: &[u8] = b",\"logprobs\":null,\"finish_reason\":null";
+        let index = chunk.index;
         if !std::mem::replace(&mut self.started[index], true) {
-            events.push(self.chunk(index, json!({ "role": "assistant", "content": "" }), Value::Null, None));
+            let role = |out: &mut BytesMut| out.extend_from_slice(b"{\"role\":\"assistant\",\"content\":\"\"}");
+            self.write(out, index, role, &[NO_REASON]);
         }
-        let token = piece.token.filter(|_| self.logprobs);
         // With log probabilities every token has a chunk, even one whose text is held back.
-        if !piece.text.is_empty() || token.is_some() {
-            let logprobs = token.map(|token| logprobs_json(&self.model, &[token])).unwrap_or_default();
-            events.push(self.chunk(index, json!({ "content": piece.text }), logprobs, None));
+        if !chunk.text.is_empty() || !chunk.tokens.is_empty() {
+            let content = |out: &mut BytesMut| {
+                out.extend_from_slice(b"{\"content\":");
+                write_json(out, chunk.text);
+                out.extend_from_slice(b"}");
+            };
+            if chunk.tokens.is_empty() {
+                self.write(out, index, content, &[NO_REASON]);
+            } else {
+                let logprobs = logprobs_json(&self.model, chunk.tokens).to_string();
+                let rest: [&[u8]; 3] = [b",\"logprobs\":", logprobs.as_bytes(), b",\"finish_reason\":null"];
+                self.write(out, index, content, &rest);
+            }
         }
-        if let Some(ending) = ending {
-            events.push(self.chunk(index, json!({}), Value::Null, Some(reason_name(ending.reason))));
+        if let Some(ending) = chunk.ending {
+            let empty = |out: &mut BytesMut| out.extend_from_slice(b"{}");
+            let reason = reason_name(ending.reason).as_bytes();
+            self.write(out, index, empty, &[b",\"logprobs\":null,\"finish_reason\":\"", reason, b"\""]);
         }
-        events
     }
 
-    fn end(&mut self, choices: &Choices) -> Vec<Value> {
-        if !self.include_usage {
-            return Vec::new();
+    fn end(&mut self, out: &mut BytesMut, usage: Usage) {
+        if self.include_usage {
+            let mut chunk = self.envelope.chunk(json!([]));
+            chunk["usage"] = usage_json(usage);
+            write_event(out, &chunk);
         }
-        let mut chunk = self.envelope.chunk(json!([]));
-        chunk["usage"] = usage_json(choices.usage());
-        vec![chunk]
     }
 }

@@ -1,12 +1,15 @@
 //! Several answers under way at once.
 
-use std::task::Poll;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use serde_json::{Value, json};
-use vllm_platform::{SamplingParams, TokenId};
+use vllm_platform::{SamplingParams, TokenId, sampling::LogitsProcessor};
 use vllm_scheduler::{FinishReason, GeneratedToken, Request, Usage};
 
-use super::{ApiError, sampling::params_of_choice};
+use super::{ApiError, call::Call, extras::Scheduling, sampling::params_of_choice};
 use crate::{
     answer::{Answer, End, Ending, Piece, TextOptions},
     model::ServedModel,
@@ -30,6 +33,10 @@ pub struct Generation {
     pub n: usize,
     /// Tokens that end an answer.
     pub stop_tokens: Vec<TokenId>,
+    /// Further changes to the logits.
+    pub processors: Vec<Arc<dyn LogitsProcessor>>,
+    /// When they are computed.
+    pub scheduling: Scheduling,
     /// How tokens are made into text.
     pub text: TextOptions,
 }
@@ -37,7 +44,10 @@ pub struct Generation {
 /// The answers to one HTTP request. Dropping it cancels those that are under way.
 #[derive(Debug)]
 pub struct Choices {
+    call: Call,
     answers: Vec<Answer>,
+    /// Answers to each prompt.
+    n: usize,
     /// Whose turn it is to be asked first.
     next: usize,
     prompt_tokens: usize,
@@ -47,29 +57,40 @@ impl Choices {
     /// Submits `n` requests for each prompt; choice `p * n + i` is answer `i` to prompt `p`.
     ///
     /// # Errors
-    /// If the engine refuses one; those submitted before it are cancelled.
+    /// If the engine refuses one, or the call was cancelled meanwhile; those submitted are cancelled.
     pub fn start(
         model: &ServedModel,
-        id: &str,
-        prompts: Vec<Prompt>,
+        mut call: Call,
+        prompts: &[Prompt],
         generation: &Generation,
     ) -> Result<Self, ApiError> {
         let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
-        let mut answers = Vec::with_capacity(prompts.len() * generation.n);
-        for prompt in prompts {
-            for index in 0..generation.n {
-                let request = Request {
-                    id: format!("{id}-{}", answers.len()).into(),
-                    prompt: prompt.tokens.clone(),
-                    params: params_of_choice(&generation.params, index),
-                    max_tokens: prompt.max_tokens,
-                    stop_tokens: generation.stop_tokens.clone(),
-                    ..Request::new("")
-                };
-                answers.push(Answer::start(&model.engine, &model.tokenizer, request, &generation.text)?);
-            }
+        let n = generation.n;
+        let ids = call.register(prompts.len() * n);
+        let mut answers = Vec::with_capacity(ids.len());
+        for (index, id) in ids.into_iter().enumerate() {
+            let prompt = &prompts[index / n];
+            let request = Request {
+                id,
+                prompt: prompt.tokens.clone(),
+                params: params_of_choice(&generation.params, index % n),
+                max_tokens: prompt.max_tokens,
+                stop_tokens: generation.stop_tokens.clone(),
+                processors: generation.processors.clone(),
+                priority: generation.scheduling.priority,
+                client: call.client.clone(),
+                cache_salt: generation.scheduling.cache_salt.clone(),
+                timeout: generation.scheduling.timeout,
+                trace: call.is_traced(),
+            };
+            answers.push(Answer::start(&model.engine, &model.tokenizer, request, &generation.text)?);
         }
-        Ok(Self { answers, next: 0, prompt_tokens })
+        // Whoever cancelled it before all were submitted has not reached all.
+        if call.is_cancelled() {
+            return Err(ApiError::cancelled());
+        }
+        call.submitted(answers.len());
+        Ok(Self { call, answers, n, next: 0, prompt_tokens })
     }
 
     /// Number of answers.
@@ -80,29 +101,49 @@ impl Choices {
 
     /// The next piece of any answer, with its index; `None` when all have ended.
     pub async fn next(&mut self) -> Option<(usize, Piece)> {
-        std::future::poll_fn(|context| {
-            let count = self.answers.len();
-            let mut all_ended = true;
-            for offset in 0..count {
-                let index = (self.next + offset) % count;
-                match self.answers[index].poll_next(context) {
-                    Poll::Ready(Some(piece)) => {
-                        self.next = (index + 1) % count;
-                        return Poll::Ready(Some((index, piece)));
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// [`Choices::next`] for hand-written futures.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Piece)>> {
+        let count = self.answers.len();
+        let mut all_ended = true;
+        for offset in 0..count {
+            let index = (self.next + offset) % count;
+            match self.answers[index].poll_next(context) {
+                Poll::Ready(Some(piece)) => {
+                    self.next = (index + 1) % count;
+                    if let Some(end) = &piece.end {
+                        self.call.ended(index, &self.answers[index], end);
                     }
-                    Poll::Ready(None) => {}
-                    Poll::Pending => all_ended = false,
+                    return Poll::Ready(Some((index, piece)));
                 }
+                Poll::Ready(None) => {}
+                Poll::Pending => all_ended = false,
             }
-            if all_ended { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
+        }
+        if all_ended { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    /// The ending of an answer that was not cut short against its client's will. One that was cancelled has the reason
+    /// [`FinishReason::Abort`].
+    ///
+    /// # Errors
+    /// If the engine failed or is being shut down.
+    pub fn ending(&self, end: End) -> Result<Ending, ApiError> {
+        match end {
+            End::Failed(failure) => Err(failure.into()),
+            End::Finished(ending) if ending.reason == FinishReason::Abort && !self.call.is_cancelled() => {
+                Err(ApiError::shutting_down())
+            }
+            End::Finished(ending) => Ok(ending),
+        }
     }
 
     /// All answers, when they are complete.
     ///
     /// # Errors
-    /// If one fails; the others are cancelled.
+    /// If one fails or is cancelled; the others are cancelled.
     pub async fn collect(mut self) -> Result<Collected, ApiError> {
         let mut texts: Vec<(String, Vec<GeneratedToken>, Option<Ending>)> =
             self.answers.iter().map(|_| (String::new(), Vec::new(), None)).collect();
@@ -110,7 +151,10 @@ impl Choices {
             let (text, tokens, ending) = &mut texts[index];
             text.push_str(&piece.text);
             tokens.extend(piece.token);
-            *ending = piece.end.map(check_end).transpose()?;
+            *ending = piece.end.map(|end| self.ending(end)).transpose()?;
+            if ending.as_ref().is_some_and(|ending| ending.reason == FinishReason::Abort) {
+                return Err(ApiError::cancelled());
+            }
         }
         let usage = self.usage();
         let answers = texts.into_iter().map(|(text, tokens, ending)| {
@@ -120,15 +164,22 @@ impl Choices {
         Ok(Collected { answers: answers.collect::<Result<_, ApiError>>()?, usage })
     }
 
-    /// Tokens so far: each prompt once, however many answers it has.
+    /// Tokens so far: each prompt once, as its first answer found it, however many answers it has.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let all = self.answers.iter().map(Answer::usage);
         Usage {
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: all.clone().map(|usage| usage.cached_tokens).sum::<usize>().min(self.prompt_tokens),
+            cached_tokens: all.clone().step_by(self.n).map(|usage| usage.cached_tokens).sum(),
             completion_tokens: all.map(|usage| usage.completion_tokens).sum(),
         }
+    }
+}
+
+impl Drop for Choices {
+    fn drop(&mut self) {
+        let usage = self.usage();
+        self.call.count(usage);
     }
 }
 
@@ -150,18 +201,6 @@ pub struct Complete {
     pub tokens: Vec<GeneratedToken>,
     /// How it ended.
     pub ending: Ending,
-}
-
-/// The ending of an answer that was not cut short.
-///
-/// # Errors
-/// If the engine failed or is being shut down.
-pub fn check_end(end: End) -> Result<Ending, ApiError> {
-    match end {
-        End::Failed(failure) => Err(failure.into()),
-        End::Finished(ending) if ending.reason == FinishReason::Abort => Err(ApiError::shutting_down()),
-        End::Finished(ending) => Ok(ending),
-    }
 }
 
 /// OpenAI's name of a finish reason.

@@ -1,34 +1,33 @@
 //! `POST /v1/completions`: plain continuation of texts or tokens.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     Extension,
     body::{Body, Bytes},
     extract::State,
+    http::HeaderMap,
     response::Response,
 };
+use bytes::BytesMut;
 use serde_json::{Value, json};
 use vllm_platform::TokenId;
+use vllm_scheduler::{GeneratedToken, Usage};
 
 use super::{
-    ApiError, App, Fields, blocking,
+    ApiError, App, Fields, HttpConfig, blocking,
+    call::{Call, Endpoint},
     choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
+    extras::{Extras, Scheduling},
     fields::{read_body, show},
     health::json_response,
     logprobs::CompletionLogprobs,
     request_id::Id,
-    sampling::{Extras, Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
-    sse::{self, Encoder},
+    sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
+    sse::{self, Chunk, Encoder, write_event, write_json},
     take_model,
 };
-use crate::{
-    answer::{Ending, Piece, TextOptions},
-    model::ServedModel,
-};
+use crate::{answer::TextOptions, model::ServedModel};
 
 /// Tokens of an answer whose request doesn't say, as OpenAI has it.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -38,16 +37,20 @@ const MAX_ALTERNATIVES: i64 = 5;
 pub(super) async fn create(
     State(app): State<App>,
     Extension(id): Extension<Id>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let mut call = Call::new(&app, Endpoint::Completions, id, &headers);
     let model = app.model()?;
     let body = read_body(body, app.config.body_limit).await?;
-    let served = Arc::clone(&model);
-    let request = blocking(move || CompletionRequest::parse(&body, &served)).await?;
-    let choices = Choices::start(&model, &id.0, request.prompts, &request.generation)?;
+    let (config, served) = (app.config, Arc::clone(&model));
+    let request = blocking(move || CompletionRequest::parse(&body, &served, &config)).await?;
+    call.describe(&request.model, request.streaming.on);
+    let (id, created) = (call.id.clone(), call.created);
+    let choices = Choices::start(&model, call, &request.prompts, &request.generation)?;
     let encoder = CompletionEncoder {
-        id: format!("cmpl-{}", crate::random::hex_id()),
-        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        id,
+        created,
         name: request.model,
         model,
         echo: request.echo,
@@ -55,9 +58,10 @@ pub(super) async fn create(
         started: vec![false; choices.count()],
         logprobs: (0..choices.count()).map(|_| request.logprobs.then(CompletionLogprobs::default)).collect(),
         include_usage: request.streaming.include_usage,
+        head: Vec::new(),
     };
     if request.streaming.on {
-        return Ok(sse::respond(choices, encoder, app.config.heartbeat));
+        return Ok(sse::respond(choices, encoder.for_stream(), app.config.pace()));
     }
     let collected = choices.collect().await?;
     Ok(json_response(&encoder.complete(collected)))
@@ -76,7 +80,7 @@ struct CompletionRequest {
 
 impl CompletionRequest {
     /// Blocks for as long as tokenising takes.
-    fn parse(body: &Bytes, model: &ServedModel) -> Result<Self, ApiError> {
+    fn parse(body: &Bytes, model: &ServedModel, config: &HttpConfig) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         let name = take_model(&mut fields, model)?;
         let add_special = fields.boolean("add_special_tokens")?.unwrap_or(true);
@@ -103,7 +107,8 @@ impl CompletionRequest {
             return Err(ApiError::unsupported("suffix", "suffix: this model does not fill in the middle"));
         }
         fields.string("user")?;
-        let extras = Extras::take(&mut fields)?;
+        let extras = Extras::take(&mut fields, model)?;
+        let scheduling = Scheduling::take(&mut fields, config.timeout)?;
         fields.finish();
 
         let invalid = |error: vllm_text::TextError| ApiError::field("prompt", error.to_string());
@@ -123,10 +128,13 @@ impl CompletionRequest {
             let max_tokens = token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, "prompt")?;
             prompts.push(Prompt { tokens, max_tokens });
         }
+        let shortest = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);
         let generation = Generation {
             params,
             n,
             stop_tokens: extras.stop_tokens(model),
+            processors: extras.processors(model, shortest)?,
+            scheduling,
             text: TextOptions { stop, include_stop: extras.include_stop, skip_special: extras.skip_special },
         };
         let logprobs = alternatives.is_some();
@@ -185,9 +193,21 @@ struct CompletionEncoder {
     /// By answer, if asked for.
     logprobs: Vec<Option<CompletionLogprobs>>,
     include_usage: bool,
+    /// A chunk of a stream up to the index of its choice.
+    head: Vec<u8>,
 }
 
 impl CompletionEncoder {
+    fn for_stream(mut self) -> Self {
+        let mut head = BytesMut::new();
+        write_event(&mut head, &self.envelope(json!([])));
+        // The event's `]}` and its end, two newlines, come after the choice.
+        head.truncate(head.len() - "]}\n\n".len());
+        head.extend_from_slice(b"{\"index\":");
+        self.head = head.to_vec();
+        self
+    }
+
     fn envelope(&self, choices: Value) -> Value {
         json!({
             "id": self.id,
@@ -211,15 +231,18 @@ impl CompletionEncoder {
         response
     }
 
-    fn choice(&mut self, index: usize, answer: Complete) -> Value {
-        let logprobs = self.logprobs[index].as_mut().map(|lists| {
-            for token in &answer.tokens {
-                if let Some(logprobs) = &token.logprobs {
-                    lists.push(&self.model.tokenizer, token.token, logprobs);
-                }
+    fn take_logprobs(&mut self, index: usize, tokens: &[GeneratedToken]) -> Option<Value> {
+        let lists = self.logprobs[index].as_mut()?;
+        for token in tokens {
+            if let Some(logprobs) = &token.logprobs {
+                lists.push(&self.model.tokenizer, token.token, logprobs);
             }
-            lists.take()
-        });
+        }
+        Some(lists.take())
+    }
+
+    fn choice(&mut self, index: usize, answer: Complete) -> Value {
+        let logprobs = self.take_logprobs(index, &answer.tokens);
         json!({
             "index": index,
             "text": format!("{}{}", self.echo(index), answer.text),
@@ -230,36 +253,35 @@ impl CompletionEncoder {
 }
 
 impl Encoder for CompletionEncoder {
-    fn piece(&mut self, index: usize, piece: Piece, ending: Option<Ending>) -> Vec<Value> {
-        let mut text = piece.text;
-        if !std::mem::replace(&mut self.started[index], true) {
-            text.insert_str(0, self.echo(index));
+    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>) {
+        let index = chunk.index;
+        let logprobs = if chunk.tokens.is_empty() { None } else { self.take_logprobs(index, chunk.tokens) };
+        let echo = if std::mem::replace(&mut self.started[index], true) { "" } else { self.echo(index) };
+        if echo.is_empty() && chunk.text.is_empty() && logprobs.is_none() && chunk.ending.is_none() {
+            return;
         }
-        let mut logprobs = Value::Null;
-        if let (Some(lists), Some(token)) = (&mut self.logprobs[index], &piece.token)
-            && let Some(of_token) = &token.logprobs
-        {
-            lists.push(&self.model.tokenizer, token.token, of_token);
-            logprobs = lists.take();
+        // As in chat completions: a chunk's beginning and end are always the same.
+        out.extend_from_slice(&self.head);
+        write_json(out, &index);
+        out.extend_from_slice(b",\"text\":");
+        if echo.is_empty() {
+            write_json(out, chunk.text);
+        } else {
+            write_json(out, &format!("{echo}{}", chunk.text));
         }
-        if text.is_empty() && logprobs.is_null() && ending.is_none() {
-            return Vec::new();
-        }
-        let reason = ending.map(|ending| reason_name(ending.reason));
-        let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason });
-        let mut chunk = self.envelope(json!([choice]));
-        if self.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        vec![chunk]
+        out.extend_from_slice(b",\"logprobs\":");
+        write_json(out, &logprobs);
+        out.extend_from_slice(b",\"finish_reason\":");
+        write_json(out, &chunk.ending.map(|ending| reason_name(ending.reason)));
+        let tail: &[u8] = if self.include_usage { b"}],\"usage\":null}\n\n" } else { b"}]}\n\n" };
+        out.extend_from_slice(tail);
     }
 
-    fn end(&mut self, choices: &Choices) -> Vec<Value> {
-        if !self.include_usage {
-            return Vec::new();
+    fn end(&mut self, out: &mut BytesMut, usage: Usage) {
+        if self.include_usage {
+            let mut chunk = self.envelope(json!([]));
+            chunk["usage"] = usage_json(usage);
+            write_event(out, &chunk);
         }
-        let mut chunk = self.envelope(json!([]));
-        chunk["usage"] = usage_json(choices.usage());
-        vec![chunk]
     }
 }

@@ -51,6 +51,14 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")
     }
 
+    /// Somebody asked for the request's end. The status is nginx's, and what Google's APIs map "cancelled" to: clients
+    /// try 408, 409, 429 and all from 500 on again by themselves, which must not happen here.
+    pub fn cancelled() -> Self {
+        // A number that every status may have.
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        Self::new(status, "request_cancelled", "the request was cancelled")
+    }
+
     /// More tokens than the model takes.
     pub fn context_length(param: &str, message: impl Into<String>) -> Self {
         Self { code: Some("context_length_exceeded"), ..Self::field(param, message) }

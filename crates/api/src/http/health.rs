@@ -17,13 +17,18 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     };
     let stats = model.engine.stats();
     let (code, status) = match stats.state {
+        _ if app.stalled().is_some() => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
         EngineState::Running => (StatusCode::OK, "ok"),
         EngineState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         EngineState::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
         EngineState::Broken => (StatusCode::SERVICE_UNAVAILABLE, "broken"),
     };
     let requests = json!({ "running": stats.running, "waiting": stats.waiting });
-    with_status(code, &json!({ "status": status, "requests": requests }))
+    let mut body = json!({ "status": status, "requests": requests });
+    if let Some(silence) = app.stalled() {
+        body["silence_s"] = json!(silence.as_secs_f64());
+    }
+    with_status(code, &body)
 }
 
 fn with_status(code: StatusCode, body: &serde_json::Value) -> Response {

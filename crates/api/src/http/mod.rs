@@ -1,34 +1,44 @@
 //! The HTTP server: OpenAI's routes over one model.
 
+mod cache;
+mod call;
 mod chat_completions;
 mod choices;
+mod client;
 mod completions;
 mod error;
+mod extras;
 mod fields;
 mod health;
 mod logprobs;
 mod messages;
+mod metrics;
 mod models;
+mod registry;
 mod request_id;
+mod requests;
 mod sampling;
 mod sse;
+mod status;
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     http::{Method, StatusCode, Uri},
     middleware,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 pub use choices::reason_name;
 pub use error::ApiError;
 pub use fields::Fields;
+use metrics::{HttpMetrics, InferenceMetrics};
+use registry::Registry;
 
-use crate::model::ServedModel;
+use crate::{model::ServedModel, telemetry::Tracer};
 
 /// What an operator may set.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +49,33 @@ pub struct HttpConfig {
     pub body_limit: usize,
     /// Longest silence in a stream.
     pub heartbeat: Duration,
+    /// Tokens of a chunk of a stream, at least 1.
+    pub stream_interval: usize,
+    /// Longest time of a request that doesn't say; `None`: as long as it takes.
+    pub timeout: Option<Duration>,
+    /// Whether `/metrics` is served.
+    pub metrics: bool,
+    /// How long the engine may have work in hand without ending a step before it counts as stalled.
+    pub stall: Option<Duration>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { default_max_tokens: 1024, body_limit: 32 << 20, heartbeat: Duration::from_secs(15) }
+        Self {
+            default_max_tokens: 1024,
+            body_limit: 32 << 20,
+            heartbeat: Duration::from_secs(15),
+            stream_interval: 1,
+            timeout: Some(Duration::from_secs(300)),
+            metrics: true,
+            stall: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl HttpConfig {
+    fn pace(&self) -> sse::Pace {
+        sse::Pace { interval: self.stream_interval, heartbeat: self.heartbeat }
     }
 }
 
@@ -52,18 +84,56 @@ impl Default for HttpConfig {
 pub struct App {
     model: Arc<OnceLock<Arc<ServedModel>>>,
     config: HttpConfig,
+    shared: Arc<Shared>,
+}
+
+/// The books on requests.
+#[derive(Debug)]
+struct Shared {
+    registry: Arc<Registry>,
+    http: Arc<HttpMetrics>,
+    inference: InferenceMetrics,
+    tracer: Option<Tracer>,
+    started: Instant,
 }
 
 impl App {
     /// An application whose model is still being loaded.
     #[must_use]
     pub fn new(config: HttpConfig) -> Self {
-        Self { model: Arc::default(), config }
+        Self::with_tracer(config, None)
+    }
+
+    /// An application that makes a trace of each inference request.
+    #[must_use]
+    pub fn with_tracer(config: HttpConfig, tracer: Option<Tracer>) -> Self {
+        let shared = Shared {
+            registry: Arc::default(),
+            http: Arc::default(),
+            inference: InferenceMetrics::default(),
+            tracer,
+            started: Instant::now(),
+        };
+        Self { model: Arc::default(), config, shared: Arc::new(shared) }
+    }
+
+    /// How long the engine has been silent, if that is longer than it may be.
+    #[must_use]
+    pub fn stalled(&self) -> Option<Duration> {
+        let silence = self.model.get()?.engine.silence()?;
+        self.config.stall.filter(|&limit| silence > limit).map(|_| silence)
     }
 
     /// From now on, requests are served. Only the first call counts.
     pub fn set_model(&self, model: Arc<ServedModel>) {
         let _ = self.model.set(model);
+    }
+
+    /// Sends the traces that wait to be sent. Blocks, for a few seconds at most; none can be made after that.
+    pub fn flush_traces(&self) {
+        if let Some(tracer) = &self.shared.tracer {
+            tracer.shutdown();
+        }
     }
 
     /// The model.
@@ -84,9 +154,16 @@ impl App {
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
             .route("/v1/completions", post(completions::create))
+            .route("/v1/requests/{id}", delete(requests::cancel))
+            .route("/v1/requests/{id}/cancel", post(requests::cancel))
+            .route("/v1/status", get(status::get))
+            .route("/v1/cache/stats", get(cache::stats))
+            .route("/v1/cache", delete(cache::clear))
+            .route("/v1/cache/prefix", delete(cache::clear))
+            .route("/metrics", get(metrics::get))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
-            .layer(middleware::from_fn(request_id::layer))
+            .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
             .with_state(self)
     }
 }
@@ -108,6 +185,17 @@ fn take_model(fields: &mut Fields, model: &ServedModel) -> Result<String, ApiErr
         return Ok(name);
     }
     Err(models::not_found(&name, model).with_param("model"))
+}
+
+/// Longest wait for a word of the engine, which answers between two steps only.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for the engine's word on something, but not for ever: its step may be stuck.
+async fn engine_says<T>(word: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::time::timeout(PATIENCE, word).await.map_err(|_| {
+        let message = format!("the engine is in a step that takes longer than {PATIENCE:?}: it does this after it");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stalled", message)
+    })
 }
 
 /// Runs what takes processor time off the async workers.

@@ -1,45 +1,97 @@
 //! Answers as server-sent events.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},
     response::Response,
 };
-use futures_util::stream::unfold;
-use serde_json::Value;
+use bytes::{BufMut as _, BytesMut};
+use futures_util::stream::poll_fn;
+use serde::Serialize;
+use tokio::time::{Instant, Sleep};
+use vllm_scheduler::{GeneratedToken, Usage};
 
-use super::choices::{Choices, check_end};
+use super::choices::Choices;
 use crate::answer::{Ending, Piece};
 
-/// Writes the events of one route.
+/// Writes the events of one route. Most of a chunk is the same for every token, so encoders write text into `out`
+/// rather than build a tree for each.
 pub trait Encoder: Send + 'static {
-    /// Events for a piece of answer `index`; `ending` is set on its last piece.
-    fn piece(&mut self, index: usize, piece: Piece, ending: Option<Ending>) -> Vec<Value>;
+    /// Writes the events for a chunk of an answer.
+    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>);
 
-    /// Events after all answers are complete.
-    fn end(&mut self, choices: &Choices) -> Vec<Value>;
+    /// Writes the events after all answers are complete.
+    fn end(&mut self, out: &mut BytesMut, usage: Usage);
 }
+
+/// What came of an answer since its last chunk.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// Which answer.
+    pub index: usize,
+    /// Its text, whole characters; may be empty.
+    pub text: &'a str,
+    /// Its tokens, if they have log probabilities.
+    pub tokens: &'a [GeneratedToken],
+    /// Set on its last chunk.
+    pub ending: Option<Ending>,
+}
+
+/// How a response streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Tokens of a chunk; the first has a chunk of its own.
+    pub interval: usize,
+    /// Longest silence: after it comes a comment.
+    pub heartbeat: Duration,
+}
+
+/// Bytes that are worth a frame of their own: what is ready is sent together, up to about this much.
+const FRAME_BYTES: usize = 16 << 10;
 
 struct Stream<E> {
     choices: Choices,
     encoder: E,
-    frames: VecDeque<Bytes>,
-    /// Nothing comes but what is in `frames`.
+    pace: Pace,
+    /// By answer: what has come and was not sent yet.
+    held: Vec<Held>,
+    out: BytesMut,
+    /// Nothing comes but what is in `out`.
     ended: bool,
-    heartbeat: Duration,
+    last_frame: Instant,
+    alarm: Pin<Box<Sleep>>,
+}
+
+#[derive(Default)]
+struct Held {
+    text: String,
+    tokens: Vec<GeneratedToken>,
+    count: usize,
+    started: bool,
 }
 
 /// A response that streams until all answers have ended, with `[DONE]` at its end, and a comment whenever nothing
-/// has come for `heartbeat`, so that neither proxies nor a silent client's death go unnoticed.
-pub fn respond<E: Encoder>(choices: Choices, encoder: E, heartbeat: Duration) -> Response {
-    let stream = Stream { choices, encoder, frames: VecDeque::new(), ended: false, heartbeat };
-    let body = unfold(stream, |mut stream| async move {
-        let frame = stream.next_frame().await?;
-        Some((Ok::<_, Infallible>(frame), stream))
+/// has come for a while, so that neither proxies nor a silent client's death go unnoticed.
+pub fn respond<E: Encoder>(choices: Choices, encoder: E, pace: Pace) -> Response {
+    let mut stream = Box::new(Stream {
+        held: (0..choices.count()).map(|_| Held::default()).collect(),
+        choices,
+        encoder,
+        pace,
+        out: BytesMut::new(),
+        ended: false,
+        last_frame: Instant::now(),
+        alarm: Box::pin(tokio::time::sleep(pace.heartbeat)),
     });
-    let mut response = Response::new(Body::from_stream(body));
+    let frames = poll_fn(move |context| stream.poll_frame(context).map(|frame| frame.map(Ok::<_, Infallible>)));
+    let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -49,43 +101,81 @@ pub fn respond<E: Encoder>(choices: Choices, encoder: E, heartbeat: Duration) ->
 }
 
 impl<E: Encoder> Stream<E> {
-    async fn next_frame(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(frame) = self.frames.pop_front() {
-                return Some(frame);
-            }
-            if self.ended {
-                return None;
-            }
-            match tokio::time::timeout(self.heartbeat, self.choices.next()).await {
-                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
-                Ok(Some((index, piece))) => self.take_in(index, piece),
-                Ok(None) => {
-                    let events = self.encoder.end(&self.choices);
-                    self.finish(events);
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while !self.ended && self.out.len() < FRAME_BYTES {
+            match self.choices.poll_next(context) {
+                Poll::Pending => break,
+                Poll::Ready(Some((index, piece))) => self.take_in(index, piece),
+                Poll::Ready(None) => {
+                    self.encoder.end(&mut self.out, self.choices.usage());
+                    self.finish();
                 }
             }
         }
+        if !self.out.is_empty() {
+            self.last_frame = Instant::now();
+            return Poll::Ready(Some(self.out.split().freeze()));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.poll_heartbeat(context)
     }
 
-    fn take_in(&mut self, index: usize, mut piece: Piece) {
-        match piece.end.take().map(check_end).transpose() {
-            Ok(ending) => {
-                let events = self.encoder.piece(index, piece, ending);
-                self.frames.extend(events.iter().map(frame));
+    /// The alarm is set anew only when it rings: moving it for every token would cost more than the token's text.
+    fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            ready!(self.alarm.as_mut().poll(context));
+            let now = Instant::now();
+            let due = now >= self.last_frame + self.pace.heartbeat;
+            if due {
+                self.last_frame = now;
             }
-            // The status is sent already: an error is an event like others, and the last one.
-            Err(error) => self.finish(vec![error.to_json()]),
+            self.alarm.as_mut().reset(self.last_frame + self.pace.heartbeat);
+            if due {
+                return Poll::Ready(Some(Bytes::from_static(b": still here\n\n")));
+            }
         }
     }
 
-    fn finish(&mut self, events: Vec<Value>) {
-        self.frames.extend(events.iter().map(frame));
-        self.frames.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+    fn take_in(&mut self, index: usize, piece: Piece) {
+        let ending = match piece.end.map(|end| self.choices.ending(end)).transpose() {
+            Ok(ending) => ending,
+            // The status is sent already: an error is an event like others, and the last one.
+            Err(error) => {
+                write_event(&mut self.out, &error.to_json());
+                return self.finish();
+            }
+        };
+        let held = &mut self.held[index];
+        held.text.push_str(&piece.text);
+        if let Some(token) = piece.token {
+            held.count += 1;
+            held.tokens.extend(token.logprobs.is_some().then_some(token));
+        }
+        if ending.is_some() || !held.started || held.count >= self.pace.interval {
+            self.encoder.chunk(&mut self.out, Chunk { index, text: &held.text, tokens: &held.tokens, ending });
+            held.text.clear();
+            held.tokens.clear();
+            (held.count, held.started) = (0, true);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.out.extend_from_slice(b"data: [DONE]\n\n");
         self.ended = true;
     }
 }
 
-fn frame(event: &Value) -> Bytes {
-    Bytes::from(format!("data: {event}\n\n"))
+/// Writes one event.
+pub fn write_event(out: &mut BytesMut, event: &impl Serialize) {
+    out.extend_from_slice(b"data: ");
+    write_json(out, event);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Writes a value as JSON.
+pub fn write_json(out: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
+    // Strings, numbers and trees of them: neither they nor memory can refuse to be written.
+    let _ = serde_json::to_writer(out.writer(), value);
 }

@@ -67,6 +67,7 @@ const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise
 /// A server to ask.
 pub struct Server {
     pub router: Router,
+    pub app: App,
     pub model: Arc<ServedModel>,
     pub probe: Arc<FakeProbe>,
 }
@@ -84,6 +85,10 @@ pub fn fake() -> FakeConfig {
 }
 
 pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> Server {
+    server_of(fake, engine, App::new(http))
+}
+
+pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
     let (sender, probe) = mpsc::channel();
     let make = move || {
         let runner = FakeRunner::new(fake);
@@ -96,9 +101,8 @@ pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> 
     let names = vec!["tiny".to_owned(), "org/tiny".to_owned()];
     let sampling = SamplingDefaults { temperature: Some(0.0), ..SamplingDefaults::default() };
     let model = Arc::new(ServedModel::new(names, tokenizer(), Some(template), sampling, engine));
-    let app = App::new(http);
     app.set_model(Arc::clone(&model));
-    Server { router: app.router(), model, probe: probe.recv().unwrap() }
+    Server { router: app.clone().router(), app, model, probe: probe.recv().unwrap() }
 }
 
 /// What came back.
@@ -143,6 +147,10 @@ impl Server {
 
     pub async fn get(&self, path: &str) -> Reply {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
     }
 
     pub async fn post(&self, path: &str, body: &str) -> Reply {

@@ -1,0 +1,95 @@
+//! `GET /v1/cache/stats`, `DELETE /v1/cache` and `DELETE /v1/cache/prefix`.
+
+use axum::{extract::State, response::Response};
+use serde_json::{Value, json};
+use vllm_scheduler::{SsdStats, Stats};
+
+use super::{ApiError, App, engine_says, health::json_response};
+use crate::model::ServedModel;
+
+pub(super) async fn stats(State(app): State<App>) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    Ok(json_response(&cache_json(&model, &model.engine.stats())))
+}
+
+/// Forgets every prefix that no running request holds, in memory and on the SSD.
+pub(super) async fn clear(State(app): State<App>) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let blocks = engine_says(model.engine.clear_cache()).await?;
+    tracing::info!(blocks, "cache cleared");
+    let stats = cache_json(&model, &model.engine.stats());
+    Ok(json_response(&json!({ "status": "cleared", "blocks": blocks, "engine_cache": stats["engine_cache"] })))
+}
+
+/// What the cache holds and did.
+pub(super) fn cache_json(model: &ServedModel, stats: &Stats) -> Value {
+    let spec = &model.engine.info().kv_cache;
+    let cache = &stats.prefix_cache;
+    let cached_bytes: u64 = stats.blocks.iter().map(|group| group.cached as u64 * group.block_bytes).sum();
+    let used_bytes: u64 = stats.blocks.iter().map(|group| group.in_use as u64 * group.block_bytes).sum();
+    let groups: Vec<Value> = spec
+        .groups
+        .iter()
+        .zip(&stats.blocks)
+        .map(|(group, blocks)| {
+            json!({
+                "window": group.window,
+                "total_blocks": blocks.total,
+                "allocated_blocks": blocks.in_use,
+                "cached_blocks": blocks.cached,
+                "free_blocks": blocks.total.saturating_sub(blocks.in_use + blocks.cached),
+                "block_bytes": blocks.block_bytes,
+            })
+        })
+        .collect();
+    json!({
+        "engine_cache": {
+            "enabled": cache.enabled,
+            "block_size": spec.block_size,
+            "hits": cache.hit_requests,
+            "misses": cache.missed_requests,
+            "hit_rate": hit_rate(stats),
+            "tokens_queried": cache.queries,
+            "tokens_saved": cache.hits,
+            "tokens_from_ssd": cache.ssd_hits,
+            "evictions": cache.evictions,
+            "copies": cache.copies,
+            "entry_count": cache.indexed_blocks,
+            "current_memory_mb": mib(cached_bytes),
+            "in_use_memory_mb": mib(used_bytes),
+            "max_memory_mb": mib(spec.total_bytes()),
+            "memory_utilization": ratio(cached_bytes + used_bytes, spec.total_bytes()),
+            "groups": groups,
+        },
+        "ssd": stats.ssd.as_ref().map(ssd_json),
+    })
+}
+
+/// Share of the tokens looked up that were found.
+pub(super) fn hit_rate(stats: &Stats) -> f64 {
+    ratio(stats.prefix_cache.hits, stats.prefix_cache.queries)
+}
+
+fn ssd_json(ssd: &SsdStats) -> Value {
+    json!({
+        "entry_count": ssd.entries,
+        "bytes": ssd.bytes,
+        "max_bytes": ssd.max_bytes,
+        "spill_count": ssd.written_blocks,
+        "spill_bytes": ssd.written_bytes,
+        "reload_count": ssd.read_blocks,
+        "reload_bytes": ssd.read_bytes,
+        "dropped": ssd.dropped,
+        "evictions": ssd.evicted,
+        "corrupt": ssd.corrupt,
+        "errors": ssd.errors,
+    })
+}
+
+pub(super) fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -1,0 +1,249 @@
+//! One inference request in the books: from its body to its last byte, however it ends.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::http::HeaderMap;
+use vllm_scheduler::{FailureKind, FinishReason, RequestId, Usage};
+
+use super::{App, choices::reason_name, client, registry::Registered, request_id::Id};
+use crate::{
+    answer::{Answer, End, Ending},
+    telemetry::{AnswerTrace, Parent, RequestTrace},
+};
+
+/// The routes that compute something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Endpoint {
+    ChatCompletions,
+    Completions,
+}
+
+impl Endpoint {
+    /// As metrics and logs have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+        }
+    }
+
+    const fn id_prefix(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chatcmpl",
+            Self::Completions => "cmpl",
+        }
+    }
+
+    /// OpenTelemetry's `gen_ai.operation.name`.
+    const fn operation(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat",
+            Self::Completions => "text_completion",
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallResult {
+    /// All of it was answered.
+    Success,
+    /// The request was refused.
+    Rejected,
+    /// Its client went away.
+    ClientClosed,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// It took too long.
+    Timeout,
+    /// The engine failed or stopped.
+    Error,
+}
+
+impl CallResult {
+    /// As metrics and logs have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Rejected => "rejected",
+            Self::ClientClosed => "client_closed",
+            Self::Cancelled => "cancelled",
+            Self::Timeout => "timeout",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// An inference request under way. What became of it is counted, logged and traced when this is dropped.
+#[derive(Debug)]
+pub struct Call {
+    app: App,
+    endpoint: Endpoint,
+    /// The response's `id`.
+    pub id: String,
+    /// The response's `created`.
+    pub created: u64,
+    /// Whose it is.
+    pub client: Option<Arc<str>>,
+    request_id: String,
+    parent: Option<Parent>,
+    start: Instant,
+    model: String,
+    stream: bool,
+    registered: Option<Registered>,
+    answers: Vec<AnswerTrace>,
+    usage: Usage,
+    result: CallResult,
+}
+
+impl Call {
+    /// Opens the books on a request.
+    pub(super) fn new(app: &App, endpoint: Endpoint, request_id: Id, headers: &HeaderMap) -> Self {
+        Self {
+            endpoint,
+            id: format!("{}-{}", endpoint.id_prefix(), crate::random::hex_id()),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            client: client::identity(headers),
+            request_id: request_id.0,
+            parent: app.shared.tracer.as_ref().and_then(|_| Parent::from_headers(headers)),
+            start: Instant::now(),
+            model: String::new(),
+            stream: false,
+            registered: None,
+            answers: Vec::new(),
+            usage: Usage::default(),
+            result: CallResult::Rejected,
+            app: app.clone(),
+        }
+    }
+
+    /// Notes what the body asked for.
+    pub fn describe(&mut self, model: &str, stream: bool) {
+        model.clone_into(&mut self.model);
+        self.stream = stream;
+    }
+
+    /// Whether the engine is to keep a timeline.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.app.shared.tracer.is_some()
+    }
+
+    /// Enters its requests to the engine, `count` of them, before they are submitted, so that it can be cancelled from
+    /// the first on; returns their names.
+    pub fn register(&mut self, count: usize) -> Vec<RequestId> {
+        // The client's own id need not be unique; this one is.
+        let ids: Vec<RequestId> = (0..count).map(|index| format!("{}-{index}", self.id).into()).collect();
+        self.registered = Some(self.app.shared.registry.register(&self.id, &self.request_id, ids.clone()));
+        ids
+    }
+
+    /// Everything is submitted.
+    pub fn submitted(&mut self, answers: usize) {
+        self.result = CallResult::ClientClosed;
+        self.answers = vec![AnswerTrace::default(); answers];
+    }
+
+    /// Whether somebody asked for its end.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.registered.as_ref().is_some_and(Registered::is_cancelled)
+    }
+
+    /// Notes the end of answer `index`.
+    pub fn ended(&mut self, index: usize, answer: &Answer, end: &End) {
+        let result = match end {
+            End::Failed(failure) if failure.kind == FailureKind::Timeout => CallResult::Timeout,
+            End::Failed(_) => CallResult::Error,
+            End::Finished(ending) if ending.reason != FinishReason::Abort => CallResult::Success,
+            End::Finished(_) if self.is_cancelled() => CallResult::Cancelled,
+            End::Finished(_) => CallResult::Error,
+        };
+        let record = &mut self.answers[index];
+        record.reason = Some(match end {
+            End::Finished(ending) => reason_name(ending.reason),
+            End::Failed(_) => "error",
+        });
+        record.first_token = answer.first_token();
+        record.text_time = answer.text_time();
+        record.end = Some(Instant::now());
+        if let End::Finished(Ending { timings, timeline, .. }) = end {
+            record.timings = *timings;
+            record.timeline.clone_from(timeline);
+        }
+        // The worst of all answers; while some are missing, their client may still go away.
+        let complete = self.answers.iter().all(|answer| answer.reason.is_some());
+        if result != CallResult::Success {
+            self.result = result;
+        } else if complete && self.result == CallResult::ClientClosed {
+            self.result = CallResult::Success;
+        }
+    }
+
+    /// Notes the tokens of all answers.
+    pub fn count(&mut self, usage: Usage) {
+        self.usage = usage;
+    }
+
+    fn ttft(&self) -> Option<Duration> {
+        let first = self.answers.iter().filter_map(|answer| answer.first_token).min();
+        first.map(|first| first.saturating_duration_since(self.start))
+    }
+
+    fn log(&self) {
+        let finish: Vec<&str> = self.answers.iter().map(|answer| answer.reason.unwrap_or("none")).collect();
+        let decode: Duration = self.answers.iter().map(|answer| answer.timings.decode).sum();
+        let gaps = self.usage.completion_tokens.saturating_sub(self.answers.len());
+        tracing::info!(
+            id = self.id,
+            request_id = self.request_id,
+            model = self.model,
+            endpoint = self.endpoint.name(),
+            client = self.client.as_deref().unwrap_or("none"),
+            prompt_tokens = self.usage.prompt_tokens,
+            cached_tokens = self.usage.cached_tokens,
+            completion_tokens = self.usage.completion_tokens,
+            ttft_ms = self.ttft().map(millis),
+            itl_ms = (gaps > 0).then(|| millis(decode) / gaps as f64),
+            total_ms = millis(self.start.elapsed()),
+            finish = finish.join(","),
+            result = self.result.name(),
+            "request finished"
+        );
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let (endpoint, ttft) = (self.endpoint, self.ttft());
+        self.app.shared.inference.record(endpoint, self.stream, self.result, self.start.elapsed(), ttft, self.usage);
+        if self.answers.is_empty() {
+            return;
+        }
+        self.log();
+        if let Some(tracer) = &self.app.shared.tracer {
+            tracer.record(&RequestTrace {
+                operation: endpoint.operation(),
+                id: &self.id,
+                request_id: &self.request_id,
+                model: &self.model,
+                stream: self.stream,
+                parent: self.parent.as_ref(),
+                start: self.start,
+                usage: self.usage,
+                answers: &self.answers,
+                error: (self.result != CallResult::Success).then(|| self.result.name()),
+            });
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,49 @@
+//! `GET /metrics`: figures for Prometheus, in vLLM's names and in those of the original vllm-mlx.
+
+mod engine;
+mod exposition;
+mod http;
+mod inference;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use exposition::Exposition;
+pub use http::{Counted, HttpMetrics};
+pub use inference::InferenceMetrics;
+
+use super::{ApiError, App};
+
+/// Always there, so that a scrape works while the model loads; only the engine's own series come later.
+pub(super) async fn get(State(app): State<App>) -> Response {
+    if !app.config.metrics {
+        let message = "there is no GET /metrics: this server runs with --disable-metrics";
+        return ApiError::new(StatusCode::NOT_FOUND, "not_found", message).into_response();
+    }
+    let mut out = Exposition::default();
+    let model = app.model().ok();
+    out.gauge("vllm_mlx_model_loaded", "Whether the model is loaded.", &[], f64::from(model.is_some()));
+    let uptime = app.shared.started.elapsed().as_secs_f64();
+    out.gauge("vllm_mlx_engine_uptime_seconds", "Time since the start of the server.", &[], uptime);
+    if let Some(model) = &model {
+        let source = engine::Source {
+            model: model.names.first().map_or("", String::as_str),
+            info: model.engine.info(),
+            stats: &model.engine.stats(),
+            memory: &model.engine.memory(),
+            silence: model.engine.silence(),
+            stalled: app.stalled().is_some(),
+        };
+        engine::write_vllm(&mut out, &source);
+        engine::write_original(&mut out, &source);
+    }
+    app.shared.http.write(&mut out);
+    app.shared.inference.write(&mut out);
+    let mut response = Response::new(Body::from(out.finish()));
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
