@@ -174,6 +174,8 @@ fn a_client_that_leaves_stops_its_work() {
         assert!(start.elapsed() < Duration::from_secs(5), "the request still runs");
         thread::sleep(Duration::from_millis(10));
     }
+    let (_, status) = server.get("/v1/status").expect("an answer");
+    assert_eq!(status["cache"]["in_use_memory_mb"], 0.0, "its blocks are not free: {status}");
 }
 
 #[test]
