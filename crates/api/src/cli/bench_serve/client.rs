@@ -101,7 +101,9 @@ impl Client {
             authorization.transpose().context("the API key has characters that a header cannot carry")?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        // A connection for each request: some servers (llama-server) close a connection after an answer without saying so, and a
+        // request that is just being sent on it would count as failed.
+        let http = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(Self { http, base, authorization, timeout })
     }
 
