@@ -15,6 +15,8 @@ pub(crate) struct Node {
     pub tokens: Box<[TokenId]>,
     /// By group: the block in memory.
     pub blocks: Vec<Option<BlockId>>,
+    /// The fewest tokens that its block can be cut back to.
+    pub floor: usize,
     /// Whether the tier below has it.
     pub on_ssd: bool,
     /// Whether what is in memory was read from there.
@@ -75,7 +77,7 @@ impl PrefixIndex {
         let (groups, children) = (self.owners.len(), &mut self.children);
         self.nodes.entry(hash).or_insert_with(|| {
             children.entry((parent, tokens[0])).or_default().push(hash);
-            Node { parent, tokens: tokens.into(), blocks: vec![None; groups], on_ssd: false, from_ssd: false }
+            Node { parent, tokens: tokens.into(), floor: 0, blocks: vec![None; groups], on_ssd: false, from_ssd: false }
         })
     }
 

@@ -67,6 +67,8 @@ pub struct Hit {
 pub struct Adopted {
     /// Its tables: they hold exactly the hit's tokens.
     pub tables: BlockTables,
+    /// The fewest tokens that the sequence can be cut back to: what it was copied from had forgotten the rest.
+    pub floor: usize,
     /// What has to be copied before it is computed. The caller holds the blocks copied *from* and releases them
     /// afterwards, with [`KvCache::release`].
     pub copies: Vec<BlockCopy>,
@@ -174,7 +176,7 @@ impl KvCache {
         let whole = prefix.hashes.iter().take(limit / size);
         let mut blocks: Vec<BlockHash> = whole.take_while(|hash| self.is_resident(hash)).copied().collect();
         let (start, end) = (blocks.len() * size, limit.min((blocks.len() + 1) * size));
-        let usable = |node: &Node, shared: usize| self.can_cut(node, shared) && self.holds_all(node);
+        let usable = |node: &Node, shared: usize| Self::can_cut(node, shared) && self.holds_all(node);
         let after = prefix.before(blocks.len());
         let mut partial = if copies { self.index.longest_match(after, &tokens[start..end], usable) } else { None };
         if partial.is_some_and(|(_, shared)| !self.windows_are_there(&blocks, start + shared)) {
@@ -202,9 +204,14 @@ impl KvCache {
         node.blocks.iter().all(Option::is_some)
     }
 
+    /// The fewest tokens that a block can be cut back to that was filled with `tokens` tokens from its start.
+    fn own_floor(&self, tokens: usize) -> usize {
+        self.rewind.map_or(0, |rewind| tokens.saturating_sub(rewind))
+    }
+
     /// Whether a node's block may be taken over with only its first `tokens` tokens.
-    fn can_cut(&self, node: &Node, tokens: usize) -> bool {
-        self.rewind.is_none_or(|rewind| node.tokens.len() - tokens <= rewind)
+    fn can_cut(node: &Node, tokens: usize) -> bool {
+        tokens >= node.floor
     }
 
     /// Whether the windowed layers find what they read after the first `tokens` tokens in `blocks`.
@@ -230,6 +237,7 @@ impl KvCache {
             }
         }
         let mut copies = Vec::new();
+        let floor = hit.partial.and_then(|(hash, _)| self.index.get(&hash)).map_or(0, |node| node.floor);
         if let Some((hash, tokens)) = hit.partial {
             for group in 0..self.groups.len() {
                 let Some(from) = self.index.get(&hash).and_then(|node| node.blocks[group]) else { continue };
@@ -244,7 +252,7 @@ impl KvCache {
                 copies.push(BlockCopy { group, from, to, tokens });
             }
         }
-        Some(Adopted { tables, copies })
+        Some(Adopted { tables, floor: hit.blocks.len() * self.block_size + floor, copies })
     }
 
     /// A block of `group` with one holder; if need be, one whose prefix is forgotten.
@@ -284,31 +292,48 @@ impl KvCache {
     }
 
     /// Indexes the blocks of a sequence that became full when its computed tokens grew from `from` to `tokens.len()`.
-    /// `tokens` is the sequence from its start as far as it is computed.
-    pub fn index_full(&mut self, prefix: &mut Prefix, tokens: &[TokenId], from: usize, tables: &BlockTables) {
+    /// `tokens` is the sequence from its start as far as it is computed, `floor` what it was [adopted](Adopted) with.
+    pub fn index_full(
+        &mut self,
+        prefix: &mut Prefix,
+        tokens: &[TokenId],
+        from: usize,
+        tables: &BlockTables,
+        floor: usize,
+    ) {
         if !self.enabled {
             return;
         }
         prefix.extend(tokens, self.block_size);
         for place in from / self.block_size..tokens.len() / self.block_size {
             let block = &tokens[place * self.block_size..(place + 1) * self.block_size];
-            self.attach(prefix.hashes[place], prefix.before(place), block, tables, place);
+            self.attach(prefix.hashes[place], prefix.before(place), block, tables, place, floor);
         }
     }
 
     /// Indexes what a sequence has in its last, unfilled block, with its computed `tokens`.
-    pub fn index_partial(&mut self, prefix: &mut Prefix, tokens: &[TokenId], tables: &BlockTables) {
+    pub fn index_partial(&mut self, prefix: &mut Prefix, tokens: &[TokenId], tables: &BlockTables, floor: usize) {
         let place = tokens.len() / self.block_size;
         let rest = &tokens[place * self.block_size..];
         if self.enabled && !rest.is_empty() {
             prefix.extend(tokens, self.block_size);
             let parent = prefix.before(place);
-            self.attach(parent.extend(rest), parent, rest, tables, place);
+            self.attach(parent.extend(rest), parent, rest, tables, place, floor);
         }
     }
 
-    fn attach(&mut self, hash: BlockHash, parent: BlockHash, tokens: &[TokenId], tables: &BlockTables, place: usize) {
+    fn attach(
+        &mut self,
+        hash: BlockHash,
+        parent: BlockHash,
+        tokens: &[TokenId],
+        tables: &BlockTables,
+        place: usize,
+        floor: usize,
+    ) {
+        let own = self.own_floor(tokens.len());
         let node = self.index.insert(hash, parent, tokens);
+        node.floor = own.max(floor.saturating_sub(place * self.block_size));
         if !node.on_ssd {
             self.new.push(hash);
         }

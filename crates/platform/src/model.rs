@@ -23,7 +23,8 @@ pub struct KvCacheSpec {
     /// Kinds of layers, at least one. A sequence has one block table for each.
     pub groups: Vec<KvGroup>,
     /// A block's content may be taken over by another sequence with at most this many of its last tokens cut off:
-    /// storage that forgets what its layers no longer read cannot go back further. `None`: any number.
+    /// storage that forgets what its layers no longer read cannot go back further. What was forgotten stays so in
+    /// copies. `None`: any number.
     pub rewind: Option<usize>,
 }
 

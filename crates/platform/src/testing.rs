@@ -119,6 +119,8 @@ pub struct FakeRunner {
     info: ModelInfo,
     /// By group, then by block and token.
     pools: Vec<Vec<Option<Slot>>>,
+    /// The fewest tokens that each block of the first group can be cut back to.
+    floors: Vec<usize>,
     sampler: Sampler,
     probe: Arc<FakeProbe>,
 }
@@ -144,7 +146,8 @@ impl FakeRunner {
             kv_cache: KvCacheSpec { block_size: config.block_size, dtype: KvDtype::F32, groups, rewind: config.rewind },
             kv_fingerprint: format!("{:064x}", config.block_size),
         };
-        Self { config, info, pools, sampler: Sampler::default(), probe: Arc::default() }
+        let floors = vec![0; config.num_blocks];
+        Self { config, info, pools, floors, sampler: Sampler::default(), probe: Arc::default() }
     }
 
     /// Figures to watch from another thread.
@@ -197,6 +200,13 @@ impl FakeRunner {
             return Err(format!("{copy:?}: block {} of {blocks}, or as many tokens, there are not", copy.from));
         }
         self.probe.copies.fetch_add(1, Relaxed);
+        if copy.group == 0 {
+            let floor = self.floors[copy.from as usize];
+            if copy.tokens < floor {
+                return Err(format!("{copy:?}: the block can be cut back to {floor} tokens only"));
+            }
+            self.floors[copy.to as usize] = floor;
+        }
         let pool = &mut self.pools[copy.group];
         let (from, to) = (copy.from as usize * size, copy.to as usize * size);
         for token in 0..size {
@@ -245,6 +255,10 @@ impl FakeRunner {
         };
         for (position, &token) in (row.start..).zip(row.tokens) {
             digest = chain(digest, token);
+            let (block, place) = (position / self.config.block_size, position % self.config.block_size);
+            let own = self.config.rewind.map_or(0, |rewind| (place + 1).saturating_sub(rewind));
+            let floor = &mut self.floors[row.tables[0][block] as usize];
+            *floor = if place == 0 { own } else { own.max(*floor) };
             for group in 0..self.pools.len() {
                 let index = self.index(row, group, position);
                 self.pools[group][index] = Some(Slot { token, position, digest });
@@ -360,6 +374,9 @@ impl ModelRunner for FakeRunner {
         let slots = self.block(group, block, tokens)?;
         for (slot, bytes) in slots.iter_mut().zip(bytes.chunks_exact(SLOT_BYTES)) {
             *slot = Some(Slot::from_bytes(bytes));
+        }
+        if group == 0 {
+            self.floors[block as usize] = self.config.rewind.map_or(0, |rewind| tokens.saturating_sub(rewind));
         }
         Ok(())
     }

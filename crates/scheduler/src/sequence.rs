@@ -18,6 +18,8 @@ pub(crate) struct Sequence {
     pub client: Option<Arc<str>>,
     /// By group: token `p` lives in `tables[group][p / block_size]`. Empty while it waits.
     pub tables: BlockTables,
+    /// As in [`vllm_cache::Adopted`].
+    pub floor: usize,
     /// Names of its prefixes.
     pub prefix: Prefix,
     /// Prefixes that are being read from the SSD for it: it waits for them.
@@ -44,6 +46,7 @@ impl Sequence {
             priority: request.priority,
             client: request.client,
             tables: Vec::new(),
+            floor: 0,
             prefix: Prefix::new(request.cache_salt.as_deref()),
             loading: HashSet::new(),
             looked_on_ssd: false,
@@ -124,12 +127,12 @@ impl Sequence {
 
     /// Indexes the blocks that its computed tokens, once `from`, have filled.
     pub fn index_full(&mut self, cache: &mut KvCache, from: usize) {
-        cache.index_full(&mut self.prefix, &self.tokens[..self.computed], from, &self.tables);
+        cache.index_full(&mut self.prefix, &self.tokens[..self.computed], from, &self.tables, self.floor);
     }
 
     /// Indexes what it has computed of its last block.
     pub fn index_partial(&mut self, cache: &mut KvCache) {
-        cache.index_partial(&mut self.prefix, &self.tokens[..self.computed], &self.tables);
+        cache.index_partial(&mut self.prefix, &self.tokens[..self.computed], &self.tables, self.floor);
     }
 
     /// Takes its tables, to wait or to end: nothing of it is computed any more.

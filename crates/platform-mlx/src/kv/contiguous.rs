@@ -155,8 +155,7 @@ impl KvStore for ContiguousKv {
         self.place(copy.to, extents)
     }
 
-    /// Layer after layer: the first position kept, as a `u32`, then the keys from there on, `[kv_head, token, dim]`, then
-    /// the values likewise.
+    /// Layer after layer: the keys that are kept of `tokens` tokens, `[kv_head, token, dim]`, then the values likewise.
     fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> Result<Vec<u8>> {
         check_block(&self.spec, group, block, tokens)?;
         let mut bytes = Vec::new();

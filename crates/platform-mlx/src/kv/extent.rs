@@ -141,14 +141,13 @@ impl Extent {
         Ok(Self { spec: self.spec, keys, values, first, end: tokens })
     }
 
-    /// The sequence's first `tokens` tokens as bytes: the first position kept, as a `u32`, then the keys from there on,
-    /// `[kv_head, token, dim]`, then the values likewise.
+    /// The sequence's first `tokens` tokens as bytes: the keys that are kept of that many, `[kv_head, token, dim]`, then
+    /// the values likewise.
     pub fn export(&self, tokens: usize, out: &mut Vec<u8>) -> Result<()> {
         self.check(tokens)?;
-        let first = self.first.max(self.spec.first_kept(tokens));
-        out.extend_from_slice(&u32::try_from(first).unwrap_or(u32::MAX).to_le_bytes());
-        if first == tokens {
-            return Ok(());
+        let first = self.spec.first_kept(tokens);
+        if first < self.first {
+            return Err(Error::Plan(format!("position {first} was forgotten, {} is the first kept", self.first)));
         }
         let (keys, values) = self.rows(first, tokens)?;
         for rows in [keys, values] {
@@ -162,13 +161,9 @@ impl Extent {
     /// Takes what [`Self::export`] wrote of `tokens` tokens from the front of `bytes`; `None` if they are too few or
     /// don't suit.
     pub fn import(spec: ExtentSpec, tokens: usize, bytes: &mut &[u8]) -> Result<Option<Self>> {
-        let Some((first, rest)) = bytes.split_first_chunk() else { return Ok(None) };
-        let first = u32::from_le_bytes(*first) as usize;
-        if first > spec.first_seen(tokens) {
-            return Ok(None);
-        }
+        let first = spec.first_kept(tokens);
         let plane = spec.plane_bytes(tokens - first);
-        let Some((planes, rest)) = rest.split_at_checked(2 * plane) else { return Ok(None) };
+        let Some((planes, rest)) = bytes.split_at_checked(2 * plane) else { return Ok(None) };
         *bytes = rest;
         let (keys, values) = planes.split_at(plane);
         let width = spec.layer.head_dim * spec.dtype.size();

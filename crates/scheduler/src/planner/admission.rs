@@ -105,6 +105,7 @@ impl Planner {
         self.count(sequence, &hit);
         self.stats.copies += adopted.copies.len() as u64;
         sequence.tables = adopted.tables;
+        sequence.floor = adopted.floor;
         sequence.mark_computed(hit.tokens);
         self.copies.append(&mut adopted.copies);
         Some(hit.tokens)
@@ -119,7 +120,7 @@ impl Planner {
     }
 
     fn give_back(&mut self, adopted: Option<Adopted>) {
-        if let Some(Adopted { tables, copies }) = adopted {
+        if let Some(Adopted { tables, copies, .. }) = adopted {
             copies.iter().for_each(|copy| self.cache.release(copy.group, copy.from));
             self.cache.release_tables(&tables);
         }
