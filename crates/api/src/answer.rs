@@ -42,11 +42,12 @@ pub enum AnswerError {
 /// An answer while it is being generated. Dropping it cancels the request.
 #[derive(Debug)]
 pub struct Answer {
-    /// Dropped with the last piece: an answer that ended at a stop string is computed no further, whoever keeps it.
+    /// None after the last piece.
     events: Option<EventStream>,
     text: TextStream,
+    /// The stop string that came, while the engine's last word is waited for.
+    stopped: Option<String>,
     usage: Usage,
-    submitted: Instant,
     first_token: Option<Instant>,
     /// Time spent on text so far, if the request is traced.
     text_time: Option<Duration>,
@@ -83,7 +84,7 @@ pub struct Ending {
     pub usage: Usage,
     /// Times.
     pub timings: Timings,
-    /// What the engine did when; empty unless the request was traced, and for an answer that a stop string ended.
+    /// What the engine did when; empty unless the request was traced.
     pub timeline: Vec<Span>,
 }
 
@@ -105,11 +106,10 @@ impl Answer {
         let detokenizer = Detokenizer::new(tokenizer, tail, options.skip_special)?;
         let stop = StopStrings::new(&options.stop, options.include_stop)?;
         let usage = Usage { prompt_tokens: request.prompt.len(), ..Usage::default() };
-        let submitted = Instant::now();
         let text_time = request.trace.then_some(Duration::ZERO);
         let events = Some(engine.submit(request)?);
         let text = TextStream::new(detokenizer, stop);
-        Ok(Self { events, text, usage, submitted, first_token: None, text_time })
+        Ok(Self { events, text, stopped: None, usage, first_token: None, text_time })
     }
 
     /// The next piece; `None` after the last.
@@ -122,14 +122,28 @@ impl Answer {
     /// # Panics
     /// On a thread that runs async tasks.
     pub fn blocking_next(&mut self) -> Option<Piece> {
-        let event = self.events.as_mut()?.blocking_next()?;
-        Some(self.take_in(event))
+        loop {
+            let event = self.events.as_mut()?.blocking_next()?;
+            if let Some(piece) = self.take_in(event) {
+                return Some(piece);
+            }
+        }
     }
 
     /// [`Answer::next`] for hand-written futures.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        let Some(events) = &mut self.events else { return Poll::Ready(None) };
-        events.poll_next(context).map(|event| event.map(|event| self.take_in(event)))
+        loop {
+            let Some(events) = &mut self.events else { return Poll::Ready(None) };
+            match events.poll_next(context) {
+                Poll::Ready(Some(event)) => {
+                    if let Some(piece) = self.take_in(event) {
+                        return Poll::Ready(Some(piece));
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// Tokens generated so far count as in the last piece.
@@ -150,42 +164,64 @@ impl Answer {
         self.text_time
     }
 
-    fn take_in(&mut self, event: Event) -> Piece {
+    /// What an event means for the text; nothing if it comes after a stop string and isn't the last.
+    fn take_in(&mut self, event: Event) -> Option<Piece> {
         match event {
+            Event::Token(_) if self.stopped.is_some() => None,
             Event::Token(token) => {
                 let now = Instant::now();
                 self.usage.completion_tokens += 1;
-                let first = *self.first_token.get_or_insert(now);
+                self.first_token.get_or_insert(now);
                 let delta = self.text.push(token.token);
                 if let Some(spent) = &mut self.text_time {
                     *spent += now.elapsed();
                 }
-                let end = delta.stopped.map(|stop| {
-                    self.events = None;
-                    let timings = Timings { queue: Duration::ZERO, ttft: first - self.submitted, decode: now - first };
-                    let reason = FinishReason::Stop;
-                    let usage = self.usage;
-                    End::Finished(Ending { reason, stop: Some(stop), usage, timings, timeline: Vec::new() })
-                });
-                Piece { text: delta.text, token: Some(token), end }
+                if delta.stopped.is_some() {
+                    // The engine's last word has the books on the request: it is waited for.
+                    self.stopped = delta.stopped;
+                    self.events.as_ref().inspect(|events| events.stop());
+                }
+                Some(Piece { text: delta.text, token: Some(token), end: None })
             }
             Event::Finished(finished) => {
                 self.events = None;
-                self.usage = finished.usage;
-                let delta = self.text.finish();
-                let ending = Ending {
+                let (text, stop, usage) = match self.stopped.take() {
+                    // Tokens that came after the stop string are nobody's.
+                    Some(stop) => {
+                        let completion_tokens = self.usage.completion_tokens;
+                        (String::new(), Some(stop), Usage { completion_tokens, ..finished.usage })
+                    }
                     // What was held back at the end may still turn out to hold a stop string.
-                    reason: if delta.stopped.is_some() { FinishReason::Stop } else { finished.reason },
-                    stop: delta.stopped,
-                    usage: finished.usage,
+                    None => {
+                        let delta = self.text.finish();
+                        (delta.text, delta.stopped, finished.usage)
+                    }
+                };
+                self.usage = usage;
+                let ending = Ending {
+                    reason: if stop.is_some() { FinishReason::Stop } else { finished.reason },
+                    stop,
+                    usage,
                     timings: finished.timings,
                     timeline: finished.timeline,
                 };
-                Piece { text: delta.text, token: None, end: Some(End::Finished(ending)) }
+                Some(Piece { text, token: None, end: Some(End::Finished(ending)) })
             }
             Event::Failed(failure) => {
                 self.events = None;
-                Piece { text: self.text.finish().text, token: None, end: Some(End::Failed(failure)) }
+                // Whatever happens after a stop string, the answer is complete.
+                let end = match self.stopped.take() {
+                    None => End::Failed(failure),
+                    stop => End::Finished(Ending {
+                        reason: FinishReason::Stop,
+                        stop,
+                        usage: self.usage,
+                        timings: Timings::default(),
+                        timeline: Vec::new(),
+                    }),
+                };
+                let text = if matches!(end, End::Failed(_)) { self.text.finish().text } else { String::new() };
+                Some(Piece { text, token: None, end: Some(end) })
             }
         }
     }

@@ -25,6 +25,8 @@ pub(crate) enum Command {
         submitted: Instant,
     },
     Abort(RequestId),
+    /// The answer is complete.
+    Stop(RequestId),
     Cancel(RequestId, oneshot::Sender<bool>),
     Describe(oneshot::Sender<Vec<RequestStatus>>),
     ClearCache(oneshot::Sender<usize>),
@@ -119,7 +121,7 @@ impl EngineHandle {
             };
             return Err(SubmitError::Stopped(why.into()));
         }
-        Ok(EventStream::new(id, receiver))
+        Ok(EventStream::new(id, receiver, Arc::downgrade(&self.commands)))
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {

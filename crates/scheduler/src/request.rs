@@ -2,13 +2,15 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, Weak, mpsc::Sender},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use vllm_platform::{SamplingParams, TokenId, TokenLogprobs, sampling::LogitsProcessor};
+
+use crate::handle::Command;
 
 /// Name of a request, chosen by the caller and unique among those that are alive.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -211,12 +213,20 @@ pub struct Timings {
 pub struct EventStream {
     id: RequestId,
     events: UnboundedReceiver<Event>,
+    commands: Weak<Sender<Command>>,
     ended: bool,
 }
 
 impl EventStream {
-    pub(crate) fn new(id: RequestId, events: UnboundedReceiver<Event>) -> Self {
-        Self { id, events, ended: false }
+    pub(crate) fn new(id: RequestId, events: UnboundedReceiver<Event>, commands: Weak<Sender<Command>>) -> Self {
+        Self { id, events, commands, ended: false }
+    }
+
+    /// Ends the answer at the next step as a stop token would have: for whoever finds in the text that it is complete.
+    /// A few more tokens may come before [`Event::Finished`].
+    pub fn stop(&self) {
+        // An engine that is gone has said its last word, or says it now.
+        let _ = self.commands.upgrade().map(|commands| commands.send(Command::Stop(self.id.clone())).is_ok());
     }
 
     /// Whose events these are.

@@ -255,6 +255,25 @@ fn cancelling_says_whether_there_was_something_to_cancel() {
 }
 
 #[test]
+fn whoever_has_enough_ends_its_answer_with_all_its_books() {
+    let (engine, _) = start(slow(), EngineConfig::default());
+    let prompt: Vec<u32> = (0..20).collect();
+    collect(engine.submit(request("first", &prompt, 1)).unwrap());
+    let mut events = engine.submit(request("a", &prompt, 200)).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(events.blocking_next(), Some(Event::Token(_))));
+    }
+    events.stop();
+    let (more, last) = collect(events);
+    let end = finished(last);
+    assert_eq!((end.reason, end.usage.cached_tokens), (FinishReason::Stop, 19));
+    assert_eq!(end.usage.completion_tokens, 3 + more.len());
+    assert!(more.len() < 100, "it went on for {} tokens", more.len());
+    eventually("it is booked", || engine.stats().finished() == 2);
+    assert_eq!((engine.stats().stopped, engine.stats().full, engine.stats().aborted), (1, 1, 0));
+}
+
+#[test]
 fn a_repeated_prompt_costs_one_token() {
     let (engine, probe) = start(FakeConfig::default(), EngineConfig::default());
     let prompt: Vec<u32> = (0..50).collect();

@@ -176,6 +176,7 @@ impl EngineLoop {
             match command {
                 Command::Submit { request, events, submitted } => self.admit(*request, events, submitted),
                 Command::Abort(id) => drop(self.abort(&id)),
+                Command::Stop(id) => self.stop(&id),
                 Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
                 Command::Describe(reply) => drop(reply.send(self.describe())),
                 Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
@@ -196,9 +197,32 @@ impl EngineLoop {
         self.note_work();
     }
 
-    fn abort(&mut self, id: &RequestId) -> bool {
+    fn named(&self, id: &RequestId) -> Vec<SeqId> {
         let of_that_name = self.clients.iter().filter(|(_, client)| client.id == *id);
-        let seqs: Vec<SeqId> = of_that_name.map(|(&seq, _)| seq).collect();
+        of_that_name.map(|(&seq, _)| seq).collect()
+    }
+
+    /// Ends requests whose clients have all they want.
+    fn stop(&mut self, id: &RequestId) {
+        for seq in self.named(id) {
+            if let (Some(sequence), Some(client)) = (self.planner.remove(seq), self.forget(seq)) {
+                self.end(client, &sequence, FinishReason::Stop, Instant::now());
+            }
+        }
+    }
+
+    /// Tells a client that its answer is complete, and books that.
+    fn end(&mut self, client: Client, sequence: &Sequence, reason: FinishReason, now: Instant) {
+        match reason {
+            FinishReason::Stop => self.stats.stopped += 1,
+            _ => self.stats.full += 1,
+        }
+        client.record(sequence, now, &mut self.stats.histograms);
+        client.finish(Some(sequence), reason, now);
+    }
+
+    fn abort(&mut self, id: &RequestId) -> bool {
+        let seqs = self.named(id);
         for &seq in &seqs {
             self.cancel(seq);
         }
@@ -395,12 +419,7 @@ impl EngineLoop {
             if let Some((reason, sequence)) = ended
                 && let Some(client) = self.forget(seq)
             {
-                match reason {
-                    FinishReason::Stop => self.stats.stopped += 1,
-                    _ => self.stats.full += 1,
-                }
-                client.record(&sequence, now, &mut self.stats.histograms);
-                client.finish(Some(&sequence), reason, now);
+                self.end(client, &sequence, reason, now);
             }
         }
     }
