@@ -6,6 +6,7 @@ mod llama_cpp;
 mod measure;
 mod serve;
 mod server;
+pub mod soak;
 
 use anyhow::{Result, bail};
 use clap::Args;

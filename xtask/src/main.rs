@@ -85,6 +85,8 @@ enum Bench {
     Serve(bench::ServeArgs),
     /// Many requests at once, repeated prompts, short ones behind long ones, beside other servers
     Engine(bench::engine::EngineArgs),
+    /// Minutes of mixed load with clients that go away: nothing may be left behind
+    Soak(bench::soak::SoakArgs),
 }
 
 fn main() {
@@ -100,6 +102,7 @@ fn main() {
         Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
         Task::Bench(Bench::Serve(args)) => bench::serve(&args),
         Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
+        Task::Bench(Bench::Soak(args)) => bench::soak::soak(&args),
         Task::Bindings => bindings::run(),
     };
     if let Err(error) = result {

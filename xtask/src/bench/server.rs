@@ -83,6 +83,14 @@ impl Server {
         first.context("the server closed the stream without an event")
     }
 
+    /// Memory that its process holds.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let pid = self.child.id().to_string();
+        let output = Command::new("ps").args(["-o", "rss=", "-p", &pid]).output().context("cannot run ps")?;
+        let kib: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().context("the server is gone")?;
+        Ok(1024 * kib)
+    }
+
     /// Asks it to stop and waits until it has, so that it can write down what it wants to keep.
     pub fn stop(mut self, patience: Duration) -> Result<()> {
         let pid = self.child.id().to_string();
