@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use vllm_platform::{KvDtype, KvGroup, TokenId};
 
 use super::*;
@@ -214,4 +215,67 @@ fn answers_to_questions_not_asked_are_refused() {
     assert!(planner.complete(vec![sampled(0), sampled(1)]).is_err());
     assert!(planner.complete(vec![sampled(1)]).is_err());
     assert_eq!(planner.complete(vec![sampled(0)]).unwrap().len(), 1);
+}
+
+/// Computes a step with made-up tokens.
+fn take_step(planner: &mut Planner) -> Scheduled {
+    let scheduled = planner.schedule();
+    let asked: Vec<_> = planner.step_plan().rows.iter().filter(|r| r.sample.is_some()).map(|r| r.seq).collect();
+    let sampled = asked.into_iter().map(|seq| Sampled { seq, token: 5, logprobs: None }).collect();
+    planner.complete(sampled).unwrap();
+    scheduled
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever comes, and in however little room: the budget holds, blocks are all there in the end, everybody gets to the
+    /// end in time, and of one client's requests of one priority the older one is let in first.
+    #[test]
+    fn first_come_first_served_within_a_priority_and_nobody_starves(
+        arrivals in prop::collection::vec((0usize..4, 1usize..40, 1usize..20, -1i32..2, 0u8..3), 1..40),
+        places in 1usize..6,
+        room in 0usize..40,
+        num_blocks in 15usize..40,
+    ) {
+        let mut planner = planner(places, places + room, num_blocks);
+        let mut fresh: Vec<(SeqId, i32, u8)> = Vec::new();
+        let mut work = 0;
+        let check = |planner: &mut Planner, fresh: &mut Vec<(SeqId, i32, u8)>| {
+            let scheduled = take_step(planner);
+            let mut admitted: Vec<_> = Vec::new();
+            for start in scheduled.admitted {
+                // Those who come back after a preemption are not new.
+                admitted.extend(fresh.iter().position(|f| f.0 == start.seq).map(|at| fresh.remove(at)));
+            }
+            for (seq, priority, client) in admitted {
+                let older = fresh.iter().find(|f| (f.1, f.2) == (priority, client) && f.0 < seq);
+                assert_eq!(older, None, "{seq:?} was let in before an older one");
+            }
+            assert!(in_use(planner) <= num_blocks);
+        };
+        for (id, &(pause, prompt, max_tokens, priority, client)) in arrivals.iter().enumerate() {
+            for _ in 0..pause {
+                check(&mut planner, &mut fresh);
+            }
+            let id = id as u64;
+            let request = Request {
+                priority,
+                client: Some(client.to_string().into()),
+                ..request(id, prompt, max_tokens)
+            };
+            planner.add(Sequence::new(SeqId(id), request));
+            fresh.push((SeqId(id), priority, client));
+            work += prompt + max_tokens;
+        }
+        // Each step computes at least one token that needs no computing again, but for those of preempted tails.
+        for _ in 0..20 * work {
+            if planner.is_idle() {
+                break;
+            }
+            check(&mut planner, &mut fresh);
+        }
+        prop_assert!(planner.is_idle(), "somebody starves: {} run, {} wait", planner.running().len(), planner.waiting().count());
+        prop_assert_eq!(in_use(&planner), 0);
+    }
 }
