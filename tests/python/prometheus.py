@@ -35,7 +35,7 @@ for family in families:
 WANTED = """
 vllm:num_requests_running vllm:num_requests_waiting vllm:kv_cache_usage_perc vllm:prefix_cache_queries
 vllm:prefix_cache_hits vllm:num_preemptions vllm:prompt_tokens vllm:generation_tokens vllm:iteration_tokens_total
-vllm:request_success vllm:request_prompt_tokens vllm:request_generation_tokens vllm:request_params_max_tokens
+vllm:request_success vllm:request_prompt_tokens vllm:request_generation_tokens vllm:request_params_n vllm:request_params_max_tokens
 vllm:time_to_first_token_seconds vllm:inter_token_latency_seconds vllm:e2e_request_latency_seconds
 vllm:request_queue_time_seconds vllm:request_prefill_time_seconds vllm:request_decode_time_seconds
 vllm:request_inference_time_seconds vllm:cache_config_info vllm_mlx_http_requests vllm_mlx_model_loaded

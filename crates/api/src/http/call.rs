@@ -144,8 +144,9 @@ impl Call {
         ids
     }
 
-    /// Everything is submitted.
-    pub fn submitted(&mut self, answers: usize) {
+    /// Everything is submitted, `n` requests for each prompt.
+    pub fn submitted(&mut self, answers: usize, n: usize) {
+        self.app.shared.inference.submitted(n);
         self.result = CallResult::ClientClosed;
         self.answers = vec![AnswerTrace::default(); answers];
     }

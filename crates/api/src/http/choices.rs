@@ -89,7 +89,7 @@ impl Choices {
         if call.is_cancelled() {
             return Err(ApiError::cancelled());
         }
-        call.submitted(answers.len());
+        call.submitted(answers.len(), generation.n);
         Ok(Self { call, answers, n, next: 0, prompt_tokens })
     }
 

@@ -14,9 +14,21 @@ use crate::http::call::{CallResult, Endpoint};
 const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 const TTFT: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Upper ends of the buckets of `n`.
+const N: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0];
+
 /// Counts by route and by whether the answer streamed.
-#[derive(Debug, Default)]
-pub struct InferenceMetrics(Mutex<BTreeMap<(Endpoint, bool), Series>>);
+#[derive(Debug)]
+pub struct InferenceMetrics {
+    series: Mutex<BTreeMap<(Endpoint, bool), Series>>,
+    n: Mutex<Histogram>,
+}
+
+impl Default for InferenceMetrics {
+    fn default() -> Self {
+        Self { series: Mutex::default(), n: Mutex::new(Histogram::new(&N)) }
+    }
+}
 
 #[derive(Debug)]
 struct Series {
@@ -38,6 +50,17 @@ impl Default for Series {
 }
 
 impl InferenceMetrics {
+    /// Counts a request for `n` answers to each of its prompts.
+    pub fn submitted(&self, n: usize) {
+        self.n.lock().unwrap_or_else(PoisonError::into_inner).record(n as f64);
+    }
+
+    /// Writes vLLM's series of the requests' `n`.
+    pub fn write_n(&self, out: &mut Exposition, labels: &[(&str, &str)]) {
+        let n = self.n.lock().unwrap_or_else(PoisonError::into_inner);
+        out.histogram("vllm:request_params_n", "Answers asked for to each prompt.", labels, &n);
+    }
+
     /// Counts a request that has ended.
     pub fn record(
         &self,
@@ -48,7 +71,7 @@ impl InferenceMetrics {
         ttft: Option<Duration>,
         usage: Usage,
     ) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let series = all.entry((endpoint, stream)).or_default();
         *series.results.entry(result).or_default() += 1;
         series.usage.prompt_tokens += usage.prompt_tokens;
@@ -61,7 +84,7 @@ impl InferenceMetrics {
 
     /// Writes the series.
     pub fn write(&self, out: &mut Exposition) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let labels = |&(endpoint, stream): &(Endpoint, bool)| {
             [("endpoint", endpoint.name()), ("stream", if stream { "true" } else { "false" })]
         };

@@ -38,6 +38,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
             stalled: app.stalled().is_some(),
         };
         engine::write_vllm(&mut out, &source);
+        app.shared.inference.write_n(&mut out, &[("model_name", source.model), ("engine", "0")]);
         engine::write_original(&mut out, &source);
     }
     app.shared.http.write(&mut out);
