@@ -41,8 +41,8 @@ impl Default for EngineConfig {
         Self {
             max_num_seqs: 16,
             max_num_batched_tokens: 256,
-            max_waiting: 256,
-            max_waiting_per_client: 128,
+            max_waiting: 2048,
+            max_waiting_per_client: 1536,
             prefill_step_size: None,
             prefix_cache: true,
             ssd: None,

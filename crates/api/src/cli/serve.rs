@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     max_num_seqs: usize,
     /// Most requests that wait; more are refused
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = EngineConfig::default().max_waiting, value_parser = at_least_one)]
     max_waiting: usize,
     /// Most requests of one API key that wait; more are refused
     #[arg(long, value_name = "N", default_value_t = EngineConfig::default().max_waiting_per_client, value_parser = at_least_one)]
