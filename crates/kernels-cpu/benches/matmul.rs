@@ -58,10 +58,11 @@ fn pools() -> Vec<(String, Pool)> {
 fn quantized(c: &mut Criterion) {
     let shapes = [([576, 576], 4), ([1536, 576], 4), ([576, 1536], 4), ([49152, 576], 8), ([576, 576], 5)];
     let all: Vec<Weights> = shapes.into_iter().map(|(shape, bits)| Weights::new(shape, bits)).collect();
-    for (name, m) in [("decode", 1), ("batch", 4), ("batch", 16), ("prefill", 512)] {
+    let batches = [2, 4, 8, 16, 32, 64].map(|m| ("batch", m));
+    for (name, m) in [("decode", 1)].into_iter().chain(batches).chain([("prefill", 512)]) {
         let mut group = c.benchmark_group(format!("quantized {name} {m}"));
         group.sample_size(20).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(200));
-        for w in all.iter().filter(|w| m <= 16 || w.shape[0] < 4096) {
+        for w in all.iter().filter(|w| m <= 64 || w.shape[0] < 4096) {
             group.throughput(if m == 1 { Throughput::Bytes(w.bytes()) } else { Throughput::Elements(w.flops(m)) });
             let x = vec![0.5f32; m * w.shape[1]];
             let mut y = vec![0.0f32; m * w.shape[0]];

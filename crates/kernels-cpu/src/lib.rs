@@ -12,9 +12,7 @@
 //! * **Threads never change a result.** The order in which a kernel adds is a function of the shapes alone.
 //! * What [`attention`](fn@attention) gives for a query depends on the query, its position and what it sees, to the
 //!   last bit: not on batch mates, nor on how a prompt was cut into chunks (see [`mod@attention`]).
-//! * A row of a dense matmul's result does not depend on how many rows stand beside it; a row of a quantized one only
-//!   on whether there are more than [`SMALL_BATCH`], and not even on that if the pool is
-//!   [batch-invariant](Pool::with_batch_invariance) (see [`qmm`] and [`gemm`]).
+//! * A row of a matmul's result, dense or quantized, does not depend on what stands beside it (see [`gemm`] and [`qmm`]).
 //!
 //! *Invariant*: this crate knows neither MLX nor models nor files. It holds no global state but the detected
 //! instruction set and one scratch buffer a thread.
@@ -47,7 +45,7 @@ pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvPool, KvPoolError, KvShape};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
-pub use qmm::{SMALL_BATCH, quantized_matmul};
+pub use qmm::quantized_matmul;
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
 pub use rope::{Rope, RopeLayout, rope, rope_in_place};
 pub use scratch::with_scratch;

@@ -1,7 +1,7 @@
-//! One reusable buffer a thread, so that kernels allocate nothing once warm.
+//! Reusable buffers, a few for each thread, so that kernels allocate nothing once warm.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     mem,
     ops::{Deref, DerefMut},
     slice,
@@ -15,7 +15,8 @@ struct Line([f32; LANES]);
 const LANES: usize = 16;
 
 thread_local! {
-    static BUFFER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    /// A stack: what nests in the same way each time finds the same buffers each time.
+    static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Scratch memory of a thread, aligned to 64 bytes; what it holds at first is unspecified. Dropping it keeps the
@@ -28,10 +29,9 @@ pub(crate) struct Scratch {
     len: usize,
 }
 
-/// `len` f32 of scratch memory, without allocating once the thread is warm. A second one beside the first is correct
-/// but allocates.
+/// `len` f32 of scratch memory, without allocating once the thread is warm. Another one beside the first has memory of its own.
 pub(crate) fn take(len: usize) -> Scratch {
-    let mut lines = BUFFER.take();
+    let mut lines = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
     let needed = len.div_ceil(LANES);
     if lines.len() < needed {
         lines.resize(needed, Line([0.0; LANES]));
@@ -59,16 +59,15 @@ impl DerefMut for Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let kept = BUFFER.take();
-        // Of two, keep the larger.
-        BUFFER.set(if kept.len() > self.lines.len() { kept } else { mem::take(&mut self.lines) });
+        let lines = mem::take(&mut self.lines);
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(lines));
     }
 }
 
 /// Calls `body` with `len` f32 of this thread's scratch memory, aligned to 64 bytes. What they hold is unspecified.
 ///
-/// The memory is kept for the thread's next call, so that a warm kernel allocates nothing. A call inside `body`
-/// is correct but allocates.
+/// The memory is kept for the thread's next call, so that a warm kernel allocates nothing. A call inside `body` gets
+/// memory of its own, which is kept as well.
 pub fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     body(&mut take(len))
 }

@@ -111,8 +111,8 @@ impl Pool {
 
     /// This pool, with the promise (or without it) that a row's result never depends on the rest of the batch.
     ///
-    /// It costs large quantized batches, such as prompts, up to a third of their speed on processors with AVX-512 VNNI,
-    /// and nothing elsewhere: see [`qmm`](crate::qmm).
+    /// It costs nothing: today's kernels keep it on every instruction set, asked or not (see [`gemm`](crate::gemm) and
+    /// [`qmm`](crate::qmm)). Asking holds later ones to it.
     #[must_use]
     pub fn with_batch_invariance(mut self, invariant: bool) -> Self {
         self.batch_invariant = invariant;

@@ -1,124 +1,176 @@
-//! Activations as integers, for the byte dot products of AVX-512 VNNI.
+//! Activations as integers of two signed bytes, for the byte dot products of AVX-512 VNNI.
 //!
-//! Each 32 columns of a row of `x` share a power of two `2ᵉ`, the largest for which `X = round(x · 2ᵉ)` fits three signed
-//! bytes: `X = 65536 · d₂ + 256 · d₁ + d₀`, every digit in −128..=127. The rounding is at most `2⁻²³` of the largest of
-//! the 32, about what f32 itself rounds when it adds products of that size. From there on the sums of a group are
-//! exact integers: `Σ code · X` needs no rounding at all until it is scaled.
+//! Each 32 columns (a *span*) of a row of `x` share a power of two `2ᵉ`, the largest for which `X = round(x · 2ᵉ)` fits
+//! `X = 256 · d₁ + d₀` with both digits in −128..=127. The largest number of a span becomes an `X` of 16,302 (`1.99 · 2¹³`) to
+//! 32,604 (`1.99 · 2¹⁴`), so that rounding moves no number of it by more than 3.1·10⁻⁵ (½ in 16,302) of the largest. All
+//! else in a span is exact: `Σ code · X` and `Σ X` are integers that need no rounding until they are scaled.
 //!
-//! Groups in which nothing is above `2⁻¹²⁶` become zeros; a NaN or an infinity makes its group's power NaN.
+//! `2ᵉ` ends at `2¹²⁶`: where nothing above `2⁻¹¹²` stands in a span, what is below `2⁻¹²⁷` becomes zero. A NaN or an infinity
+//! makes the power of its span NaN.
 
 use std::arch::x86_64::*;
 
 /// Columns that share a power of two.
-const SPAN: usize = 32;
+pub(super) const SPAN: usize = 32;
+/// Columns of a block: those that a vector of 4-bit codes covers.
+pub(super) const BLOCK: usize = 4 * SPAN;
+/// A block of a row in f32 (of 4 bytes): six vectors, each of 16 of them.
+///
+/// Two are the upper digits, two the lower ones, four bytes for each word of codes in the order of those codes: for 4 bits
+/// of the even columns (the low nibbles) and of the odd ones, for 8 bits of the first and of the last 64 columns.
+/// Then come [the powers](POWERS) and [the sums](SUMS), four equal numbers for each span.
+pub(super) const BLOCK_LEN: usize = 6 * 16;
+/// Where a block's lower digits begin.
+pub(super) const LOWER: usize = 2 * 16;
+/// Where a block's powers `2⁻ᵉ` begin.
+pub(super) const POWERS: usize = 4 * 16;
+/// Where a block's sums `2⁻ᵉ · Σ X` begin.
+pub(super) const SUMS: usize = 5 * 16;
 
-/// How a row of `x` is laid out for codes of `BITS` bits: for each block of columns, as many as 16 words hold codes,
-/// vectors of 64 bytes: the digits, highest first, then the powers `2⁻ᵉ`, one for each lane of four bytes. For
-/// 4-bit codes each digit has two vectors, of the even and of the odd columns, as the low and high nibbles of the words have
-/// them. After the blocks come the sums of `x` over each group of the weights, padded with zeros to whole vectors.
-#[derive(Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) cols: usize,
-    pub(super) group_size: usize,
-    /// Columns of a block.
-    pub(super) block: usize,
-    /// f32 (of 4 bytes) that a block's vectors take.
-    pub(super) block_len: usize,
+/// f32 that a row of `cols` columns takes.
+pub(super) fn row_len(cols: usize) -> usize {
+    cols.div_ceil(BLOCK) * BLOCK_LEN
 }
 
-impl Layout {
-    pub(super) fn new(bits: usize, cols: usize, group_size: usize) -> Self {
-        let block_len = if bits == 4 { 7 * 16 } else { 4 * 16 };
-        Self { cols, group_size, block: 512 / bits, block_len }
-    }
-
-    pub(super) fn blocks(&self) -> usize {
-        self.cols.div_ceil(self.block)
-    }
-
-    /// Where a row's sums begin, in f32.
-    pub(super) fn sums(&self) -> usize {
-        self.blocks() * self.block_len
-    }
-
-    /// f32 that a row takes.
-    pub(super) fn row_len(&self) -> usize {
-        self.sums() + (self.cols / self.group_size).next_multiple_of(16)
-    }
-}
-
-/// Splits the row `x` into `out` (of [`Layout::row_len`]), for codes of `BITS` (4 or 8) bits.
+/// Splits the row `x` into `out` (of [`row_len`]), for codes of `BITS` (4 or 8) bits. Columns up to a whole block are zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn split<const BITS: usize>(x: &[f32], layout: &Layout, out: &mut [f32]) {
-    assert!(x.len() == layout.cols && out.len() == layout.row_len() && x.len().is_multiple_of(SPAN));
-    let (blocks, sums) = out.split_at_mut(layout.sums());
-    sums.fill(0.0);
-    if !x.len().is_multiple_of(layout.block) {
-        blocks[layout.sums() - layout.block_len..].fill(0.0);
+pub(super) fn split<const BITS: usize>(x: &[f32], out: &mut [f32]) {
+    assert!(out.len() == row_len(x.len()) && x.len().is_multiple_of(SPAN));
+    for (x, block) in x.chunks(BLOCK).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let mut halves = [[_mm512_setzero_ps(); 2]; 4];
+        for (span, x) in halves.iter_mut().zip(x.chunks_exact(SPAN)) {
+            // SAFETY: a span is 32 f32.
+            *span = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))] };
+        }
+        // SAFETY: a block has six vectors.
+        unsafe { split_block::<BITS>(halves, block.as_mut_ptr()) }
     }
-    let spans_per_group = layout.group_size / SPAN;
-    for (i, span) in x.chunks_exact(SPAN).enumerate() {
-        let column = i * SPAN;
-        let block = &mut blocks[column / layout.block * layout.block_len..][..layout.block_len];
-        // SAFETY: a span is 32 f32.
-        let (a, b) = unsafe { (_mm512_loadu_ps(span.as_ptr()), _mm512_loadu_ps(span.as_ptr().add(16))) };
-        sums[i / spans_per_group] += _mm512_reduce_add_ps(_mm512_add_ps(a, b));
-        let magnitude = _mm512_set1_epi32(0x7fff_ffff);
-        let (size_a, size_b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-        // As integers, so that NaN and infinity, the largest patterns of all, win.
-        let size = _mm512_max_epi32(_mm512_and_si512(size_a, magnitude), _mm512_and_si512(size_b, magnitude));
-        let (power, inverse) = powers(_mm512_reduce_max_epi32(size) as u32);
-        let power = _mm512_set1_ps(power);
-        let column = column % layout.block;
-        let lanes = SPAN * BITS / 32;
-        block[layout.block_len - 16 + column * BITS / 32..][..lanes].fill(inverse);
-        // SAFETY: `block` has the vectors of `layout`, and columns column .. column + 32 lie in it.
+}
+
+/// # Safety
+/// `block` is writable for [`BLOCK_LEN`] f32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn split_block<const BITS: usize>(x: [[__m512; 2]; 4], block: *mut f32) {
+    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
+    // As integers, so that NaN and infinity, the largest patterns of all, win.
+    let sizes = x.map(|[a, b]| {
+        let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+        _mm512_max_epi32(_mm512_and_si512(a, magnitude), _mm512_and_si512(b, magnitude))
+    });
+    let (powers, inverses) = powers(reduce(sizes, |a, b| _mm512_max_epi32(a, b)));
+    let mut pairs = [_mm512_setzero_si512(); 4];
+    for (span, [a, b]) in x.into_iter().enumerate() {
+        let power = _mm512_permutexvar_ps(_mm512_set1_epi32(4 * span as i32), powers);
+        let integers = |x: __m512| _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, power)));
+        let x = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(integers(a)), integers(b));
+        pairs[span] = _mm512_madd_epi16(x, _mm512_set1_epi16(1));
+        // Adding 128 to the lower digit makes it non-negative; flipping its top bit takes them off again, in its byte alone.
+        let half = _mm512_set1_epi16(0x80);
+        let digits = _mm512_xor_si512(_mm512_add_epi16(x, half), half);
+        // SAFETY: a span has a quarter of each pair of digits' vectors.
         unsafe {
-            let bytes = block.as_mut_ptr().cast::<u8>();
-            store_digits::<BITS>(_mm512_mul_ps(a, power), bytes, column);
-            store_digits::<BITS>(_mm512_mul_ps(b, power), bytes, column + 16);
+            if BITS == 4 {
+                // A lane of four bytes has the two digits of an even column and those of an odd one.
+                let at = block.add(4 * span).cast::<__m128i>();
+                _mm_storeu_si128(at, _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(digits)));
+                _mm_storeu_si128(at.add(4), _mm512_cvtepi32_epi8(_mm512_srli_epi32::<24>(digits)));
+                _mm_storeu_si128(at.add(8), _mm512_cvtepi32_epi8(digits));
+                _mm_storeu_si128(at.add(12), _mm512_cvtepi32_epi8(_mm512_srli_epi32::<16>(digits)));
+            } else {
+                let at = block.add(8 * span).cast::<__m256i>();
+                _mm256_storeu_si256(at, _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(digits)));
+                _mm256_storeu_si256(at.add(4), _mm512_cvtepi16_epi8(digits));
+            }
         }
     }
-}
-
-/// The power of two that takes numbers up to `|size|` (as its bits) to three signed bytes, and its inverse.
-#[inline]
-fn powers(size: u32) -> (f32, f32) {
-    if size >= 0x7f80_0000 {
-        return (0.0, f32::NAN);
-    }
-    // The size's exponent, rounded up from mantissas of 1.99 on: below that, size · 2ᵉ is less than
-    // 1.99 · 2²² = 8,346,664, and three digits reach to 127 · (65536 + 256 + 1) = 8,355,711.
-    let exponent = ((size + 83_886) >> 23).max(23);
-    (f32::from_bits((276 - exponent) << 23), f32::from_bits((exponent - 22) << 23))
-}
-
-/// Stores the digits of sixteen scaled columns, the first of which is `column` of the block.
-///
-/// # Safety
-/// `block` is a block of the layout for `BITS`, and has these columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn store_digits<const BITS: usize>(scaled: __m512, block: *mut u8, column: usize) {
-    // Adding 128 to each digit makes all of them non-negative; flipping each top bit takes it off again, each in its byte.
-    let halves = _mm512_set1_epi32(0x0080_8080);
-    let digits = _mm512_xor_si512(_mm512_add_epi32(_mm512_cvtps_epi32(scaled), halves), halves);
+    // At most 32 · 32,639 < 2²⁴: exact.
+    let sums = _mm512_cvtepi32_ps(reduce(pairs, |a, b| _mm512_add_epi32(a, b)));
     // SAFETY: by the caller's promise.
     unsafe {
-        if BITS == 4 {
-            let at = block.add(column / 2).cast::<__m128i>();
-            let byte = |n: usize| at.byte_add(64 * n);
-            _mm_storel_epi64(byte(0), _mm512_cvtepi64_epi8(_mm512_srli_epi64::<16>(digits)));
-            _mm_storel_epi64(byte(1), _mm512_cvtepi64_epi8(_mm512_srli_epi64::<48>(digits)));
-            _mm_storel_epi64(byte(2), _mm512_cvtepi64_epi8(_mm512_srli_epi64::<8>(digits)));
-            _mm_storel_epi64(byte(3), _mm512_cvtepi64_epi8(_mm512_srli_epi64::<40>(digits)));
-            _mm_storel_epi64(byte(4), _mm512_cvtepi64_epi8(digits));
-            _mm_storel_epi64(byte(5), _mm512_cvtepi64_epi8(_mm512_srli_epi64::<32>(digits)));
-        } else {
-            let at = block.add(column).cast::<__m128i>();
-            _mm_storeu_si128(at, _mm512_cvtepi32_epi8(_mm512_srli_epi32::<16>(digits)));
-            _mm_storeu_si128(at.byte_add(64), _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(digits)));
-            _mm_storeu_si128(at.byte_add(128), _mm512_cvtepi32_epi8(digits));
+        _mm512_storeu_ps(block.add(POWERS), inverses);
+        _mm512_storeu_ps(block.add(SUMS), _mm512_mul_ps(sums, inverses));
+    }
+}
+
+/// The 16 lanes of each of four vectors reduced to one; the result of vector `i` in lanes `4 i .. 4 i + 4`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn reduce(v: [__m512i; 4], with: impl Fn(__m512i, __m512i) -> __m512i) -> __m512i {
+    let quarters = |a, b| {
+        let low = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+        with(low, _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
+    };
+    // Quarter i has what is left of vector i.
+    let v = quarters(quarters(v[0], v[1]), quarters(v[2], v[3]));
+    let v = with(v, _mm512_shuffle_epi32::<0b01_00_11_10>(v));
+    with(v, _mm512_shuffle_epi32::<0b10_11_00_01>(v))
+}
+
+/// The powers of two that take numbers up to `sizes` (as their bits) to two signed bytes, and their inverses.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn powers(sizes: __m512i) -> (__m512, __m512) {
+    // A size's exponent, rounded up from mantissas of 1.99 on: below that, size · 2ᵉ is less than 1.99 · 2¹⁴ = 32,605, and
+    // two digits reach to 127 · 257 = 32,639. At least 15, so that the inverse is a normal number.
+    let exponents = _mm512_srli_epi32::<23>(_mm512_add_epi32(sizes, _mm512_set1_epi32(83_886)));
+    let exponents = _mm512_max_epi32(exponents, _mm512_set1_epi32(15));
+    let finite = _mm512_cmplt_epi32_mask(sizes, _mm512_set1_epi32(0x7f80_0000));
+    let powers = _mm512_slli_epi32::<23>(_mm512_sub_epi32(_mm512_set1_epi32(268), exponents));
+    let inverses = _mm512_slli_epi32::<23>(_mm512_sub_epi32(exponents, _mm512_set1_epi32(14)));
+    (
+        _mm512_castsi512_ps(_mm512_maskz_mov_epi32(finite, powers)),
+        _mm512_mask_mov_ps(_mm512_set1_ps(f32::NAN), finite, _mm512_castsi512_ps(inverses)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    /// The numbers that the digits of a block for `BITS` bits stand for.
+    fn numbers<const BITS: usize>(block: &[f32]) -> Vec<f64> {
+        let byte = |at: usize| f64::from(block[at / 4].to_bits().to_le_bytes()[at % 4] as i8);
+        let number = |column: usize| {
+            let place = if BITS == 4 { column % 2 * 64 + column / 2 } else { column };
+            let x = 256.0 * byte(place) + byte(4 * LOWER + place);
+            x * f64::from(block[POWERS + column / SPAN * 4])
+        };
+        (0..BLOCK).map(number).collect()
+    }
+
+    fn assert_split<const BITS: usize>(x: &[f32]) {
+        let mut out = vec![f32::NAN; row_len(x.len())];
+        // SAFETY: the caller has seen that the processor has it.
+        unsafe { split::<BITS>(x, &mut out) }
+        let found: Vec<f64> = out.chunks_exact(BLOCK_LEN).flat_map(numbers::<BITS>).collect();
+        for (i, span) in x.chunks_exact(SPAN).enumerate() {
+            let found = &found[i * SPAN..][..SPAN];
+            let largest = span.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
+            let allowed = (largest * 0.5 / (1.99 * 8192.0)).max(2f64.powi(-127));
+            for (x, found) in span.iter().zip(found) {
+                assert!((f64::from(*x) - found).abs() <= allowed, "{BITS} bits: {found} for {x} beside {largest}");
+            }
+            let sums = &out[i / 4 * BLOCK_LEN + SUMS + i % 4 * 4..][..4];
+            assert!(sums.iter().all(|&sum| f64::from(sum) == found.iter().sum::<f64>()), "{BITS} bits: {sums:?}");
         }
+        assert!(found[x.len()..].iter().all(|&v| v == 0.0), "columns beyond the last are zeros");
+    }
+
+    #[test]
+    fn digits_are_the_numbers_within_the_rounding() {
+        if !Isa::available().contains(&Isa::Avx512Vnni) {
+            return;
+        }
+        // The largest of each span runs through all mantissas and, by its sign, both ends of the digits.
+        let spans = (0..200).map(|i| {
+            let largest = (1.0 + i as f32 / 200.0) * [1.0, -1e-3, 3e36, -1e-36, 1e-42][i % 5];
+            (0..SPAN).map(move |c| if c == i % SPAN { largest } else { largest * ((c * c + i) as f32).sin() })
+        });
+        let mut x: Vec<f32> = spans.flatten().collect();
+        x.extend([0.0; SPAN]);
+        assert_split::<4>(&x);
+        assert_split::<8>(&x);
     }
 }
