@@ -14,8 +14,6 @@ pub struct MlxRunner {
     /// Weights in memory that isn't MLX's.
     in_place_bytes: u64,
     sampler: Sampler,
-    /// One row of logits, scratch of the sampler.
-    row: Vec<f32>,
 }
 
 impl MlxRunner {
@@ -26,7 +24,7 @@ impl MlxRunner {
         stream: Stream,
         in_place_bytes: u64,
     ) -> Self {
-        Self { model, kv, info, stream, in_place_bytes, sampler: Sampler::default(), row: Vec::new() }
+        Self { model, kv, info, stream, in_place_bytes, sampler: Sampler::default() }
     }
 
     /// Computes a plan's rows and returns the logits of every one of their tokens, [tokens, vocab] in f32, without
@@ -87,9 +85,7 @@ impl MlxRunner {
         let asked = plan.rows.iter().filter_map(|row| row.sample.as_ref().map(|at| (row.seq, at)));
         let mut sampled = Vec::with_capacity(last.len());
         for ((seq, at), logits) in asked.zip(logits.chunks_exact(self.info.vocab_size)) {
-            self.row.clear();
-            self.row.extend_from_slice(logits);
-            let draw = self.sampler.sample(&mut self.row, at)?;
+            let draw = self.sampler.sample(logits, at)?;
             sampled.push(Sampled { seq, token: draw.token, logprobs: draw.logprobs });
         }
         Ok(StepOutput { sampled })

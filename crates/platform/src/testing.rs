@@ -322,7 +322,7 @@ impl FakeRunner {
                 *logit = 50.0;
             }
         }
-        self.sampler.sample(&mut logits, at)
+        self.sampler.sample(&logits, at)
     }
 }
 

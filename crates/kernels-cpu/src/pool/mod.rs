@@ -49,7 +49,6 @@ pub struct Pool {
     /// Held for the length of a job: a pool runs one at a time.
     turn: Mutex<()>,
     isa: Isa,
-    batch_invariant: bool,
 }
 
 struct Worker {
@@ -96,7 +95,7 @@ impl Pool {
                 Some(Worker { handle: Some(handle), thread })
             })
             .collect();
-        Self { shared, workers, turn: Mutex::new(()), isa, batch_invariant: false }
+        Self { shared, workers, turn: Mutex::new(()), isa }
     }
 
     /// How many threads work on a job, the caller included.
@@ -107,21 +106,6 @@ impl Pool {
     /// The instruction set that kernels run with this pool use.
     pub fn isa(&self) -> Isa {
         self.isa
-    }
-
-    /// This pool, with the promise (or without it) that a row's result never depends on the rest of the batch.
-    ///
-    /// It costs nothing: today's kernels keep it on every instruction set, asked or not (see [`gemm`](crate::gemm) and
-    /// [`qmm`](crate::qmm)). Asking holds later ones to it.
-    #[must_use]
-    pub fn with_batch_invariance(mut self, invariant: bool) -> Self {
-        self.batch_invariant = invariant;
-        self
-    }
-
-    /// Whether [`Pool::with_batch_invariance`] was asked for.
-    pub fn is_batch_invariant(&self) -> bool {
-        self.batch_invariant
     }
 
     /// Calls `body` once for each task number below `tasks`, in any order, on all threads, and returns when every

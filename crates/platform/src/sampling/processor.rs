@@ -68,7 +68,7 @@ mod tests {
         let processors: [Arc<dyn LogitsProcessor>; 1] = [Arc::new(processor)];
         let params = SamplingParams::default();
         let at = SampleAt { params: &params, prompt: &[1], output, processors: &processors };
-        Sampler::default().sample(&mut [0.1, 2.5, -1.0, 2.0], &at).unwrap().token
+        Sampler::default().sample(&[0.1, 2.5, -1.0, 2.0], &at).unwrap().token
     }
 
     #[test]

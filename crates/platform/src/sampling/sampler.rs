@@ -23,38 +23,56 @@ pub struct Draw {
 ///
 /// let greedy = SamplingParams::default();
 /// let at = SampleAt { params: &greedy, prompt: &[1, 2], output: &[], processors: &[] };
-/// let draw = Sampler::default().sample(&mut [0.1, 2.5, -1.0], &at).unwrap();
+/// let draw = Sampler::default().sample(&[0.1, 2.5, -1.0], &at).unwrap();
 /// assert_eq!(draw.token, 1);
 /// ```
 #[derive(Debug, Default)]
 pub struct Sampler {
+    /// Logits as a request changed them.
+    changed: Vec<f32>,
     kept: Vec<Candidate>,
     /// Occurrences by token id; all zero between calls.
     counts: Vec<u32>,
 }
 
 impl Sampler {
-    /// Chooses the token that follows `at.output`, from `logits` `[vocab]`, which are scratch space afterwards.
+    /// Chooses the token that follows `at.output`, from `logits` `[vocab]`.
     ///
-    /// Greedy without penalties costs one pass over the vocabulary.
+    /// They are copied only if the request changes them: greedy without penalties costs two passes over the vocabulary.
     ///
     /// # Errors
     /// [`Error::Step`] if the logits are empty or their largest is not finite (the model's numbers broke down).
-    pub fn sample(&mut self, logits: &mut [f32], at: &SampleAt<'_>) -> Result<Draw> {
-        let params = at.params;
-        // The raw distribution is gone once penalties are applied, and with it the chance to report it.
-        let raw = params.logprobs.filter(|_| changes_logits(at)).map(|_| logits.to_vec());
+    pub fn sample(&mut self, logits: &[f32], at: &SampleAt<'_>) -> Result<Draw> {
+        if !changes_logits(at) {
+            return self.choose(logits, logits, at);
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.clear();
+        changed.extend_from_slice(logits);
+        self.change(&mut changed, at);
+        let draw = self.choose(&changed, logits, at);
+        self.changed = changed;
+        draw
+    }
+
+    /// What the request does to the logits before anything is chosen.
+    fn change(&mut self, logits: &mut [f32], at: &SampleAt<'_>) {
         for processor in at.processors {
             processor.process(at.prompt, at.output, logits);
         }
-        for (&token, &bias) in &params.logit_bias {
+        for (&token, &bias) in &at.params.logit_bias {
             if let Some(logit) = logits.get_mut(token as usize) {
                 *logit += bias;
             }
         }
-        if params.has_penalties() {
+        if at.params.has_penalties() {
             self.penalise(logits, at);
         }
+    }
+
+    /// Chooses from `logits`; log probabilities are those of the model's own, `raw`.
+    fn choose(&mut self, logits: &[f32], raw: &[f32], at: &SampleAt<'_>) -> Result<Draw> {
+        let params = at.params;
         let max = largest(logits);
         if !max.is_finite() {
             return Err(Error::Step(format!(
@@ -68,7 +86,7 @@ impl Sampler {
         } else {
             self.draw(logits, max, at)?
         };
-        let logprobs = params.logprobs.map(|top| token_logprobs(raw.as_deref().unwrap_or(logits), token, top));
+        let logprobs = params.logprobs.map(|top| token_logprobs(raw, token, top));
         Ok(Draw { token, logprobs })
     }
 
@@ -169,7 +187,7 @@ mod tests {
 
     fn sample(logits: &[f32], params: &SamplingParams, prompt: &[u32], output: &[u32]) -> u32 {
         let at = SampleAt { params, prompt, output, processors: &[] };
-        Sampler::default().sample(&mut logits.to_vec(), &at).unwrap().token
+        Sampler::default().sample(logits, &at).unwrap().token
     }
 
     #[test]
@@ -240,9 +258,9 @@ mod tests {
         for prompt in [vec![], vec![0], vec![1, 2, 99], vec![]] {
             for output in [vec![], vec![2, 2], vec![1, 77]] {
                 let at = SampleAt { params: &params, prompt: &prompt, output: &output, processors: &[] };
-                let (mut a, mut b) = ([1.0, 1.2, 1.1], [1.0, 1.2, 1.1]);
-                let fresh = Sampler::default().sample(&mut a, &at).unwrap();
-                assert_eq!(sampler.sample(&mut b, &at).unwrap(), fresh);
+                let logits = [1.0, 1.2, 1.1];
+                let fresh = Sampler::default().sample(&logits, &at).unwrap();
+                assert_eq!(sampler.sample(&logits, &at).unwrap(), fresh);
                 assert_eq!(a, b, "prompt {prompt:?}, output {output:?}");
             }
         }
@@ -261,7 +279,7 @@ mod tests {
         ];
         for (name, logits, params) in cases {
             let at = SampleAt { params, prompt: &[5], output: &[], processors: &[] };
-            let result = Sampler::default().sample(&mut logits.to_vec(), &at);
+            let result = Sampler::default().sample(logits, &at);
             assert!(matches!(result, Err(Error::Step(_))), "{name}: {result:?}");
         }
     }
@@ -276,7 +294,7 @@ mod tests {
             ..Default::default()
         };
         let at = SampleAt { params: &params, prompt: &[], output: &[], processors: &[] };
-        let draw = Sampler::default().sample(&mut [0.0, 1.0], &at).unwrap();
+        let draw = Sampler::default().sample(&[0.0, 1.0], &at).unwrap();
         let logprobs = draw.logprobs.unwrap();
         assert_eq!(draw.token, 0);
         assert!((logprobs.sampled - (1.0f32 / (1.0 + 1.0f32.exp())).ln()).abs() < 1e-6);
