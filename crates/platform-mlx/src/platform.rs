@@ -69,7 +69,10 @@ pub(crate) fn load_runner(
     let granted = device::granted(device)?;
     with_stream(&stream, || {
         let ops = match device {
-            DeviceKind::Cpu => Ops::cpu(Arc::new(Pool::new(options.threads.unwrap_or(0))), stream.clone()),
+            DeviceKind::Cpu => {
+                let pool = if options.exact_activations { Pool::exact } else { Pool::new };
+                Ops::cpu(Arc::new(pool(options.threads.unwrap_or(0))), stream.clone())
+            }
             DeviceKind::Metal | DeviceKind::Cuda => Ops::mlx(),
         };
         let dtype = activation_dtype(checkpoint, device);

@@ -9,6 +9,9 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Threads for work on the CPU; `None`: one for each physical core.
     pub threads: Option<usize>,
+    /// Whether quantized weights are multiplied with activations as they are, in f32, even where rounding them to 16 bits
+    /// is faster.
+    pub exact_activations: bool,
     /// Longest sequence to serve; `None`: the model's own.
     pub max_model_len: Option<usize>,
     /// Bytes for KV storage; `None`: what `memory_utilization` leaves.
@@ -40,6 +43,7 @@ impl Default for LoadOptions {
         Self {
             device: DeviceChoice::Auto,
             threads: None,
+            exact_activations: false,
             max_model_len: None,
             kv_cache_bytes: None,
             memory_utilization: 0.9,

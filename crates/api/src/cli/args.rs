@@ -42,6 +42,9 @@ pub struct RuntimeArgs {
     /// Threads for work on the CPU [default: one for each physical core]
     #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
+    /// On the CPU: multiply quantized weights with f32 activations as they are, instead of rounding these to 16 bits
+    #[arg(long)]
+    pub exact_activations: bool,
     /// Longest sequence, prompt and answer together, in tokens [default: the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub max_model_len: Option<usize>,
@@ -108,6 +111,7 @@ pub fn load_spec(model: &ModelArgs, runtime: &RuntimeArgs, max_num_seqs: usize) 
         load: LoadOptions {
             device: model.device,
             threads: runtime.threads,
+            exact_activations: runtime.exact_activations,
             max_model_len: runtime.max_model_len,
             kv_cache_bytes: runtime.cache.bytes(),
             memory_utilization: runtime.cache.gpu_memory_utilization,

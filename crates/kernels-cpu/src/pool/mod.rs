@@ -65,6 +65,11 @@ impl Pool {
         Self::start(threads, Isa::detect())
     }
 
+    /// As [`Pool::new`], with kernels that take activations as they are; see [`Isa::exact`].
+    pub fn exact(threads: usize) -> Self {
+        Self::start(threads, Isa::detect().exact())
+    }
+
     /// As [`Pool::new`], with kernels of the instruction set `isa`.
     ///
     /// # Errors

@@ -92,6 +92,15 @@ pub fn load_into(
     sequences: usize,
     max_len: Option<usize>,
 ) -> Result<Box<dyn ModelRunner>> {
+    load_with(LoadOptions { kv_store, ..LoadOptions::default() }, path, sequences, max_len)
+}
+
+fn load_with(
+    options: LoadOptions,
+    path: &Path,
+    sequences: usize,
+    max_len: Option<usize>,
+) -> Result<Box<dyn ModelRunner>> {
     let gguf = path.join("model.gguf");
     let path = if gguf.exists() { &gguf } else { path };
     let options = LoadOptions {
@@ -100,8 +109,7 @@ pub fn load_into(
         max_num_seqs: sequences,
         max_model_len: max_len,
         kv_cache_bytes: Some(1 << 30),
-        kv_store,
-        ..LoadOptions::default()
+        ..options
     };
     MlxPlatform.load(&ModelSource { path: path.into() }, &options, &mut |_, _| {})
 }
@@ -121,7 +129,16 @@ impl Run {
     }
 
     pub fn with(kv_store: KvStoreChoice, path: &Path, sequences: usize, max_len: usize) -> Self {
-        let runner = load_into(kv_store, path, sequences, Some(max_len));
+        Self::of(LoadOptions { kv_store, ..LoadOptions::default() }, path, sequences, max_len)
+    }
+
+    /// With activations as they are: what is left is the model's own arithmetic.
+    pub fn exact(path: &Path, sequences: usize, max_len: usize) -> Self {
+        Self::of(LoadOptions { exact_activations: true, ..LoadOptions::default() }, path, sequences, max_len)
+    }
+
+    fn of(options: LoadOptions, path: &Path, sequences: usize, max_len: usize) -> Self {
+        let runner = load_with(options, path, sequences, Some(max_len));
         let runner = runner.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let tables = Tables::new(&runner.info().kv_cache, sequences, max_len);
         let params =

@@ -260,8 +260,7 @@ mod tests {
                 let at = SampleAt { params: &params, prompt: &prompt, output: &output, processors: &[] };
                 let logits = [1.0, 1.2, 1.1];
                 let fresh = Sampler::default().sample(&logits, &at).unwrap();
-                assert_eq!(sampler.sample(&logits, &at).unwrap(), fresh);
-                assert_eq!(a, b, "prompt {prompt:?}, output {output:?}");
+                assert_eq!(sampler.sample(&logits, &at).unwrap(), fresh, "prompt {prompt:?}, output {output:?}");
             }
         }
     }
