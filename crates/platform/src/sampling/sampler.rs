@@ -12,7 +12,7 @@ use crate::{Error, Result, SampleAt, TokenId, TokenLogprobs};
 pub struct Draw {
     /// The token.
     pub token: TokenId,
-    /// If [`SamplingParams::logprobs`] asked for them.
+    /// If [`SamplingParams::logprobs`](crate::SamplingParams::logprobs) asked for them.
     pub logprobs: Option<TokenLogprobs>,
 }
 
