@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-cache", &["vllm-platform"]),
     ("vllm-text", &["vllm-platform", "vllm-checkpoint"]),
     ("vllm-scheduler", &["vllm-platform", "vllm-cache"]),
+    ("vllm-parsers", &[]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-cache",
             "vllm-text",
             "vllm-scheduler",
+            "vllm-parsers",
             "vllm-platform-mlx",
             "vllm-models-llm",
             // Its build script wants to know where libmlx is.
@@ -40,7 +42,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const BINARY: &str = "vllm-api";
 
 /// Crates that must not reach MLX, through whatever crate.
-const CONTROL_PLANE: &[&str] = &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler"];
+const CONTROL_PLANE: &[&str] =
+    &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler", "vllm-parsers"];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];
 

@@ -1,0 +1,50 @@
+//! Tool calls in the formats that models write them in. One file a format.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{OutputEvent, Shape, Tools};
+
+/// Finds the tool calls of one answer.
+pub trait CallParser: fmt::Debug + Send {
+    /// Takes the next piece of text; what became certain by it goes to `out`, as [`OutputEvent::Text`],
+    /// [`OutputEvent::Call`] and [`OutputEvent::Arguments`].
+    fn push(&mut self, text: &str, out: &mut Vec<OutputEvent>);
+
+    /// The answer is over: what was held back goes to `out`. Nothing is pushed after this.
+    fn finish(&mut self, out: &mut Vec<OutputEvent>);
+}
+
+/// A format of tool calls.
+#[derive(Debug, Clone, Copy)]
+pub struct CallFormat {
+    /// Names it is known by; the first is its own.
+    pub names: &'static [&'static str],
+    /// Markers that tokenizers may hold as special tokens: they must reach the parser as text.
+    pub markers: &'static [&'static str],
+    /// Texts that end an answer in this format, beside the model's own.
+    pub stops: &'static [&'static str],
+    /// Whether models of this format read tool calls and results in the history as they are. For others they are
+    /// written out as plain text.
+    pub native_history: bool,
+    /// Makes a parser for one answer.
+    pub parser: fn(Arc<Tools>) -> Box<dyn CallParser>,
+    /// The shape of an answer that consists of calls of these tools, at least one and at most `most` of them.
+    pub shape: fn(&Tools, most: Option<usize>) -> Shape,
+}
+
+/// All formats.
+pub const FORMATS: &[&CallFormat] = &[];
+
+/// The format of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static CallFormat> {
+    FORMATS.iter().copied().find(|format| format.names.contains(&name))
+}
+
+/// The format that a chat template writes and so its model, too; `None` if the template doesn't show any.
+#[must_use]
+pub fn detect(template: &str) -> Option<&'static CallFormat> {
+    let _ = template;
+    None
+}
