@@ -13,6 +13,7 @@ use vllm_checkpoint::{
     Checkpoint,
     hub::{self, HubOptions},
 };
+use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{LoadOptions, ModelRunner, ModelSource, Platform, SamplingParams, TokenId};
 use vllm_scheduler::{Engine, EngineConfig, EngineHandle};
 use vllm_text::{ChatTemplate, RenderRequest, TemplateError, TextError, Tokenizer};
@@ -28,6 +29,10 @@ pub struct ServedModel {
     pub tokenizer: Tokenizer,
     /// Messages to text, for models that have one.
     pub template: Option<ChatTemplate>,
+    /// How it writes tool calls.
+    pub calls: Option<&'static CallFormat>,
+    /// How it writes its chain of thought, if it has one.
+    pub reasoning: Option<&'static ReasoningFormat>,
     /// What `generation_config.json` says about sampling.
     pub sampling: SamplingDefaults,
     /// Where tokens come from.
@@ -35,7 +40,7 @@ pub struct ServedModel {
 }
 
 impl ServedModel {
-    /// Puts the parts together.
+    /// Puts the parts together. Formats of tool calls and reasoning are those that the template shows.
     #[must_use]
     pub fn new(
         names: Vec<String>,
@@ -45,7 +50,18 @@ impl ServedModel {
         engine: EngineHandle,
     ) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { names, created, tokenizer, template, sampling, engine }
+        let source = template.as_ref().map_or("", ChatTemplate::source);
+        let calls = calls::detect(source).or_else(|| calls::by_name("auto"));
+        let reasoning = reasoning::detect(source);
+        Self { names, created, tokenizer, template, calls, reasoning, sampling, engine }
+    }
+
+    /// Takes these formats instead of those that the template shows.
+    #[must_use]
+    pub fn with_formats(mut self, formats: Formats) -> Self {
+        self.calls = formats.calls.or(self.calls);
+        self.reasoning = formats.reasoning.or(self.reasoning);
+        self
     }
 
     /// Tokens that end an answer.
@@ -72,6 +88,15 @@ impl ServedModel {
     }
 }
 
+/// Formats that an operator named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Formats {
+    /// How tool calls are written.
+    pub calls: Option<&'static CallFormat>,
+    /// How the chain of thought is written.
+    pub reasoning: Option<&'static ReasoningFormat>,
+}
+
 /// What a chat template is given.
 #[derive(Debug, Clone, Default)]
 pub struct ChatPrompt {
@@ -94,6 +119,9 @@ pub enum PromptError {
     /// The template refused the messages.
     #[error("the model's chat template cannot render these messages: {0}")]
     Template(#[source] TemplateError),
+    /// The last message is not to be found in what the template made of it.
+    #[error("the last message can't be continued: it is empty, or the model's chat template changes its text")]
+    NotContinuable,
     /// The text could not be encoded.
     #[error(transparent)]
     Tokenizer(TextError),
@@ -144,6 +172,8 @@ pub struct LoadSpec {
     pub load: LoadOptions,
     /// For the engine.
     pub engine: EngineConfig,
+    /// How its answers are written; what isn't given is found out.
+    pub formats: Formats,
 }
 
 /// What loading is at.
@@ -189,6 +219,7 @@ pub fn open_platform() -> vllm_platform::Result<Box<dyn Platform>> {
 pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedModel> {
     let path = resolve(&spec.model, &spec.hub, observer)?;
     let names = if spec.names.is_empty() { vec![spec.model.clone()] } else { spec.names.clone() };
+    let formats = spec.formats;
     // The vocabulary takes as long to read as the weights of a small model: side by side.
     let (text, engine) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&path));
@@ -198,7 +229,7 @@ pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedMod
     let engine = engine?;
     let (tokenizer, template, sampling) = text.map_err(|_| anyhow!("reading the tokenizer panicked"))??;
     observer(LoadStage::Ready);
-    Ok(ServedModel::new(names, tokenizer, template, sampling, engine))
+    Ok(ServedModel::new(names, tokenizer, template, sampling, engine).with_formats(formats))
 }
 
 fn make_runner(

@@ -8,7 +8,7 @@ use vllm_checkpoint::hub::HubOptions;
 use vllm_platform::{DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
 use vllm_scheduler::{EngineConfig, SsdOptions};
 
-use crate::model::{LoadSpec, SamplingDefaults};
+use crate::model::{Formats, LoadSpec, SamplingDefaults};
 
 /// Which model, where.
 #[derive(Debug, Clone, Args)]
@@ -127,6 +127,7 @@ pub fn load_spec(model: &ModelArgs, runtime: &RuntimeArgs, max_num_seqs: usize) 
             ssd: runtime.cache.ssd(),
             ..EngineConfig::default()
         },
+        formats: Formats::default(),
     }
 }
 

@@ -103,6 +103,8 @@ impl IntoResponse for ApiError {
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // For whoever has to say it in the words of another API.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod call;
+mod chat;
 mod chat_completions;
 mod choices;
 mod client;
@@ -22,12 +23,14 @@ mod sse;
 mod status;
 
 use std::{
+    ops::Deref,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
+    body::Bytes,
     http::{Method, StatusCode, Uri},
     middleware,
     routing::{delete, get, post},
@@ -146,6 +149,19 @@ impl App {
         })
     }
 
+    /// The model of that name, to be used as long as the lease lives.
+    ///
+    /// # Errors
+    /// 404 if there is none, 503 while it is being loaded.
+    #[allow(clippy::unused_async, reason = "models that are loaded when they are asked for are waited for")]
+    pub async fn lease(&self, name: &str) -> Result<Lease, ApiError> {
+        let model = self.model()?;
+        if model.names.iter().any(|known| known == name) {
+            return Ok(Lease(model));
+        }
+        Err(models::not_found(name, &model).with_param("model"))
+    }
+
     /// All routes.
     pub fn router(self) -> Router {
         Router::new()
@@ -168,6 +184,18 @@ impl App {
     }
 }
 
+/// A model in use: it stays loaded as long as this lives.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<ServedModel>);
+
+impl Deref for Lease {
+    type Target = ServedModel;
+
+    fn deref(&self) -> &ServedModel {
+        &self.0
+    }
+}
+
 async fn no_route(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {method} {}", uri.path()))
 }
@@ -177,14 +205,23 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
-/// Checks a request's `model` against the names that are served; returns it.
-fn take_model(fields: &mut Fields, model: &ServedModel) -> Result<String, ApiError> {
+/// A body with the model it is for.
+#[derive(Debug)]
+struct Opened {
+    /// What is left of the body.
+    fields: Fields,
+    /// The model as the request names it.
+    name: String,
+    model: Lease,
+}
+
+/// Parses a body and finds its model.
+async fn open(app: &App, body: Bytes) -> Result<Opened, ApiError> {
+    let mut fields = blocking(move || Fields::parse(&body)).await?;
     let name = fields.string("model")?;
     let name = name.ok_or_else(|| ApiError::field("model", "model is missing: it must name the model to use"))?;
-    if model.names.contains(&name) {
-        return Ok(name);
-    }
-    Err(models::not_found(&name, model).with_param("model"))
+    let model = app.lease(&name).await?;
+    Ok(Opened { fields, name, model })
 }
 
 /// Longest wait for a word of the engine, which answers between two steps only.

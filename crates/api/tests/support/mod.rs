@@ -60,8 +60,8 @@ fn byte_name(byte: u8) -> char {
     char::from_u32(256 + rank).unwrap()
 }
 
-const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}\
-    {{ m.role }}:{{ m.content }};{% endfor %}{% if tools %}[{{ tools | length }} tools]{% endif %}\
+const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'function' %}{{ raise_exception('no functions here') }}{% endif %}\
+    {{ m.role }}:{{ m.content }};{% endfor %}{% for tool in tools %}[{{ tool.function.name }}]{% endfor %}\
     {% if mood %}({{ mood }}){% endif %}{% if add_generation_prompt %}>{% endif %}";
 
 /// A server to ask.
