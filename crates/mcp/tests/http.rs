@@ -98,11 +98,11 @@ async fn what_is_no_server_is_told_apart() {
         ("error", "HTTP 500 Internal Server Error: no no no"),
         ("cut", "end of file before message length reached"),
         ("huge", "length limit exceeded"),
-        ("hang", "not ready within 2s"),
+        ("hang", "not ready within 6s"),
     ];
     let servers: serde_json::Map<String, Value> =
         cases.iter().map(|(mode, _)| ((*mode).to_owned(), server.entry(mode))).collect();
-    let pace = Pace { connect: Duration::from_secs(2), ..pace() };
+    let pace = Pace { connect: Duration::from_secs(6), ..pace() };
     let client = connected(&json!({ "servers": servers }), pace).await;
     for (mode, wanted) in cases {
         let status = client.servers().into_iter().find(|server| server.name == mode).unwrap();
@@ -119,9 +119,8 @@ async fn slow_calls_are_cancelled() {
     let start = Instant::now();
     let slow = client.call("s__sleep", json!({}), Some(limit)).await;
     assert_eq!(slow, Err(CallError::Timeout { tool: "s__sleep".into(), limit }));
-    assert!(start.elapsed() < Duration::from_secs(2));
     while text(&client, "s__cancelled").await != "1" {
-        assert!(start.elapsed() < Duration::from_secs(4), "the server was not told");
+        assert!(start.elapsed() < support::PATIENCE, "the server was not told");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -132,7 +131,7 @@ async fn a_server_that_goes_away_is_missed_and_found_again() {
     let client = server.client("json").await;
     server.process.kill().unwrap();
     server.process.wait().unwrap();
-    let failed = client.call("s__headers", json!({}), Some(Duration::from_secs(5))).await;
+    let failed = client.call("s__headers", json!({}), Some(support::PATIENCE)).await;
     assert!(matches!(&failed, Err(CallError::Failed { .. })), "{failed:?}");
     let lost = until(&client, "missed", |status| status.state == ServerState::Error).await;
     assert!(lost.error.unwrap().contains("Connection refused"));

@@ -80,7 +80,7 @@ async fn an_answer_that_is_none_is_an_error() {
     let answer = client.call("s__nonsense", json!({}), Some(Duration::from_secs(2))).await;
     let none = ToolOutcome { text: String::new(), is_error: false };
     assert!(answer.is_err() || answer == Ok(none), "{answer:?}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(text(&client, "s__echo", json!({ "text": "still here" })).await, "still here");
 }
 
@@ -156,11 +156,11 @@ async fn a_process_gets_little_of_our_environment() {
 async fn calls_run_side_by_side() {
     let client = one(stdio("good")).await;
     let start = Instant::now();
-    let calls = (0..20).map(|_| client.call("s__sleep", json!({ "seconds": 0.5 }), None));
+    let calls = (0..20).map(|_| client.call("s__sleep", json!({ "seconds": 2 }), None));
     for outcome in futures_util::future::join_all(calls).await {
-        assert_eq!(outcome.unwrap().text, "slept 0.5");
+        assert_eq!(outcome.unwrap().text, "slept 2");
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -168,17 +168,17 @@ async fn slow_calls_end_in_time_and_are_cancelled() {
     let mut entry = stdio("good");
     entry["timeout"] = json!(0.3);
     let client = one(entry).await;
-    let slow = json!({ "seconds": 30 });
+    let slow = json!({ "seconds": 600 });
     let timeout = |limit| Err(CallError::Timeout { tool: "s__sleep".into(), limit });
     let (configured, asked) = (Duration::from_millis(300), Duration::from_millis(200));
     assert_eq!(client.call("s__sleep", slow.clone(), None).await, timeout(configured));
     assert_eq!(client.call("s__sleep", slow.clone(), Some(asked)).await, timeout(asked));
     // One that nobody waits for.
-    let dropped = tokio::time::timeout(asked, client.call("s__sleep", slow, Some(Duration::from_secs(60)))).await;
+    let dropped = tokio::time::timeout(asked, client.call("s__sleep", slow, Some(Duration::from_secs(600)))).await;
     assert!(dropped.is_err());
     let start = Instant::now();
     while text(&client, "s__cancelled", json!({})).await != "3" {
-        assert!(start.elapsed() < Duration::from_secs(5), "the server was not told");
+        assert!(start.elapsed() < support::PATIENCE, "the server was not told");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -215,12 +215,12 @@ async fn a_server_that_dies_in_a_call_comes_back() {
         let start = Instant::now();
         let (died, other) = tokio::join!(
             client.call("s__die", json!({}), None),
-            client.call("s__sleep", json!({ "seconds": 20 }), None)
+            client.call("s__sleep", json!({ "seconds": 600 }), None)
         );
         for failed in [died, other] {
             assert!(matches!(&failed, Err(CallError::Failed { .. })), "{failed:?}");
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         let lost = until(&client, "lost", |status| status.state == ServerState::Error).await;
         assert!(lost.error.as_ref().unwrap().contains("exit status: 3"), "{lost:?}");
         let call = client.call("s__echo", json!({ "text": "x" }), None).await;
@@ -232,15 +232,15 @@ async fn a_server_that_dies_in_a_call_comes_back() {
 
 #[tokio::test]
 async fn servers_that_never_get_ready_do_not_hurt_the_others() {
-    let hanging = Pace { connect: Duration::from_secs(2), ..pace() };
+    let hanging = Pace { connect: Duration::from_secs(6), ..pace() };
     let cases = [
         (json!({ "command": "no-such-program-anywhere" }), "cannot start \"no-such-program-anywhere\": No such file"),
         (json!({ "command": "/etc/passwd" }), "cannot start \"/etc/passwd\": Permission denied"),
         (json!({ "command": "python3", "cwd": "/no/such/folder" }), "cannot start"),
         (json!({ "command": "true" }), "the process ended (exit status: 0) before it was ready"),
         (stdio("dead"), "the process ended (exit status: 7) before it was ready"),
-        (stdio("hang"), "not ready within 2s"),
-        (stdio("noise"), "not ready within 2s"),
+        (stdio("hang"), "not ready within 6s"),
+        (stdio("noise"), "not ready within 6s"),
         (stdio("endless"), "tools/list: more than 100 pages"),
         (json!({ "url": "http://127.0.0.1:9/mcp" }), "Connection refused"),
     ];
@@ -250,7 +250,7 @@ async fn servers_that_never_get_ready_do_not_hurt_the_others() {
     }
     let start = Instant::now();
     let client = connected(&json!({ "servers": servers }), hanging).await;
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert_eq!(text(&client, "good__echo", json!({ "text": "x" })).await, "x");
     for (number, (_, wanted)) in cases.iter().enumerate() {
         let status = client.servers().into_iter().find(|server| server.name == format!("bad{number}")).unwrap();
@@ -261,7 +261,7 @@ async fn servers_that_never_get_ready_do_not_hurt_the_others() {
     }
     let start = Instant::now();
     client.shutdown().await;
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -332,7 +332,7 @@ mod processes {
                 } else {
                     client.shutdown().await;
                 }
-                assert!(start.elapsed() < Duration::from_secs(4), "{mode}: {:?}", start.elapsed());
+                assert!(start.elapsed() < Duration::from_secs(15), "{mode}: {:?}", start.elapsed());
                 tokio::task::spawn_blocking(move || gone(&ids)).await.unwrap();
             }
         }

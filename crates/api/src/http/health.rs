@@ -9,7 +9,7 @@ use axum::{
 use serde_json::json;
 use vllm_scheduler::EngineState;
 
-use super::App;
+use super::{App, mcp};
 
 pub(super) async fn get(State(app): State<App>) -> Response {
     let Ok(model) = app.model() else {
@@ -24,7 +24,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         EngineState::Broken => (StatusCode::SERVICE_UNAVAILABLE, "broken"),
     };
     let requests = json!({ "running": stats.running, "waiting": stats.waiting });
-    let mut body = json!({ "status": status, "requests": requests });
+    let mut body = json!({ "status": status, "requests": requests, "mcp": mcp::health(&app) });
     if let Some(silence) = app.stalled() {
         body["silence_s"] = json!(silence.as_secs_f64());
     }

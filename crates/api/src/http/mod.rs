@@ -12,6 +12,7 @@ mod extras;
 mod fields;
 mod health;
 mod logprobs;
+mod mcp;
 mod messages;
 mod metrics;
 mod models;
@@ -40,6 +41,7 @@ pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
+use vllm_mcp::McpClient;
 
 use crate::{model::ServedModel, telemetry::Tracer};
 
@@ -88,6 +90,7 @@ pub struct App {
     model: Arc<OnceLock<Arc<ServedModel>>>,
     config: HttpConfig,
     shared: Arc<Shared>,
+    mcp: Option<McpClient>,
 }
 
 /// The books on requests.
@@ -117,7 +120,13 @@ impl App {
             tracer,
             started: Instant::now(),
         };
-        Self { model: Arc::default(), config, shared: Arc::new(shared) }
+        Self { model: Arc::default(), config, shared: Arc::new(shared), mcp: None }
+    }
+
+    /// The application, with the tools of these MCP servers.
+    #[must_use]
+    pub fn with_mcp(self, mcp: Option<McpClient>) -> Self {
+        Self { mcp, ..self }
     }
 
     /// How long the engine has been silent, if that is longer than it may be.
@@ -176,6 +185,9 @@ impl App {
             .route("/v1/cache/stats", get(cache::stats))
             .route("/v1/cache", delete(cache::clear))
             .route("/v1/cache/prefix", delete(cache::clear))
+            .route("/v1/mcp/tools", get(mcp::tools))
+            .route("/v1/mcp/servers", get(mcp::servers))
+            .route("/v1/mcp/execute", post(mcp::execute))
             .route("/metrics", get(metrics::get))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)

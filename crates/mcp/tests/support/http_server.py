@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         if mode == "page":
             return self.answer(200, b"<html>welcome</html>", "text/html")
         if mode == "hang":
-            return time.sleep(60)
+            return time.sleep(600)
         if mode == "error":
             return self.answer(500, b"no " * 1000, "text/plain")
         if mode == "cut":
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def call(self, name):
         if name == "sleep":
-            time.sleep(5)
+            time.sleep(60)
         if name == "forget":
             SESSIONS.clear()
             SESSIONS.add("session-of-others")

@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use vllm_mcp::{McpClient, McpConfig, Pace, ServerState, ServerStatus};
 
 /// Long enough for any of these servers, short enough to fail soon.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Quick enough for tests.
 pub fn pace() -> Pace {
     Pace {
-        connect: Duration::from_secs(10),
+        connect: Duration::from_secs(30),
         retry: Duration::from_millis(50),
         retry_most: Duration::from_millis(400),
         stop: Duration::from_secs(1),

@@ -14,6 +14,7 @@ use axum::{
 use exposition::Exposition;
 pub use http::{Counted, HttpMetrics};
 pub use inference::InferenceMetrics;
+use vllm_mcp::ServerState;
 
 use super::{ApiError, App};
 
@@ -40,6 +41,14 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         engine::write_vllm(&mut out, &source);
         app.shared.inference.write_n(&mut out, &[("model_name", source.model), ("engine", "0")]);
         engine::write_original(&mut out, &source);
+    }
+    if let Some(mcp) = &app.mcp {
+        let servers = mcp.servers();
+        let connected = servers.iter().filter(|server| server.state == ServerState::Connected).count();
+        let tools: usize = servers.iter().map(|server| server.tools).sum();
+        out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], connected as f64);
+        out.gauge("vllm_mlx_mcp_total_servers", "MCP servers of the configuration.", &[], servers.len() as f64);
+        out.gauge("vllm_mlx_mcp_tools_available", "Tools of MCP servers that may be called.", &[], tools as f64);
     }
     app.shared.http.write(&mut out);
     app.shared.inference.write(&mut out);
