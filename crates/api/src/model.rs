@@ -176,6 +176,21 @@ pub struct LoadSpec {
     pub formats: Formats,
 }
 
+impl LoadSpec {
+    /// A model of these names, and all else as it is by default.
+    #[must_use]
+    pub fn named(names: &[String]) -> Self {
+        Self {
+            model: names.first().cloned().unwrap_or_default(),
+            names: names.to_vec(),
+            hub: HubOptions::from_env(),
+            load: LoadOptions::default(),
+            engine: EngineConfig::default(),
+            formats: Formats::default(),
+        }
+    }
+}
+
 /// What loading is at.
 #[derive(Debug)]
 pub enum LoadStage<'a> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 use vllm_checkpoint::hub::HubOptions;
+use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
 use vllm_scheduler::{EngineConfig, SsdOptions};
 
@@ -15,6 +16,13 @@ use crate::model::{Formats, LoadSpec, SamplingDefaults};
 pub struct ModelArgs {
     /// A folder, a GGUF file, or org/name on the Hugging Face hub
     pub model: String,
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// Where models come from, and where they run.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
     /// Device to run on: auto, metal, cuda or cpu
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceChoice,
@@ -26,7 +34,7 @@ pub struct ModelArgs {
     pub revision: Option<String>,
 }
 
-impl ModelArgs {
+impl SourceArgs {
     /// How to reach the hub.
     pub fn hub(&self) -> HubOptions {
         let mut options = HubOptions::from_env();
@@ -103,13 +111,13 @@ impl CacheArgs {
 }
 
 /// What to load, with at most `max_num_seqs` sequences at once.
-pub fn load_spec(model: &ModelArgs, runtime: &RuntimeArgs, max_num_seqs: usize) -> LoadSpec {
+pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_num_seqs: usize) -> LoadSpec {
     LoadSpec {
-        model: model.model.clone(),
+        model: model.to_owned(),
         names: Vec::new(),
-        hub: model.hub(),
+        hub: source.hub(),
         load: LoadOptions {
-            device: model.device,
+            device: source.device,
             threads: runtime.threads,
             exact_activations: runtime.exact_activations,
             max_model_len: runtime.max_model_len,
@@ -191,6 +199,38 @@ impl SamplingArgs {
     }
 }
 
+/// How answers are written. What isn't given, the chat template shows.
+#[derive(Debug, Clone, Args)]
+pub struct FormatArgs {
+    /// How the model writes tool calls, e.g. hermes, mistral or llama3 [default: what its chat template shows]
+    #[arg(long, value_name = "NAME", value_parser = call_format)]
+    tool_call_parser: Option<&'static CallFormat>,
+    /// Tool calls are always looked for when a request has tools: for commands written for the original
+    #[arg(long, hide = true)]
+    enable_auto_tool_choice: bool,
+    /// How the model writes its chain of thought, e.g. qwen3 or deepseek_r1 [default: what its chat template shows]
+    #[arg(long, value_name = "NAME", value_parser = reasoning_format)]
+    reasoning_parser: Option<&'static ReasoningFormat>,
+}
+
+impl FormatArgs {
+    /// Those that were named.
+    pub fn formats(&self) -> Formats {
+        Formats { calls: self.tool_call_parser, reasoning: self.reasoning_parser }
+    }
+}
+
+fn call_format(name: &str) -> Result<&'static CallFormat, String> {
+    let known = || calls::FORMATS.iter().flat_map(|format| format.names.iter().copied()).collect::<Vec<_>>().join(", ");
+    calls::by_name(name).ok_or_else(|| format!("unknown format: use one of {}", known()))
+}
+
+fn reasoning_format(name: &str) -> Result<&'static ReasoningFormat, String> {
+    let known =
+        || reasoning::FORMATS.iter().flat_map(|format| format.names.iter().copied()).collect::<Vec<_>>().join(", ");
+    reasoning::by_name(name).ok_or_else(|| format!("unknown format: use one of {}", known()))
+}
+
 /// `512M`, `2GiB`, `1048576`.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
@@ -267,7 +307,7 @@ mod tests {
     fn parse(flags: &[&str]) -> Result<LoadSpec, clap::Error> {
         let args = ["vllm-mlx", "model"].iter().chain(flags);
         let cli = <Cli as clap::Parser>::try_parse_from(args)?;
-        Ok(load_spec(&cli.model, &cli.runtime, 4))
+        Ok(load_spec(&cli.model.model, &cli.model.source, &cli.runtime, 4))
     }
 
     #[test]
