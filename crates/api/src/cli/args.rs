@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::{Map, Value};
 use vllm_checkpoint::hub::HubOptions;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
 use vllm_scheduler::{EngineConfig, SsdOptions};
 
-use crate::model::{Formats, LoadSpec, SamplingDefaults};
+use crate::model::{ChatDefaults, Formats, LoadSpec, SamplingDefaults};
 
 /// Which model, where.
 #[derive(Debug, Clone, Args)]
@@ -136,6 +137,8 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
             ..EngineConfig::default()
         },
         formats: Formats::default(),
+        sampling: SamplingDefaults::default(),
+        chat: ChatDefaults::default(),
     }
 }
 
@@ -197,6 +200,64 @@ impl SamplingArgs {
     pub fn check(&self) -> anyhow::Result<()> {
         self.params(&SamplingDefaults::default(), 0).map(drop)
     }
+}
+
+/// What holds for requests that don't say.
+#[derive(Debug, Clone, Args)]
+pub struct DefaultArgs {
+    /// temperature of requests that don't say [default: what the model's makers recommend]
+    #[arg(long, value_name = "T", value_parser = number_in::<0, 2>)]
+    default_temperature: Option<f32>,
+    /// The same for top_p
+    #[arg(long, value_name = "P", value_parser = number_in::<0, 1>)]
+    default_top_p: Option<f32>,
+    /// The same for top_k
+    #[arg(long, value_name = "K")]
+    default_top_k: Option<usize>,
+    /// The same for min_p
+    #[arg(long, value_name = "P", value_parser = number_in::<0, 1>)]
+    default_min_p: Option<f32>,
+    /// The same for presence_penalty
+    #[arg(long, value_name = "X", value_parser = number_in::<-2, 2>, allow_negative_numbers = true)]
+    default_presence_penalty: Option<f32>,
+    /// The same for repetition_penalty
+    #[arg(long, value_name = "X", value_parser = number_in::<0, 10>)]
+    default_repetition_penalty: Option<f32>,
+    /// Most tokens of the chain of thought of requests that don't say
+    #[arg(long, value_name = "TOKENS")]
+    default_thinking_token_budget: Option<usize>,
+    /// Variables for the chat template, a JSON object, e.g. '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    default_chat_template_kwargs: Option<Map<String, Value>>,
+}
+
+impl DefaultArgs {
+    /// Puts them into what is loaded.
+    pub fn apply(&self, spec: &mut LoadSpec) {
+        spec.sampling = SamplingDefaults {
+            temperature: self.default_temperature,
+            top_k: self.default_top_k,
+            top_p: self.default_top_p,
+            min_p: self.default_min_p,
+            repetition_penalty: self.default_repetition_penalty,
+            presence_penalty: self.default_presence_penalty,
+        };
+        spec.chat = ChatDefaults {
+            template: self.default_chat_template_kwargs.clone().unwrap_or_default(),
+            thinking_budget: self.default_thinking_token_budget,
+        };
+    }
+}
+
+fn number_in<const LOW: i8, const HIGH: i8>(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(number) if (f32::from(LOW)..=f32::from(HIGH)).contains(&number) => Ok(number),
+        _ => Err(format!("must be a number from {LOW} to {HIGH}")),
+    }
+}
+
+fn json_object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))
 }
 
 /// How answers are written. What isn't given, the chat template shows.

@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 use vllm_scheduler::EngineConfig;
 
 use super::{
-    args::{FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
+    args::{DefaultArgs, FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
     progress,
 };
 use crate::{
@@ -35,6 +35,8 @@ pub struct Args {
     residency: ResidencyArgs,
     #[command(flatten)]
     formats: FormatArgs,
+    #[command(flatten)]
+    defaults: DefaultArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
     /// Address to listen on
@@ -81,6 +83,9 @@ pub struct Args {
     /// Most tokens of a chat answer whose request doesn't say
     #[arg(long, value_name = "TOKENS", default_value_t = HttpConfig::default().default_max_tokens, value_parser = at_least_one)]
     max_tokens: usize,
+    /// Most tokens that a request may ask for [default: what the model takes]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    max_request_tokens: Option<usize>,
 }
 
 /// Which models are loaded when.
@@ -109,6 +114,7 @@ impl Args {
         spec.engine.max_waiting = self.max_waiting;
         spec.engine.max_waiting_per_client = self.max_waiting_per_client;
         spec.formats = self.formats.formats();
+        self.defaults.apply(&mut spec);
         let residency = &self.residency;
         let idle = duration(residency.auto_unload_idle_seconds);
         let catalog = match &residency.models_config {
@@ -126,6 +132,7 @@ impl Args {
     fn http(&self) -> HttpConfig {
         HttpConfig {
             default_max_tokens: self.max_tokens,
+            max_request_tokens: self.max_request_tokens,
             stream_interval: self.stream_interval,
             timeout: duration(self.timeout),
             metrics: !self.disable_metrics,

@@ -117,7 +117,8 @@ impl CompletionRequest {
                     Input::Tokens(tokens) => model.tokenizer.decode(&tokens, false).map_err(invalid)?,
                 });
             }
-            let max_tokens = token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, "prompt")?;
+            let max_tokens =
+                token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, config.max_request_tokens, "prompt")?;
             prompts.push(Prompt { tokens, max_tokens });
         }
         let shortest = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);

@@ -51,6 +51,8 @@ use crate::{
 pub struct HttpConfig {
     /// Most tokens of a chat answer whose request doesn't say.
     pub default_max_tokens: usize,
+    /// Most tokens that a request may ask for; `None`: what the model takes.
+    pub max_request_tokens: Option<usize>,
     /// Longest body, in bytes.
     pub body_limit: usize,
     /// Longest silence in a stream.
@@ -69,6 +71,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             default_max_tokens: 1024,
+            max_request_tokens: None,
             body_limit: 32 << 20,
             heartbeat: Duration::from_secs(15),
             stream_interval: 1,
