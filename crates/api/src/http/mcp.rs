@@ -83,16 +83,35 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }
 
-/// `/health`'s part: `null` when MCP is not configured.
-pub(super) fn health(app: &App) -> Value {
-    let Some(mcp) = &app.mcp else { return Value::Null };
-    let servers = mcp.servers();
-    json!({
-        "enabled": true,
-        "servers_connected": servers.iter().filter(|server| server.state == ServerState::Connected).count(),
-        "servers_total": servers.len(),
-        "tools_available": servers.iter().map(|server| server.tools).sum::<usize>(),
-    })
+/// What `/health` and `/metrics` tell.
+#[derive(Debug)]
+pub(super) struct Totals {
+    /// Servers of the configuration.
+    pub servers: usize,
+    /// Those that are connected.
+    pub connected: usize,
+    /// Tools that may be called.
+    pub tools: usize,
+}
+
+impl Totals {
+    /// `None` when MCP is not configured.
+    pub(super) fn of(app: &App) -> Option<Self> {
+        let servers = app.mcp.as_ref()?.servers();
+        let connected = servers.iter().filter(|server| server.state == ServerState::Connected).count();
+        let tools = servers.iter().map(|server| server.tools).sum();
+        Some(Self { servers: servers.len(), connected, tools })
+    }
+
+    /// `/health`'s part.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "enabled": true,
+            "servers_connected": self.connected,
+            "servers_total": self.servers,
+            "tools_available": self.tools,
+        })
+    }
 }
 
 impl From<CallError> for ApiError {

@@ -14,9 +14,8 @@ use axum::{
 use exposition::Exposition;
 pub use http::{Counted, HttpMetrics};
 pub use inference::InferenceMetrics;
-use vllm_mcp::ServerState;
 
-use super::{ApiError, App};
+use super::{ApiError, App, mcp::Totals};
 
 /// Always there, so that a scrape works while the model loads; only the engine's own series come later.
 pub(super) async fn get(State(app): State<App>) -> Response {
@@ -50,13 +49,10 @@ pub(super) async fn get(State(app): State<App>) -> Response {
             engine::write_original(&mut out, &source);
         }
     }
-    if let Some(mcp) = &app.mcp {
-        let servers = mcp.servers();
-        let connected = servers.iter().filter(|server| server.state == ServerState::Connected).count();
-        let tools: usize = servers.iter().map(|server| server.tools).sum();
-        out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], connected as f64);
-        out.gauge("vllm_mlx_mcp_total_servers", "MCP servers of the configuration.", &[], servers.len() as f64);
-        out.gauge("vllm_mlx_mcp_tools_available", "Tools of MCP servers that may be called.", &[], tools as f64);
+    if let Some(mcp) = Totals::of(&app) {
+        out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], mcp.connected as f64);
+        out.gauge("vllm_mlx_mcp_total_servers", "MCP servers of the configuration.", &[], mcp.servers as f64);
+        out.gauge("vllm_mlx_mcp_tools_available", "Tools of MCP servers that may be called.", &[], mcp.tools as f64);
     }
     app.shared.http.write(&mut out);
     app.shared.inference.write(&mut out);
