@@ -10,8 +10,8 @@ use rmcp::{
         Tool,
     },
     service::{
-        ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _, NotificationContext, Peer, RunningService,
-        RunningServiceCancellationToken,
+        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _, NotificationContext,
+        Peer, RunningService, RunningServiceCancellationToken,
     },
     transport::{
         IntoTransport, StreamableHttpClientTransport, common::client_side_sse::ExponentialBackoff,
@@ -27,6 +27,8 @@ use crate::{
 
 /// How long a TCP connection may take.
 const TCP_CONNECT: Duration = Duration::from_secs(10);
+/// How long a process whose pipe is closed has to end, for its status to be known.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Most pages of tools, most tools, and most bytes of all that is said about them.
 const MAX_PAGES: usize = 100;
 const MAX_TOOLS: usize = 1000;
@@ -49,7 +51,7 @@ impl Connection {
     /// # Errors
     /// Why it can't be used, in words.
     pub async fn open(server: &str, endpoint: &Endpoint, changed: &Arc<Notify>) -> Result<Self, String> {
-        let mut first = match Self::greet(server, endpoint, changed, ClientLifecycleMode::Initialize).await {
+        let mut connection = match Self::greet(server, endpoint, changed, ClientLifecycleMode::Initialize).await {
             Err(Refusal::Greeting(refusal)) => {
                 let discover = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::LATEST] };
                 let second = Self::greet(server, endpoint, changed, discover).await;
@@ -58,8 +60,10 @@ impl Connection {
             Err(Refusal::Other(problem)) => return Err(problem),
             Ok(connection) => connection,
         };
-        first.subscribe(changed).await;
-        Ok(first)
+        // Tools are asked for when they changed, or to see whether anybody is there: an old answer helps with neither.
+        connection.peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
+        connection.subscribe(changed);
+        Ok(connection)
     }
 
     async fn greet(
@@ -75,7 +79,7 @@ impl Connection {
                     .map_err(|error| Refusal::Other(format!("cannot start {command:?}: {error}")))?;
                 match serve(ears, Guarded::new(pipes, server), mode).await {
                     Ok(service) => Ok(Self::of(service, Some(child))),
-                    Err(Refusal::Other(problem)) => Err(Refusal::Other(match child.ended().await {
+                    Err(Refusal::Other(problem)) => Err(Refusal::Other(match child.ended(LAST_WORDS).await {
                         Some(status) => format!("the process ended ({status}) before it was ready"),
                         None => problem,
                     })),
@@ -109,7 +113,7 @@ impl Connection {
     }
 
     /// Newer servers tell of changes to those only who ask.
-    async fn subscribe(&mut self, changed: &Arc<Notify>) {
+    fn subscribe(&mut self, changed: &Arc<Notify>) {
         let Some(info) = self.peer.peer_info() else { return };
         let tells = info.capabilities.tools.as_ref().is_some_and(|tools| tools.list_changed == Some(true));
         if info.protocol_version.has_initialize() || !tells {
@@ -160,17 +164,27 @@ impl Connection {
 
     /// Waits until the connection is over; says why.
     pub async fn ended(&mut self) -> String {
-        if let Some(ended) = &mut self.ended {
-            ended.await;
-            self.ended = None;
-        }
-        match &mut self.child {
-            Some(child) => match child.ended().await {
-                Some(status) => format!("the process ended ({status})"),
-                None => "the process closed its output".into(),
+        let over = async {
+            if let Some(ended) = &mut self.ended {
+                ended.await;
+            }
+        };
+        let status = match &mut self.child {
+            // A process that has ended may have left its pipe to another.
+            Some(child) => tokio::select! {
+                status = child.wait() => status,
+                () = over => {
+                    self.ended = None;
+                    child.ended(LAST_WORDS).await
+                }
             },
-            None => "the server closed the connection".into(),
-        }
+            None => {
+                over.await;
+                self.ended = None;
+                return "the server closed the connection".into();
+            }
+        };
+        status.map_or("the process closed its output".into(), |status| format!("the process ended ({status})"))
     }
 
     /// Says goodbye, within `limit`.

@@ -317,8 +317,21 @@ mod processes {
     }
 
     #[tokio::test]
+    async fn a_process_that_leaves_its_pipe_to_another_is_missed_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut entry = stdio("orphan");
+        entry["args"].as_array_mut().unwrap().push(json!(folder.path().join("pids")));
+        let client = one(entry).await;
+        let orphans = ids(&folder.path().join("pids")).await;
+        let died = client.call("s__die", json!({}), Some(support::PATIENCE)).await;
+        assert!(matches!(&died, Err(CallError::Failed { .. })), "{died:?}");
+        until(&client, "missed", |status| status.error.as_ref().is_some_and(|error| error.contains("status: 3"))).await;
+        tokio::task::spawn_blocking(move || gone(&orphans)).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn processes_end_with_the_client() {
-        for mode in ["good", "hang", "noise", "stubborn"] {
+        for mode in ["good", "hang", "noise", "orphan", "stubborn"] {
             for dropped in [false, true] {
                 let folder = tempfile::tempdir().unwrap();
                 let file = folder.path().join("pids");

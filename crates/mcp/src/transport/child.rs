@@ -28,6 +28,8 @@ pub type Pipes = AsyncRwTransport<RoleClient, Paced<ChildStdout>, ChildStdin>;
 #[derive(Debug)]
 pub struct Child {
     process: tokio::process::Child,
+    /// Its process group, as long as it is certainly this one's.
+    group: Option<u32>,
 }
 
 impl Child {
@@ -58,41 +60,49 @@ impl Child {
         let stdout = process.stdout.take().ok_or_else(missing)?;
         let stderr = process.stderr.take().ok_or_else(missing)?;
         tokio::spawn(log(server.to_owned(), stderr));
-        Ok((Self { process }, AsyncRwTransport::new(Paced::new(stdout), stdin)))
+        let group = process.id();
+        Ok((Self { process, group }, AsyncRwTransport::new(Paced::new(stdout), stdin)))
     }
 
-    /// How it ended, if it did or does so very soon.
-    pub async fn ended(&mut self) -> Option<ExitStatus> {
-        timeout(Duration::from_millis(100), self.process.wait()).await.ok()?.ok()
+    /// Waits for its end; `None` if that can't be known.
+    pub async fn wait(&mut self) -> Option<ExitStatus> {
+        let status = self.process.wait().await.ok()?;
+        // What it started and left behind goes, too. Later, the group's number may be another's.
+        self.signal(Signal::Kill);
+        self.group = None;
+        Some(status)
+    }
+
+    /// How it ended, if it did or does so within `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
+        timeout(limit, self.wait()).await.ok()?
     }
 
     /// Waits for its end, its input being closed; asks it to go after half of `limit`, and kills it after all of it.
     pub async fn stop(mut self, limit: Duration) {
-        if timeout(limit / 2, self.process.wait()).await.is_ok() {
+        if self.ended(limit / 2).await.is_some() {
             return;
         }
         self.signal(Signal::Ask);
-        if timeout(limit / 2, self.process.wait()).await.is_ok() {
+        if self.ended(limit / 2).await.is_some() {
             return;
         }
         self.signal(Signal::Kill);
         // Killed or not, it is not waited for longer; the runtime collects what is left of it.
-        let _ = timeout(Duration::from_secs(1), self.process.kill()).await;
+        self.ended(Duration::from_secs(1)).await;
     }
 
     /// To the whole group: what `npx` and its like started, too.
     #[cfg(unix)]
     fn signal(&self, signal: Signal) {
         use nix::{sys::signal, unistd::Pid};
-        // No id once it was waited for: the number may be another's then.
-        let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        let Some(group) = self.group.and_then(|id| i32::try_from(id).ok()) else { return };
         let signal = match signal {
             Signal::Ask => signal::SIGTERM,
             Signal::Kill => signal::SIGKILL,
         };
-        if let Err(error) = signal::killpg(Pid::from_raw(id), signal) {
-            tracing::debug!(id, %error, "cannot signal the process group");
-        }
+        // An error means that nobody is left.
+        let _ = signal::killpg(Pid::from_raw(group), signal);
     }
 
     #[cfg(not(unix))]

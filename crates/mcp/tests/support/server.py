@@ -155,8 +155,9 @@ print("I am the test server", file=sys.stderr)
 if MODE == "dead":
     print("cannot go on", file=sys.stderr)
     sys.exit(7)
-if MODE == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if MODE in ("stubborn", "orphan"):
+    if MODE == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(["sleep", "1000"])
     with open(sys.argv[2], "w") as file:
         file.write(f"{os.getpid()} {child.pid}")
