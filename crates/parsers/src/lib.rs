@@ -12,10 +12,13 @@
 
 pub mod calls;
 mod event;
+mod hold_back;
+mod json_scan;
 mod output;
 pub mod reasoning;
 mod shape;
 mod tool;
+mod typed_value;
 
 pub use calls::{CallFormat, CallParser};
 pub use event::OutputEvent;
