@@ -1,5 +1,25 @@
 //! Tool calls in the formats that models write them in. One file a format.
 
+mod arguments;
+mod auto;
+mod bracket;
+mod emitter;
+mod envelope;
+mod function_tag;
+mod functionary;
+mod granite;
+mod hermes;
+mod items;
+mod llama;
+mod mistral;
+mod nemotron;
+mod parameter;
+mod qwen;
+mod qwen3_xml;
+mod scanner;
+mod shapes;
+mod xlam;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,7 +54,20 @@ pub struct CallFormat {
 }
 
 /// All formats.
-pub const FORMATS: &[&CallFormat] = &[];
+///
+/// Where two have a marker in common, `auto` takes the first.
+pub const FORMATS: &[&CallFormat] = &[
+    &hermes::FORMAT,
+    &qwen::FORMAT,
+    &qwen3_xml::FORMAT,
+    &llama::FORMAT,
+    &mistral::FORMAT,
+    &granite::FORMAT,
+    &nemotron::FORMAT,
+    &xlam::FORMAT,
+    &functionary::FORMAT,
+    &auto::FORMAT,
+];
 
 /// The format of that name.
 #[must_use]
