@@ -12,6 +12,9 @@
 
 pub mod calls;
 mod event;
+mod feed;
+mod harmony;
+mod json_strings;
 mod output;
 pub mod reasoning;
 mod shape;
