@@ -15,10 +15,13 @@ mod event;
 mod feed;
 mod harmony;
 mod json_strings;
+mod hold_back;
+mod json_scan;
 mod output;
 pub mod reasoning;
 mod shape;
 mod tool;
+mod typed_value;
 
 pub use calls::{CallFormat, CallParser};
 pub use event::OutputEvent;
