@@ -3,6 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
+mod arg_pairs;
+mod arguments;
+mod deepseek;
+mod deepseek_v4;
+mod detect;
+mod emitter;
+mod gemma4;
+mod harmony;
+mod invoke;
+mod json_calls;
+mod kimi;
+mod minimax;
+mod parameters;
+mod scanner;
+mod steps;
+
 use crate::{OutputEvent, Shape, Tools};
 
 /// Finds the tool calls of one answer.
@@ -34,7 +50,17 @@ pub struct CallFormat {
 }
 
 /// All formats.
-pub const FORMATS: &[&CallFormat] = &[];
+pub const FORMATS: &[&CallFormat] = &[
+    &deepseek::DEEPSEEK,
+    &deepseek::DEEPSEEK_V31,
+    &deepseek_v4::DEEPSEEK_V4,
+    &kimi::KIMI,
+    &arg_pairs::GLM47,
+    &arg_pairs::POOLSIDE_V1,
+    &harmony::HARMONY,
+    &minimax::MINIMAX,
+    &gemma4::GEMMA4,
+];
 
 /// The format of that name.
 #[must_use]
@@ -45,6 +71,5 @@ pub fn by_name(name: &str) -> Option<&'static CallFormat> {
 /// The format that a chat template writes and so its model, too; `None` if the template doesn't show any.
 #[must_use]
 pub fn detect(template: &str) -> Option<&'static CallFormat> {
-    let _ = template;
-    None
+    detect::name(template).and_then(by_name)
 }

@@ -1,5 +1,7 @@
 //! Text that came in and was not used yet, and searches in it that never guess at what comes next.
 
+use std::ops::Range;
+
 /// The unread rest of an answer. Every question about it has the answer "can't be known yet" where more text could
 /// change the answer, so that what a parser does can't depend on where its text was cut.
 #[derive(Debug, Default)]
@@ -8,6 +10,9 @@ pub(crate) struct Feed {
     at: usize,
     over: bool,
 }
+
+/// Longest whitespace between two tags.
+const MAX_BLANK: usize = 64;
 
 /// Where the first of some markers stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +77,22 @@ impl Feed {
 
     /// The first of `markers`.
     pub(crate) fn find(&self, markers: &[&str]) -> Find {
+        self.find_from(0, markers)
+    }
+
+    /// The first of `markers` from byte `from` on; what comes before was looked at already.
+    pub(crate) fn find_from(&self, from: usize, markers: &[&str]) -> Find {
+        self.find_in(from..usize::MAX, markers)
+    }
+
+    /// The first of `markers` that begins in the next `bytes` bytes, as if there were no more.
+    pub(crate) fn find_in_next(&self, bytes: usize, markers: &[&str]) -> Find {
+        self.find_in(0..bytes, markers)
+    }
+
+    fn find_in(&self, place: Range<usize>, markers: &[&str]) -> Find {
         let rest = self.rest();
-        for (at, byte) in rest.bytes().enumerate() {
+        for (at, byte) in rest.bytes().enumerate().take(place.end).skip(place.start) {
             if !markers.iter().any(|marker| marker.as_bytes().first() == Some(&byte)) {
                 continue;
             }
@@ -83,7 +102,7 @@ impl Feed {
                 Starts::Not => {}
             }
         }
-        Find::NotIn(rest.len())
+        Find::NotIn(rest.len().min(place.end))
     }
 
     /// Whether the rest starts with one of `markers`.
@@ -96,6 +115,20 @@ impl Feed {
         let rest = self.rest();
         let blank = rest.len() - rest.trim_start().len();
         (blank, self.starts_at(blank, markers))
+    }
+
+    /// Whether one of `markers` stands `at` bytes on, behind little whitespace, or may have been about to when the answer
+    /// was over. `None` if more text is needed to know.
+    pub(crate) fn followed_by(&self, at: usize, markers: &[&str]) -> Option<bool> {
+        let rest = self.rest().get(at..).unwrap_or_default();
+        let marker = rest.trim_start();
+        let blank = rest.len() - marker.len();
+        match self.starts_at(at + blank, markers) {
+            _ if blank > MAX_BLANK => Some(false),
+            Starts::With(_) => Some(true),
+            Starts::Unknown => None,
+            Starts::Not => Some(self.over && markers.iter().any(|whole| whole.starts_with(marker))),
+        }
     }
 
     /// As [`starts`](Self::starts), `at` bytes on.

@@ -156,7 +156,7 @@ impl Messages {
 
     /// A message's header; `Some(None)` if it is left out.
     fn header(&mut self) -> Option<Option<Part>> {
-        let (bytes, complete) = match self.feed.find(&[MESSAGE, END, RETURN, CALL]) {
+        let (bytes, complete) = match self.feed.find_in_next(MAX_HEADER + 1, &[MESSAGE, END, RETURN, CALL]) {
             Find::At(at, 0) => (at + MESSAGE.len(), true),
             Find::At(at, _) => (at, false),
             Find::NotIn(bytes) if bytes <= MAX_HEADER && !self.feed.is_over() => return None,

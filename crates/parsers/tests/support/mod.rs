@@ -66,7 +66,10 @@ pub fn tools() -> Arc<Tools> {
         strict: false,
     };
     Arc::new(Tools(vec![
-        tool("get_weather", json!({"city": {"type": "string"}, "days": {"type": "integer"}, "metric": {"type": "boolean"}})),
+        tool(
+            "get_weather",
+            json!({"city": {"type": "string"}, "days": {"type": "integer"}, "metric": {"type": "boolean"}}),
+        ),
         tool("search", json!({"query": {"type": "string"}, "filters": {"type": "object"}, "tags": {"type": "array"}})),
         tool("write_file", json!({"path": {"type": "string"}, "content": {"type": "string"}, "mode": {}})),
         Tool { name: "get_time".to_owned(), parameters: None, strict: false },
