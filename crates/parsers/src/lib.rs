@@ -12,8 +12,11 @@
 
 pub mod calls;
 mod event;
+mod feed;
+mod harmony;
 mod hold_back;
 mod json_scan;
+mod json_strings;
 mod output;
 pub mod reasoning;
 mod shape;

@@ -1,7 +1,6 @@
 //! Shapes that several formats share.
 
-use serde_json::{Map, Value, json};
-
+use super::parameters;
 use crate::{Shape, Tool, Tools, typed_value};
 
 /// This text.
@@ -24,7 +23,7 @@ pub(crate) fn calls(tools: &Tools, most: Option<usize>, between: &[Shape], one: 
 
 /// A tool's arguments as JSON: by its schema, else any object.
 pub(crate) fn arguments(tool: &Tool) -> Shape {
-    Shape::Json(tool.parameters.clone().unwrap_or_else(|| json!({"type": "object"})))
+    Shape::Json(tool.parameters_or_object())
 }
 
 /// `{"name": "f", "arguments": {…}}`, with `key` for `arguments`.
@@ -54,55 +53,19 @@ pub(crate) fn json_function(tool: &Tool) -> Shape {
 
 /// `<function=f>\n<parameter=k>\nv\n</parameter>\n</function>`, parameters in the schema's order.
 pub(crate) fn tagged_function(tool: &Tool) -> Shape {
-    let mut parts = vec![literal(format!("<function={}>\n", tool.name))];
-    match tool.parameters.as_ref().and_then(|schema| schema.get("properties")).and_then(Value::as_object) {
-        None => parts.push(many(any_parameter())),
-        Some(properties) => {
-            parts.extend(properties.iter().map(|(name, schema)| parameter(tool, name, schema)));
-        }
-    }
-    parts.push(literal("</function>"));
-    Shape::Sequence(parts)
-}
-
-fn parameter(tool: &Tool, name: &str, schema: &Value) -> Shape {
-    let whole = Shape::Sequence(vec![
-        literal(format!("<parameter={name}>\n")),
-        parameter_value(tool, schema),
-        literal("\n</parameter>\n"),
-    ]);
-    let required = tool.parameters.as_ref().and_then(|schema| schema.get("required")).and_then(Value::as_array);
-    if required.is_some_and(|names| names.iter().any(|required| required == name)) { whole } else { optional(whole) }
-}
-
-/// A value between tags: strings as they are, everything else as JSON.
-pub(crate) fn parameter_value(tool: &Tool, schema: &Value) -> Shape {
-    if !typed_value::is_text(Some(schema)) {
-        return Shape::Json(with_definitions(tool, schema));
-    }
-    let choices = match (schema.get("enum"), schema.get("const")) {
-        (Some(Value::Array(choices)), _) => choices.iter().filter_map(Value::as_str).map(literal).collect(),
-        (_, Some(Value::String(only))) => vec![literal(only)],
-        _ => Vec::new(),
+    let described = tool.parameters.as_ref().is_some_and(|schema| schema.get("properties").is_some());
+    let parameters = if described {
+        parameters::shape(tool, |name, schema| {
+            Shape::Sequence(vec![
+                literal(format!("<parameter={name}>\n")),
+                parameters::value_shape(schema, "</parameter>"),
+                literal("\n</parameter>\n"),
+            ])
+        })
+    } else {
+        Shape::Repeat { shape: Box::new(any_parameter()), least: 0, most: None }
     };
-    if choices.is_empty() { any_text() } else { Shape::OneOf(choices) }
-}
-
-/// What `$ref`s in the schema of one parameter point to stands in the schema of all.
-fn with_definitions(tool: &Tool, schema: &Value) -> Value {
-    let mut schema = schema.clone();
-    if let (Value::Object(schema), Some(root)) = (&mut schema, &tool.parameters) {
-        for definitions in ["$defs", "definitions"] {
-            if let Some(value) = root.get(definitions) {
-                entry(schema, definitions, value);
-            }
-        }
-    }
-    schema
-}
-
-fn entry(schema: &mut Map<String, Value>, key: &str, value: &Value) {
-    schema.entry(key.to_owned()).or_insert_with(|| value.clone());
+    Shape::Sequence(vec![literal(format!("<function={}>\n", tool.name)), parameters, literal("</function>")])
 }
 
 fn any_parameter() -> Shape {
@@ -110,19 +73,10 @@ fn any_parameter() -> Shape {
         literal("<parameter="),
         Shape::Regex("[A-Za-z0-9_.-]{1,64}".to_owned()),
         literal(">\n"),
-        any_text(),
+        Shape::Text { without: vec!["</parameter>".to_owned()] },
         literal("\n</parameter>\n"),
     ])
 }
 
-fn any_text() -> Shape {
-    Shape::Text { without: ["</parameter>", "</function>", "</tool_call>"].map(str::to_owned).to_vec() }
-}
-
-fn optional(shape: Shape) -> Shape {
-    Shape::Repeat { shape: Box::new(shape), least: 0, most: Some(1) }
-}
-
-fn many(shape: Shape) -> Shape {
-    Shape::Repeat { shape: Box::new(shape), least: 0, most: None }
-}
+#[cfg(test)]
+mod tests;
