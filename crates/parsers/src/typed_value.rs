@@ -190,6 +190,7 @@ mod tests {
             (json!({"type": "null"}), "None", "null"),
             (json!({"type": "object"}), r#"{"a": [1]}"#, r#"{"a": [1]}"#),
             (json!({"type": "array"}), "[True, None]", "[true, null]"),
+            (json!({"type": "array"}), "['a', None]", r#"["a", null]"#),
             (json!({"type": "array"}), "a, b", r#""a, b""#),
             (json!({"type": "list[str]"}), r#"["a"]"#, r#"["a"]"#),
             (json!({"properties": {}}), "{}", "{}"),

@@ -61,7 +61,7 @@ pub(super) const CALL_END: &str = "</tool_call>";
 const PARAMETER_END: &str = "</parameter>";
 
 /// How the value of a parameter that no schema describes begins if it may be JSON.
-const JSON_BEGINS_WITH: &[char] = &['{', '[', '"', '-', 't', 'f', 'n', 'T', 'F', 'N'];
+const JSON_BEGINS_WITH: &[char] = &['{', '[', '"', '\'', '-', 't', 'f', 'n', 'T', 'F', 'N'];
 
 impl ParameterValue {
     /// A value of that schema.
