@@ -10,6 +10,7 @@
 
 mod cache;
 mod client;
+mod inventory;
 mod options;
 mod plan;
 mod reference;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use self::cache::RepoCache;
 use self::client::{Client, Source};
+pub use self::inventory::{CachedModel, list, remove};
 pub use self::options::HubOptions;
 use self::plan::{Listing, Wanted};
 use self::reference::Reference;
