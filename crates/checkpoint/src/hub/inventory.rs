@@ -50,14 +50,13 @@ pub fn list(options: &HubOptions) -> Result<Vec<CachedModel>> {
 /// Takes a model, `org/name`, out of the cache with all its revisions; returns what it was.
 ///
 /// # Errors
-/// [`HubError::Offline`] if it isn't there; [`HubError`] if its files can't be removed.
+/// [`HubError::NotCached`] if it isn't there; [`HubError`] if its files can't be removed.
 pub fn remove(model: &str, options: &HubOptions) -> Result<CachedModel> {
     let reference = Reference::parse(model, None)?;
     let root = options.cache_dir()?;
     let folder = root.join(format!("{PREFIX}{}", reference.repo.replace('/', "--")));
     if !folder.is_dir() {
-        let missing = "this model".to_owned();
-        return Err(HubError::Offline { repo: reference.repo, cache: root, missing }.into());
+        return Err(HubError::NotCached { repo: reference.repo, cache: root }.into());
     }
     let found = inspect(reference.repo, &folder);
     // In one step, so that nobody finds half of it.

@@ -73,6 +73,14 @@ pub enum HubError {
         /// What was given.
         model: String,
     },
+    /// A model to be removed isn't there.
+    #[error("{repo} is not in the cache at {}", .cache.display())]
+    NotCached {
+        /// `org/name`.
+        repo: String,
+        /// The cache.
+        cache: PathBuf,
+    },
     /// The hub does not know the repository or revision, or hides it.
     #[error(
         "{repo}: no such folder here, and the hub has no such model at revision {revision} (if it is private, set HF_TOKEN)"
