@@ -1,23 +1,40 @@
 //! Tool calls in the formats that models write them in. One file a format.
 
-use std::fmt;
-use std::sync::Arc;
-
 mod arg_pairs;
 mod arguments;
+mod auto;
+mod bracket;
 mod deepseek;
 mod deepseek_v4;
 mod detect;
 mod emitter;
+mod envelope;
+mod function_tag;
+mod functionary;
 mod gemma4;
+mod granite;
 mod harmony;
+mod hermes;
 mod invoke;
+mod items;
 mod json_calls;
 mod kimi;
+mod llama;
 mod minimax;
+mod mistral;
+mod nemotron;
+mod parameter;
 mod parameters;
+mod qwen;
+mod qwen3_xml;
 mod scanner;
+mod shapes;
+mod step3p5;
 mod steps;
+mod xlam;
+
+use std::fmt;
+use std::sync::Arc;
 
 use crate::{OutputEvent, Shape, Tools};
 
@@ -50,7 +67,18 @@ pub struct CallFormat {
 }
 
 /// All formats.
+///
+/// Where two have a marker in common, `auto` takes the first.
 pub const FORMATS: &[&CallFormat] = &[
+    &hermes::FORMAT,
+    &qwen::FORMAT,
+    &qwen3_xml::FORMAT,
+    &llama::FORMAT,
+    &mistral::FORMAT,
+    &granite::FORMAT,
+    &nemotron::FORMAT,
+    &xlam::FORMAT,
+    &functionary::FORMAT,
     &deepseek::DEEPSEEK,
     &deepseek::DEEPSEEK_V31,
     &deepseek_v4::DEEPSEEK_V4,
@@ -60,6 +88,8 @@ pub const FORMATS: &[&CallFormat] = &[
     &harmony::HARMONY,
     &minimax::MINIMAX,
     &gemma4::GEMMA4,
+    &step3p5::STEP3P5,
+    &auto::FORMAT,
 ];
 
 /// The format of that name.

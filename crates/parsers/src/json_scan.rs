@@ -21,6 +21,8 @@ pub(crate) struct JsonScan {
     open: Vec<Bracket>,
     string: StringScan,
     mends: bool,
+    /// What [`Self::check`] doesn't hand out; kept for its memory alone.
+    unwanted: String,
 }
 
 /// What a character was.
@@ -80,7 +82,13 @@ enum Number {
 impl JsonScan {
     /// For values that models write: mends slips.
     pub fn mending() -> Self {
-        Self { state: State::Value { or_end: false }, open: Vec::new(), string: StringScan::default(), mends: true }
+        Self {
+            state: State::Value { or_end: false },
+            open: Vec::new(),
+            string: StringScan::default(),
+            mends: true,
+            unwanted: String::new(),
+        }
     }
 
     /// Takes JSON only.
@@ -128,6 +136,15 @@ impl JsonScan {
                 _ => Scan::Invalid,
             },
         }
+    }
+
+    /// Takes the next character and writes nothing.
+    pub fn check(&mut self, c: char) -> Scan {
+        let mut unwanted = std::mem::take(&mut self.unwanted);
+        let scan = self.push(c, &mut unwanted);
+        unwanted.clear();
+        self.unwanted = unwanted;
+        scan
     }
 
     /// Whether the value is complete if nothing follows.

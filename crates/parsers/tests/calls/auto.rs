@@ -1,0 +1,39 @@
+//! What `auto` finds besides [`super::hermes_json`], [`super::tags`], [`super::bare_json`] and [`super::mistral`].
+
+use serde_json::json;
+
+use crate::support::{call, case, check_calls, cut, text};
+
+#[test]
+#[rustfmt::skip]
+fn corpus() {
+    check_calls("auto", &[
+        case("brackets", r#"[Calling tool: search({"query": "x"})]"#, vec![call("search", json!({"query": "x"}))]),
+        case("a known tool in brackets", r#"Ok [search({"query": "[x]"})] ok"#, vec![
+            text("Ok"),
+            call("search", json!({"query": "[x]"})),
+            text("  ok"),
+        ]),
+        case("two in brackets", "[get_time(), search({})]", vec![call("get_time", json!({})), call("search", json!({}))]),
+        case("an unknown tool in brackets", "[launch({})]", vec![text("[launch({})]")]),
+        case("Llama's tag", r#"<|python_tag|>{"name": "get_time", "parameters": {}}; {"name": "search", "parameters": {}}"#, vec![
+            call("get_time", json!({})),
+            call("search", json!({})),
+        ]),
+        case("forms mixed", "<tool_call>{\"name\": \"get_time\"}</tool_call> [get_time()] <function=get_time></function> {\"name\": \"search\", \"arguments\": {}}", vec![
+            call("get_time", json!({})),
+            call("get_time", json!({})),
+            call("get_time", json!({})),
+            call("search", json!({})),
+        ]),
+        case("text, then a marked format, then text", "One\n[TOOL_CALLS]get_time[ARGS]{}\nTwo", vec![
+            text("One"),
+            call("get_time", json!({})),
+            text("\nTwo"),
+        ]),
+        case("a thought with a marker's beginning", "<think>a < b <tool</think> ok", vec![text("<think>a < b <tool</think> ok")]),
+        case("a marker at the end", "Ok [TOOL_CALLS]", vec![text("Ok [TOOL_CALLS]")]),
+        case("generic, cut off", "[search({\"query\": \"x", vec![cut("search", r#"{"query": "x"#)]),
+    ]);
+    check_calls("generic", &[case("one", "[get_time()]", vec![call("get_time", json!({}))])]);
+}
