@@ -29,6 +29,7 @@ mod qwen;
 mod qwen3_xml;
 mod scanner;
 mod shapes;
+mod step3p5;
 mod steps;
 mod xlam;
 
@@ -87,6 +88,7 @@ pub const FORMATS: &[&CallFormat] = &[
     &harmony::HARMONY,
     &minimax::MINIMAX,
     &gemma4::GEMMA4,
+    &step3p5::STEP3P5,
     &auto::FORMAT,
 ];
 

@@ -1,6 +1,6 @@
 //! The tools that a model was offered.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,14 +11,6 @@ pub struct Tool {
     pub parameters: Option<Value>,
     /// Whether arguments must follow the schema to the letter.
     pub strict: bool,
-}
-
-impl Tool {
-    /// Schema of its arguments: any object if it doesn't say.
-    #[must_use]
-    pub fn parameters_or_object(&self) -> Value {
-        self.parameters.clone().unwrap_or_else(|| json!({ "type": "object" }))
-    }
 }
 
 /// All tools of a request.

@@ -28,6 +28,11 @@ pub(crate) fn is_text(schema: Option<&Value>) -> bool {
     kinds(schema) == [Kind::Text]
 }
 
+/// Whether a parameter may be a text without quotes.
+pub(crate) fn may_be_text(schema: Option<&Value>) -> bool {
+    kinds(schema).contains(&Kind::Text)
+}
+
 /// JSON of a parameter's whole text. What doesn't fit the schema stays as JSON if it is any, else as a string, so that
 /// whoever checks the arguments sees what the model wrote.
 pub(crate) fn to_json(text: &str, schema: Option<&Value>) -> String {

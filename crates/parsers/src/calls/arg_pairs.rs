@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::CallFormat;
 use super::emitter::Emitter;
 use super::parameters::{self, Parameters, TypedBy};
-use super::scanner::{Opening, Scanner, Step};
+use super::scanner::{Block, Opening, Scanner, Step};
+use super::shapes::{self, literal, marker};
 use super::steps::{Stepped, Steps};
 use crate::feed::{Feed, Find, Starts};
 use crate::{Shape, Tool, Tools};
@@ -17,7 +18,7 @@ pub(super) const GLM47: CallFormat = CallFormat {
     stops: &[],
     native_history: true,
     parser: |tools| {
-        let call = Opening::new(CALL, |tools, _| Box::new(Stepped::new(ArgPairs::new(tools))));
+        let call = Opening::new(CALL, block);
         Box::new(Scanner::new(tools, vec![call], &[CALL_END]))
     },
     shape,
@@ -32,6 +33,11 @@ const KEY: &str = "<arg_key>";
 const KEY_END: &str = "</arg_key>";
 const VALUE: &str = "<arg_value>";
 const VALUE_END: &str = "</arg_value>";
+
+/// Reads a call behind its opening tag.
+pub(super) fn block(tools: &Arc<Tools>, _: &str) -> Box<dyn Block> {
+    Box::new(Stepped::new(ArgPairs { tools: Arc::clone(tools), parameters: None, state: State::Name }))
+}
 
 /// Longest name of a tool and of a parameter.
 const MAX_NAME: usize = 256;
@@ -57,10 +63,6 @@ enum State {
 }
 
 impl ArgPairs {
-    fn new(tools: &Arc<Tools>) -> Self {
-        Self { tools: Arc::clone(tools), parameters: None, state: State::Name }
-    }
-
     fn name(&mut self, feed: &mut Feed, emitter: &mut Emitter) -> Option<Step> {
         let found = feed.find(&[KEY, CALL_END]);
         let (Find::At(bytes, _) | Find::NotIn(bytes)) = found;
@@ -69,8 +71,9 @@ impl ArgPairs {
         if bytes > MAX_NAME || !name.chars().all(admitted) {
             return Some(Step::Refused);
         }
-        let Find::At(..) = found else { return None };
-        if name.is_empty() {
+        let Find::At(_, which) = found else { return None };
+        // A name alone must be that of a tool: models put other things between these tags, too.
+        if name.is_empty() || (which == 1 && self.tools.get(name).is_none()) {
             return Some(Step::Refused);
         }
         self.parameters = Some(Parameters::begin(name, &self.tools, emitter));
@@ -158,21 +161,23 @@ impl Steps for ArgPairs {
 }
 
 fn shape(tools: &Tools, most: Option<usize>) -> Shape {
-    let marker = |text: &str| Shape::Marker(text.to_owned());
-    let literal = |text: &str| Shape::Literal(text.to_owned());
-    let parameter = |key: &str, schema| {
+    let parameter = |tool: &Tool, key: &str, schema: &_| {
         Shape::Sequence(vec![
             marker(KEY),
             literal(key),
             marker(KEY_END),
             marker(VALUE),
-            parameters::value_shape(schema, VALUE_END),
+            parameters::value_shape(tool, schema, VALUE_END),
             marker(VALUE_END),
         ])
     };
     let call = |tool: &Tool| {
-        Shape::Sequence(vec![marker(CALL), literal(&tool.name), parameters::shape(tool, parameter), marker(CALL_END)])
+        Shape::Sequence(vec![
+            marker(CALL),
+            literal(tool.name.as_str()),
+            parameters::shape(tool, parameter),
+            marker(CALL_END),
+        ])
     };
-    let calls = Shape::OneOf(tools.0.iter().map(call).collect());
-    Shape::Repeat { shape: Box::new(calls), least: 1, most }
+    shapes::calls(tools, most, &[], call)
 }

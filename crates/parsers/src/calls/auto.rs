@@ -10,13 +10,10 @@ use super::emitter::Emitter;
 use super::items::Items;
 use super::parameter::CALL_END;
 use super::scanner::{Block, Opening, Scanner, Step};
-use super::{CallFormat, bracket, by_name, hermes};
+use super::{CallFormat, arg_pairs, bracket, by_name, hermes};
 use crate::{CallParser, OutputEvent, Tools};
 
 const TOOL_CALL: &str = "<tool_call>";
-
-/// The format that writes a bare name behind `<tool_call>`.
-const BARE_NAME: &str = "glm47";
 
 /// What opens a call in the other formats.
 const DELEGATES: &[(&str, &str)] = &[
@@ -57,6 +54,9 @@ pub(crate) const FORMAT: CallFormat = CallFormat {
         "<｜tool▁call▁begin｜>",
         "<｜tool▁call▁end｜>",
         "<｜tool▁sep｜>",
+        "<｜DSML｜tool_calls>",
+        "<｜DSML｜function_calls>",
+        "<｜DSML｜invoke name=\"",
         "｜DSML｜",
         "<|tool_calls_section_begin|>",
         "<|tool_calls_section_end|>",
@@ -97,108 +97,39 @@ fn parser(tools: Arc<Tools>) -> Box<dyn CallParser> {
     Box::new(Scanner::new(tools, openings, &[CALL_END]))
 }
 
-/// Behind `<tool_call>`: what follows tells one format from another.
+/// Behind `<tool_call>`: a bare name, as GLM writes it, or anything else.
 #[derive(Debug)]
 struct Fork {
     tools: Arc<Tools>,
-    read: String,
-    state: ForkState,
+    chosen: Option<Box<dyn Block>>,
 }
-
-#[derive(Debug)]
-enum ForkState {
-    Start,
-    /// A bare name, or any word.
-    Name(String),
-    /// Behind the name `name`; `tag` may become [`ARGUMENT`].
-    Behind {
-        name: String,
-        tag: String,
-    },
-    Chosen(Box<dyn Block>),
-}
-
-/// What follows a bare name.
-const ARGUMENT: &str = "<arg_key>";
-
-/// Longest bare name.
-const MOST_BYTES: usize = 256;
 
 impl Fork {
-    fn block(tools: &Arc<Tools>, marker: &str) -> Box<dyn Block> {
-        Box::new(Self { tools: Arc::clone(tools), read: marker.to_owned(), state: ForkState::Start })
-    }
-
-    fn start(&mut self, c: char, emitter: &mut Emitter) -> Step {
-        if c.is_alphanumeric() || c == '_' {
-            self.state = ForkState::Name(c.to_string());
-        } else if !c.is_ascii_whitespace() {
-            let mut items = Items::tagged(&self.tools, TOOL_CALL);
-            let step = items.push(c, emitter);
-            self.state = ForkState::Chosen(items);
-            return step;
-        }
-        self.read.push(c);
-        Step::More
-    }
-
-    /// A known name is a call, any other with arguments.
-    fn behind_name(&mut self, c: char, emitter: &mut Emitter) -> Step {
-        let ForkState::Behind { name, tag } = &mut self.state else { return Step::Refused };
-        let begins = tag.is_empty() && c == '<';
-        let skipped = tag.is_empty() && c.is_ascii_whitespace();
-        if begins {
-            emitter.begin_tag();
-        }
-        if !skipped {
-            tag.push(c);
-        }
-        let known = self.tools.get(name).is_some();
-        match by_name(BARE_NAME) {
-            Some(format) if tag == ARGUMENT || (known && !skipped && !begins) => {
-                let mut glm = Delegate::block(format, &self.tools, std::mem::take(&mut self.read));
-                let step = glm.push(c, emitter);
-                self.state = ForkState::Chosen(glm);
-                step
-            }
-            Some(_) if ARGUMENT.starts_with(tag.as_str()) => {
-                self.read.push(c);
-                Step::More
-            }
-            _ => Step::Refused,
-        }
+    fn block(tools: &Arc<Tools>, _: &str) -> Box<dyn Block> {
+        Box::new(Self { tools: Arc::clone(tools), chosen: None })
     }
 }
 
 impl Block for Fork {
     fn push(&mut self, c: char, emitter: &mut Emitter) -> Step {
-        match &mut self.state {
-            ForkState::Start => self.start(c, emitter),
-            ForkState::Name(name) if c.is_alphanumeric() || matches!(c, '_' | '-' | '.') => {
-                name.push(c);
-                self.read.push(c);
-                if self.read.len() > MOST_BYTES { Step::Refused } else { Step::More }
-            }
-            ForkState::Name(name) => {
-                self.state = ForkState::Behind { name: std::mem::take(name), tag: String::new() };
-                self.behind_name(c, emitter)
-            }
-            ForkState::Behind { .. } => self.behind_name(c, emitter),
-            ForkState::Chosen(block) => block.push(c, emitter),
+        if self.chosen.is_none() && c.is_ascii_whitespace() {
+            return Step::More;
         }
+        let chosen = self.chosen.get_or_insert_with(|| match c {
+            _ if c.is_alphanumeric() || c == '_' => arg_pairs::block(&self.tools, TOOL_CALL),
+            _ => Items::tagged(&self.tools, TOOL_CALL),
+        });
+        chosen.push(c, emitter)
     }
 
     fn finish(&mut self, emitter: &mut Emitter) {
-        if let ForkState::Chosen(block) = &mut self.state {
-            block.finish(emitter);
+        if let Some(chosen) = &mut self.chosen {
+            chosen.finish(emitter);
         }
     }
 
     fn closing(&self) -> Option<&'static str> {
-        match &self.state {
-            ForkState::Chosen(block) => block.closing(),
-            _ => None,
-        }
+        self.chosen.as_ref().and_then(|chosen| chosen.closing())
     }
 }
 
@@ -276,7 +207,6 @@ mod tests {
         for (marker, name) in DELEGATES {
             assert!(by_name(name).is_some(), "{name}, behind {marker}");
         }
-        assert!(by_name(BARE_NAME).is_some());
     }
 
     #[test]

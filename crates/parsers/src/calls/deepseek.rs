@@ -4,10 +4,10 @@
 //!   ``<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{…}\n```<｜tool▁call▁end｜>``;
 //! - V3.1 writes `<｜tool▁call▁begin｜>f<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
 
-use super::CallFormat;
 use super::json_calls::{JsonCalls, Marks};
 use super::scanner::{Opening, Scanner};
 use super::steps::Stepped;
+use super::{CallFormat, shapes};
 use crate::{Shape, Tool, Tools};
 
 pub(super) const DEEPSEEK: CallFormat = CallFormat {
@@ -45,19 +45,15 @@ const MARKS: Marks =
 fn shape(tools: &Tools, most: Option<usize>, around: impl Fn(&str) -> (String, String)) -> Shape {
     let call = |tool: &Tool| {
         let (before, behind) = around(&tool.name);
-        let mut parts = vec![Shape::Marker(CALL.to_owned())];
+        let mut parts = vec![shapes::marker(CALL)];
         parts.extend(with_marker(&before, SEPARATOR));
-        parts.push(Shape::Json(tool.parameters_or_object()));
+        parts.push(shapes::arguments(tool));
         parts.push(Shape::Literal(behind));
-        parts.push(Shape::Marker(CALL_END.to_owned()));
+        parts.push(shapes::marker(CALL_END));
         Shape::Sequence(parts)
     };
-    let calls = Shape::OneOf(tools.0.iter().map(call).collect());
-    Shape::Sequence(vec![
-        Shape::Marker(CALLS.to_owned()),
-        Shape::Repeat { shape: Box::new(calls), least: 1, most },
-        Shape::Marker(CALLS_END.to_owned()),
-    ])
+    let calls = shapes::calls(tools, most, &[], call);
+    Shape::Sequence(vec![shapes::marker(CALLS), calls, shapes::marker(CALLS_END)])
 }
 
 /// Text with a marker in it.
@@ -65,7 +61,7 @@ fn with_marker(text: &str, marker: &str) -> Vec<Shape> {
     match text.split_once(marker) {
         None => vec![Shape::Literal(text.to_owned())],
         Some((before, behind)) => {
-            vec![Shape::Literal(before.to_owned()), Shape::Marker(marker.to_owned()), Shape::Literal(behind.to_owned())]
+            vec![Shape::Literal(before.to_owned()), shapes::marker(marker), Shape::Literal(behind.to_owned())]
         }
     }
 }

@@ -4,10 +4,10 @@
 //! The chain of thought, on the channel `analysis`, is the reasoning parser's. Without one it is left out here: it is
 //! not for the user. Preambles and the final answer are unwrapped.
 
-use super::CallFormat;
 use super::arguments::Arguments;
 use super::emitter::Emitter;
 use super::scanner::Step;
+use super::{CallFormat, shapes};
 use crate::harmony::{CALL, CHANNEL, CONSTRAIN, Header, MARKERS, MESSAGE, Messages, Part, START};
 use crate::{CallParser, OutputEvent, Shape, Tool, Tools};
 
@@ -141,22 +141,20 @@ impl CallParser for Harmony {
 
 /// One call: the model stops behind it. Behind a chain of thought the message's start comes first.
 fn shape(tools: &Tools, _: Option<usize>) -> Shape {
-    let marker = |text: &str| Shape::Marker(text.to_owned());
-    let literal = |text: &str| Shape::Literal(text.to_owned());
-    let start = Shape::Sequence(vec![marker(START), literal("assistant")]);
+    let start = Shape::Sequence(vec![shapes::marker(START), shapes::literal("assistant")]);
     let call = |tool: &Tool| {
         Shape::Sequence(vec![
-            literal(&format!("commentary to=functions.{} ", tool.name)),
-            marker(CONSTRAIN),
-            literal("json"),
-            marker(MESSAGE),
-            Shape::Json(tool.parameters_or_object()),
+            shapes::literal(format!("commentary to=functions.{} ", tool.name)),
+            shapes::marker(CONSTRAIN),
+            shapes::literal("json"),
+            shapes::marker(MESSAGE),
+            shapes::arguments(tool),
         ])
     };
     Shape::Sequence(vec![
         Shape::Repeat { shape: Box::new(start), least: 0, most: Some(1) },
-        marker(CHANNEL),
+        shapes::marker(CHANNEL),
         Shape::OneOf(tools.0.iter().map(call).collect()),
-        marker(CALL),
+        shapes::marker(CALL),
     ])
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::emitter::Emitter;
 use super::parameters::{self, Parameters, TypedBy};
 use super::scanner::Step;
+use super::shapes::literal;
 use super::steps::Steps;
 use crate::feed::{Feed, Find, Starts};
 use crate::{Shape, Tool, Tools};
@@ -201,23 +204,17 @@ impl Steps for Invokes {
 }
 
 /// A call of `tool`; `attributes` gives what stands behind the name of a parameter of this schema.
-pub(super) fn shape(
-    tags: &Tags,
-    tool: &Tool,
-    newline: &str,
-    attributes: fn(&serde_json::Value) -> &'static str,
-) -> Shape {
-    let parameter = |key: &str, schema: serde_json::Value| {
-        let open = format!("{}{key}\"{}>", tags.parameter, attributes(&schema));
+pub(super) fn shape(tags: &Tags, tool: &Tool, attributes: fn(&Value) -> &'static str) -> Shape {
+    let parameter = |tool: &Tool, key: &str, schema: &Value| {
         Shape::Sequence(vec![
-            Shape::Literal(open),
-            parameters::value_shape(schema, tags.parameter_end),
-            Shape::Literal(format!("{}{newline}", tags.parameter_end)),
+            literal(format!("{}{key}\"{}>", tags.parameter, attributes(schema))),
+            parameters::value_shape(tool, schema, tags.parameter_end),
+            literal(format!("{}\n", tags.parameter_end)),
         ])
     };
     Shape::Sequence(vec![
-        Shape::Literal(format!("{}{}\">{newline}", tags.invoke, tool.name)),
+        literal(format!("{}{}\">\n", tags.invoke, tool.name)),
         parameters::shape(tool, parameter),
-        Shape::Literal(format!("{}\n", tags.invoke_end)),
+        literal(format!("{}\n", tags.invoke_end)),
     ])
 }

@@ -3,10 +3,10 @@
 //!
 //! `functions.f:0` is the call's id. The model expects to find it again in the history, so it is kept.
 
-use super::CallFormat;
 use super::json_calls::{JsonCalls, Marks};
 use super::scanner::{Opening, Scanner};
 use super::steps::Stepped;
+use super::{CallFormat, shapes};
 use crate::{Shape, Tool, Tools};
 
 pub(super) const KIMI: CallFormat = CallFormat {
@@ -43,18 +43,14 @@ const MARKS: Marks = Marks {
 fn shape(tools: &Tools, most: Option<usize>) -> Shape {
     let call = |tool: &Tool| {
         Shape::Sequence(vec![
-            Shape::Marker(CALL.to_owned()),
+            shapes::marker(CALL),
             Shape::Literal(format!("functions.{}:", tool.name)),
             Shape::Regex("[0-9]{1,4}".to_owned()),
-            Shape::Marker(ARGUMENTS.to_owned()),
-            Shape::Json(tool.parameters_or_object()),
-            Shape::Marker(CALL_END.to_owned()),
+            shapes::marker(ARGUMENTS),
+            shapes::arguments(tool),
+            shapes::marker(CALL_END),
         ])
     };
-    let calls = Shape::OneOf(tools.0.iter().map(call).collect());
-    Shape::Sequence(vec![
-        Shape::Marker(SECTION.to_owned()),
-        Shape::Repeat { shape: Box::new(calls), least: 1, most },
-        Shape::Marker(SECTION_END.to_owned()),
-    ])
+    let calls = shapes::calls(tools, most, &[], call);
+    Shape::Sequence(vec![shapes::marker(SECTION), calls, shapes::marker(SECTION_END)])
 }

@@ -4,6 +4,7 @@
 use super::CallFormat;
 use super::invoke::{self, Invokes, Tags};
 use super::scanner::{Opening, Scanner};
+use super::shapes::{self, literal, marker};
 use super::steps::Stepped;
 use crate::{Shape, Tools};
 
@@ -32,11 +33,6 @@ const TAGS: Tags = Tags {
 };
 
 fn shape(tools: &Tools, most: Option<usize>) -> Shape {
-    let calls = tools.0.iter().map(|tool| invoke::shape(&TAGS, tool, "\n", |_| "")).collect();
-    Shape::Sequence(vec![
-        Shape::Marker(BLOCK.to_owned()),
-        Shape::Literal("\n".to_owned()),
-        Shape::Repeat { shape: Box::new(Shape::OneOf(calls)), least: 1, most },
-        Shape::Marker(BLOCK_END.to_owned()),
-    ])
+    let calls = shapes::calls(tools, most, &[], |tool| invoke::shape(&TAGS, tool, |_| ""));
+    Shape::Sequence(vec![marker(BLOCK), literal("\n"), calls, marker(BLOCK_END)])
 }

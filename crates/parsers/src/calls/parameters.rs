@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::emitter::Emitter;
+use super::shapes;
 use crate::{Shape, Tool, Tools, json_scan, typed_value};
 
 /// Writes the arguments of one call.
@@ -110,16 +111,12 @@ pub(super) fn json_text(text: &str) -> String {
 
 /// The parameters of a tool one after the other, as its schema lists them; `write` says how one is written. Those that
 /// the schema doesn't require may be left out.
-pub(super) fn shape(tool: &Tool, write: impl Fn(&str, Json) -> Shape) -> Shape {
+pub(super) fn shape(tool: &Tool, write: impl Fn(&Tool, &str, &Json) -> Shape) -> Shape {
     let schema = tool.parameters.as_ref();
     let properties = schema.and_then(|schema| schema.get("properties")).and_then(Json::as_object);
     let parameter = |(key, property): (&String, &Json)| {
-        let shape = write(key, with_definitions(property, schema));
-        if schema.is_some_and(|schema| is_required(schema, key)) {
-            shape
-        } else {
-            Shape::Repeat { shape: Box::new(shape), least: 0, most: Some(1) }
-        }
+        let shape = write(tool, key, property);
+        if schema.is_some_and(|schema| is_required(schema, key)) { shape } else { shapes::optional(shape) }
     };
     Shape::Sequence(properties.into_iter().flatten().map(parameter).collect())
 }
@@ -131,26 +128,9 @@ pub(super) fn is_required(schema: &Json, key: &str) -> bool {
 }
 
 /// A value before the marker `end`.
-pub(super) fn value_shape(schema: Json, end: &str) -> Shape {
-    if !typed_value::is_text(Some(&schema)) {
-        return Shape::Json(schema);
+pub(super) fn value_shape(tool: &Tool, schema: &Json, end: &str) -> Shape {
+    match shapes::parameter_value(tool, schema) {
+        Shape::Text { .. } => Shape::Text { without: vec![end.to_owned()] },
+        shape => shape,
     }
-    let choices = schema.get("enum").and_then(Json::as_array);
-    match choices {
-        Some(choices) => {
-            Shape::OneOf(choices.iter().filter_map(Json::as_str).map(|text| Shape::Literal(text.to_owned())).collect())
-        }
-        None => Shape::Text { without: vec![end.to_owned()] },
-    }
-}
-
-/// A property's schema by itself: what it refers to is part of the whole.
-fn with_definitions(property: &Json, whole: Option<&Json>) -> Json {
-    let mut property = if property.is_object() { property.clone() } else { json!({}) };
-    for key in ["$defs", "definitions"] {
-        if let (Some(definitions), Some(own)) = (whole.and_then(|whole| whole.get(key)), property.as_object_mut()) {
-            own.entry(key).or_insert_with(|| definitions.clone());
-        }
-    }
-    property
 }

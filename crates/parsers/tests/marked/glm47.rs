@@ -80,6 +80,7 @@ fn calls() {
         case("cut off in the first tag", "a <tool", vec![text("a <tool")]),
         case("cut off in the name", "<tool_call>get_w", vec![text("<tool_call>get_w")]),
         case("only mentioned", "the <tool_call> tag, </tool_call>", vec![text("the <tool_call> tag, </tool_call>")]),
+        case("a name alone that no tool has", "<tool_call>new</tool_call>", vec![text("<tool_call>new</tool_call>")]),
         case("no name", "<tool_call></tool_call>", vec![text("<tool_call></tool_call>")]),
         case(
             "another format's call",

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{CALL, CLOSE, OPEN, QUOTE};
 use crate::calls::parameters::is_required;
+use crate::calls::shapes::{self, literal, marker, optional};
 use crate::typed_value::is_text;
 use crate::{Shape, Tool, Tools};
 
@@ -21,8 +22,7 @@ pub(super) fn calls(tools: &Tools, most: Option<usize>) -> Shape {
             marker(CLOSE),
         ])
     };
-    let calls = Shape::OneOf(tools.0.iter().map(call).collect());
-    Shape::Repeat { shape: Box::new(calls), least: 1, most }
+    shapes::calls(tools, most, &[], call)
 }
 
 /// Properties in the schema's order. The first one that is required stands without a comma before it; those before it
@@ -34,10 +34,10 @@ fn object(schema: &Value, levels: usize) -> Shape {
         Shape::Sequence(vec![literal(format!("{key}:")), value(property, levels.saturating_sub(1))])
     };
     let first = properties.iter().position(|(key, _)| is_required(schema, key));
-    let mut parts = vec![literal("{".to_owned())];
+    let mut parts = vec![literal("{")];
     for (at, (key, property)) in properties.iter().enumerate() {
         let shape = pair(key, property);
-        let comma = literal(",".to_owned());
+        let comma = literal(",");
         parts.push(match first {
             Some(first) if at == first => shape,
             Some(first) if at < first => optional(Shape::Sequence(vec![shape, comma])),
@@ -51,13 +51,13 @@ fn object(schema: &Value, levels: usize) -> Shape {
         let from = |at: usize| {
             let rest = properties.iter().skip(at).enumerate().map(|(behind, (key, property))| {
                 let shape = pair(key, property);
-                if behind == 0 { shape } else { optional(Shape::Sequence(vec![literal(",".to_owned()), shape])) }
+                if behind == 0 { shape } else { optional(Shape::Sequence(vec![literal(","), shape])) }
             });
             Shape::Sequence(rest.collect())
         };
         parts.push(optional(Shape::OneOf((0..properties.len()).map(from).collect())));
     }
-    parts.push(literal("}".to_owned()));
+    parts.push(literal("}"));
     Shape::Sequence(parts)
 }
 
@@ -72,9 +72,9 @@ fn value(schema: &Value, levels: usize) -> Shape {
         Some("object") if levels > 0 => object(schema, levels),
         Some("array") if levels > 0 => {
             let item = value(schema.get("items").unwrap_or(&Value::Null), levels - 1);
-            let more = Shape::Sequence(vec![literal(",".to_owned()), item.clone()]);
+            let more = Shape::Sequence(vec![literal(","), item.clone()]);
             let items = Shape::Sequence(vec![item, Shape::Repeat { shape: Box::new(more), least: 0, most: None }]);
-            Shape::Sequence(vec![literal("[".to_owned()), optional(items), literal("]".to_owned())])
+            Shape::Sequence(vec![literal("["), optional(items), literal("]")])
         }
         Some("integer" | "number" | "boolean" | "null") => Shape::Json(schema.clone()),
         _ => Shape::OneOf(vec![text(), Shape::Regex("-?[0-9]+(\\.[0-9]+)?|true|false|null".to_owned())]),
@@ -86,17 +86,5 @@ fn text() -> Shape {
 }
 
 fn choice(text: &str) -> Shape {
-    Shape::Sequence(vec![marker(QUOTE), literal(text.to_owned()), marker(QUOTE)])
-}
-
-fn optional(shape: Shape) -> Shape {
-    Shape::Repeat { shape: Box::new(shape), least: 0, most: Some(1) }
-}
-
-fn marker(text: &str) -> Shape {
-    Shape::Marker(text.to_owned())
-}
-
-fn literal(text: String) -> Shape {
-    Shape::Literal(text)
+    Shape::Sequence(vec![marker(QUOTE), literal(text), marker(QUOTE)])
 }

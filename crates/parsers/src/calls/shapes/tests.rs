@@ -33,7 +33,8 @@ fn of(format: &str, most: Option<usize>) -> String {
             "properties": {
                 "text": {"type": "string"},
                 "count": {"type": "integer", "description": "count"},
-                "unit": {"enum": ["C", "F"]},
+                "unit": {"enum": ["C", "F", null]},
+                "note": {"type": ["string", "null"]},
             },
             "required": ["text"],
         })),
@@ -49,11 +50,16 @@ fn forced_calls_look_like_those_of_the_format_s_models() {
     let hermes = format!("‹<tool_call>›\n{json}\n‹</tool_call>›");
     for format in ["hermes", "qwen", "auto"] {
         assert_eq!(of(format, None), format!("{hermes}(\n{hermes}){{0,}}"), "{format}");
-        assert_eq!(of(format, Some(1)), format!("{hermes}(\n{hermes}){{0,0}}"), "{format}");
+        assert_eq!(of(format, Some(1)), hermes, "{format}");
     }
-    let tags = "‹<tool_call>›\n<function=f>\n<parameter=text>\n(any but </parameter>)\n</parameter>\n\
-                (<parameter=count>\n‹count›\n</parameter>\n){0,1}(<parameter=unit>\n(C | F)\n</parameter>\n){0,1}\
-                </function>\n‹</tool_call>›";
+    let text = "(any but </parameter>, </function>, </tool_call>)";
+    let tags = format!(
+        "‹<tool_call>›\n<function=f>\n<parameter=text>\n{text}\n</parameter>\n\
+         (<parameter=count>\n‹count›\n</parameter>\n){{0,1}}\
+         (<parameter=unit>\n(C | F | null)\n</parameter>\n){{0,1}}\
+         (<parameter=note>\n{text}\n</parameter>\n){{0,1}}\
+         </function>\n‹</tool_call>›"
+    );
     for format in ["qwen3_xml", "nemotron"] {
         assert_eq!(of(format, Some(2)), format!("{tags}(\n{tags}){{0,1}}"), "{format}");
     }
