@@ -10,6 +10,8 @@ use std::borrow::Cow;
 #[derive(Debug, Clone)]
 pub(crate) struct HoldBack {
     markers: Vec<Cow<'static, str>>,
+    /// What markers begin with, each once: most characters of an answer are none of these.
+    firsts: Vec<char>,
     held: String,
 }
 
@@ -25,7 +27,11 @@ pub(crate) struct Found {
 impl HoldBack {
     /// Looks for these markers. Empty ones are never found.
     pub fn new<M: Into<Cow<'static, str>>>(markers: impl IntoIterator<Item = M>) -> Self {
-        Self { markers: markers.into_iter().map(Into::into).collect(), held: String::new() }
+        let markers: Vec<Cow<'static, str>> = markers.into_iter().map(Into::into).collect();
+        let mut firsts: Vec<char> = markers.iter().filter_map(|marker| marker.chars().next()).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        Self { markers, firsts, held: String::new() }
     }
 
     /// The marker of that number.
@@ -35,7 +41,7 @@ impl HoldBack {
 
     /// Takes the next character. What is certainly no marker goes to `text`.
     pub fn push(&mut self, c: char, text: &mut String) -> Option<Found> {
-        if self.held.is_empty() && !self.markers.iter().any(|marker| marker.starts_with(c)) {
+        if self.held.is_empty() && !self.firsts.contains(&c) {
             text.push(c);
             return None;
         }
