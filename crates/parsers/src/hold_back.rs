@@ -10,7 +10,7 @@ use std::borrow::Cow;
 #[derive(Debug, Clone)]
 pub(crate) struct HoldBack {
     markers: Vec<Cow<'static, str>>,
-    /// What markers begin with, each once: most characters of an answer are none of these.
+    /// What markers begin with: nothing else needs a closer look.
     firsts: Vec<char>,
     held: String,
 }
@@ -32,6 +32,11 @@ impl HoldBack {
         firsts.sort_unstable();
         firsts.dedup();
         Self { markers, firsts, held: String::new() }
+    }
+
+    /// How much at the beginning of `text` is certainly no marker.
+    pub fn plain(&self, text: &str) -> usize {
+        if self.held.is_empty() { text.find(self.firsts.as_slice()).unwrap_or(text.len()) } else { 0 }
     }
 
     /// The marker of that number.
@@ -100,7 +105,7 @@ mod tests {
 
     #[test]
     fn markers_are_found() {
-        let cases: &[(&str, &[&'static str], &str, &str, &[usize])] = &[
+        let cases: [(_, &[&'static str], _, _, &[usize]); 11] = [
             ("none", &["<a>"], "text", "text", &[]),
             ("one", &["<a>"], "x<a>y", "xy", &[0]),
             ("a false start", &["<a>"], "<<a>", "<", &[0]),
@@ -114,7 +119,7 @@ mod tests {
             ("an empty marker", &[""], "x", "x", &[]),
         ];
         for (name, markers, input, text, found) in cases {
-            assert_eq!(all(markers, input), ((*text).to_owned(), found.to_vec()), "{name}");
+            assert_eq!(all(markers, input), (text.to_owned(), found.to_vec()), "{name}");
         }
     }
 

@@ -11,9 +11,9 @@ const MOST_NESTED: usize = 100;
 
 /// Follows one JSON value a character at a time, and writes it out again.
 ///
-/// What is written is always the beginning of JSON. It is the text as it came, with two slips of models mended, whose
-/// meaning is beyond doubt: in strings, control characters and backslashes that escape nothing are escaped; and
-/// Python's `True`, `False` and `None` become JSON's words.
+/// What is written is always the beginning of JSON. It is the text as it came, with slips of models mended whose
+/// meaning is beyond doubt: in strings, control characters and backslashes that escape nothing are escaped, and halves of
+/// surrogate pairs replaced; Python's `True`, `False`, `None` and single quotes become JSON's.
 #[derive(Debug, Clone)]
 pub(crate) struct JsonScan {
     state: State,
@@ -85,7 +85,7 @@ impl JsonScan {
         Self {
             state: State::Value { or_end: false },
             open: Vec::new(),
-            string: StringScan::default(),
+            string: StringScan::new(),
             mends: true,
             unwanted: String::new(),
         }
@@ -120,7 +120,8 @@ impl JsonScan {
                 _ => self.value(c, out),
             },
             State::Key { or_end } => match c {
-                '"' => self.go(State::String { key: true }, c, out),
+                '"' => self.open_string(true, c, out),
+                '\'' if self.mends => self.open_string(true, c, out),
                 '}' if or_end => self.close(Bracket::Object, c, out),
                 _ => Scan::Invalid,
             },
@@ -166,7 +167,8 @@ impl JsonScan {
         match c {
             '{' => self.open(Bracket::Object, State::Key { or_end: true }, c, out),
             '[' => self.open(Bracket::Array, State::Value { or_end: true }, c, out),
-            '"' => self.go(State::String { key: false }, c, out),
+            '"' => self.open_string(false, c, out),
+            '\'' if self.mends => self.open_string(false, c, out),
             '-' => self.go(State::Number(Number::Minus), c, out),
             '0' => self.go(State::Number(Number::Zero), c, out),
             '1'..='9' => self.go(State::Number(Number::Digits), c, out),
@@ -178,6 +180,12 @@ impl JsonScan {
             'N' if self.mends => self.go(State::Word("one", "ull"), 'n', out),
             _ => Scan::Invalid,
         }
+    }
+
+    fn open_string(&mut self, key: bool, quote: char, out: &mut String) -> Scan {
+        self.state = State::String { key };
+        self.string.open(quote, out);
+        Scan::More
     }
 
     fn open(&mut self, bracket: Bracket, inside: State, c: char, out: &mut String) -> Scan {

@@ -28,6 +28,11 @@ pub(crate) fn is_text(schema: Option<&Value>) -> bool {
     kinds(schema) == [Kind::Text]
 }
 
+/// Whether a parameter may be a text without quotes.
+pub(crate) fn may_be_text(schema: Option<&Value>) -> bool {
+    kinds(schema).contains(&Kind::Text)
+}
+
 /// JSON of a parameter's whole text. What doesn't fit the schema stays as JSON if it is any, else as a string, so that
 /// whoever checks the arguments sees what the model wrote.
 pub(crate) fn to_json(text: &str, schema: Option<&Value>) -> String {
@@ -190,6 +195,7 @@ mod tests {
             (json!({"type": "null"}), "None", "null"),
             (json!({"type": "object"}), r#"{"a": [1]}"#, r#"{"a": [1]}"#),
             (json!({"type": "array"}), "[True, None]", "[true, null]"),
+            (json!({"type": "array"}), "['a', None]", r#"["a", null]"#),
             (json!({"type": "array"}), "a, b", r#""a, b""#),
             (json!({"type": "list[str]"}), r#"["a"]"#, r#"["a"]"#),
             (json!({"properties": {}}), "{}", "{}"),

@@ -10,10 +10,29 @@ use super::emitter::Emitter;
 use super::items::Items;
 use super::parameter::CALL_END;
 use super::scanner::{Block, Opening, Scanner, Step};
-use super::{CallFormat, FORMATS, arg_pairs, bracket, hermes};
+use super::{CallFormat, arg_pairs, bracket, by_name, hermes};
 use crate::{CallParser, OutputEvent, Tools};
 
 const TOOL_CALL: &str = "<tool_call>";
+
+/// What opens a call in the other formats.
+const DELEGATES: &[(&str, &str)] = &[
+    ("<|python_tag|>", "llama"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|tool_call|>", "granite"),
+    ("<|from|>", "functionary"),
+    ("<|recipient|>", "functionary"),
+    ("<｜tool▁calls▁begin｜>", "deepseek"),
+    ("<｜DSML｜", "deepseek_v4"),
+    ("<|tool_calls_section_begin|>", "kimi"),
+    ("<|tool_call_section_begin|>", "kimi"),
+    ("<|tool_call_begin|>", "kimi"),
+    ("<|start|>", "harmony"),
+    ("<|channel|>", "harmony"),
+    ("<minimax:tool_call>", "minimax"),
+    ("<invoke name=\"", "minimax"),
+    ("<|tool_call>", "gemma4"),
+];
 
 /// The format.
 pub(crate) const FORMAT: CallFormat = CallFormat {
@@ -74,28 +93,11 @@ fn parser(tools: Arc<Tools>) -> Box<dyn CallParser> {
     openings.extend(hermes::tagged().into_iter().chain(hermes::bare()).filter(|opening| opening.marker != TOOL_CALL));
     openings.push(bracket::calling());
     openings.extend(bracket::by_name(&tools));
-    openings.extend(foreign_markers().map(|marker| {
-        Opening::new(marker, |tools, marker| match format_of(marker) {
-            Some(format) => Delegate::block(format, tools, marker.to_owned()),
-            None => Items::marked(tools, marker),
-        })
-    }));
+    openings.extend(DELEGATES.iter().map(|&(marker, _)| Opening::new(marker, Delegate::behind)));
     Box::new(Scanner::new(tools, openings, &[CALL_END]))
 }
 
-/// Markers of all other formats.
-fn foreign_markers() -> impl Iterator<Item = &'static str> {
-    let others = FORMATS.iter().filter(|format| format.names != FORMAT.names);
-    others.flat_map(|format| format.markers).copied().filter(|&marker| marker != TOOL_CALL && marker != CALL_END)
-}
-
-/// The format that a marker belongs to.
-fn format_of(marker: &str) -> Option<&'static CallFormat> {
-    let mut others = FORMATS.iter().copied().filter(|format| format.names != FORMAT.names);
-    others.find(|format| format.markers.contains(&marker))
-}
-
-/// Behind `<tool_call>`: what follows tells one format from another.
+/// Behind `<tool_call>`: a bare name, as GLM writes it, or anything else.
 #[derive(Debug)]
 struct Fork {
     tools: Arc<Tools>,
@@ -110,17 +112,14 @@ impl Fork {
 
 impl Block for Fork {
     fn push(&mut self, c: char, emitter: &mut Emitter) -> Step {
-        if let Some(chosen) = &mut self.chosen {
-            return chosen.push(c, emitter);
+        if self.chosen.is_none() && c.is_ascii_whitespace() {
+            return Step::More;
         }
-        let mut chosen = match c {
-            _ if c.is_ascii_whitespace() => return Step::More,
+        let chosen = self.chosen.get_or_insert_with(|| match c {
             _ if c.is_alphanumeric() || c == '_' => arg_pairs::block(&self.tools, TOOL_CALL),
             _ => Items::tagged(&self.tools, TOOL_CALL),
-        };
-        let step = chosen.push(c, emitter);
-        self.chosen = Some(chosen);
-        step
+        });
+        chosen.push(c, emitter)
     }
 
     fn finish(&mut self, emitter: &mut Emitter) {
@@ -147,6 +146,14 @@ struct Delegate {
 impl Delegate {
     fn block(format: &CallFormat, tools: &Arc<Tools>, read: String) -> Box<dyn Block> {
         Box::new(Self { parser: (format.parser)(Arc::clone(tools)), read, events: Vec::new() })
+    }
+
+    fn behind(tools: &Arc<Tools>, marker: &str) -> Box<dyn Block> {
+        let delegate = DELEGATES.iter().find(|(opening, _)| *opening == marker);
+        match delegate.and_then(|(_, name)| by_name(name)) {
+            Some(format) => Self::block(format, tools, marker.to_owned()),
+            None => Items::marked(tools, marker),
+        }
     }
 
     fn begin(&mut self, emitter: &mut Emitter) {
@@ -185,12 +192,30 @@ impl Block for Delegate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::FORMATS;
 
     #[test]
     fn markers_of_all_formats_reach_the_parser() {
-        for marker in foreign_markers() {
-            assert!(FORMAT.markers.contains(&marker), "{marker} is missing");
-            assert!(format_of(marker).is_some(), "{marker}");
+        for format in FORMATS {
+            let missing: Vec<_> = format.markers.iter().filter(|marker| !FORMAT.markers.contains(marker)).collect();
+            assert!(missing.is_empty(), "{:?}: {missing:?}", format.names);
+        }
+    }
+
+    #[test]
+    fn delegates_exist() {
+        for (marker, name) in DELEGATES {
+            assert!(by_name(name).is_some(), "{name}, behind {marker}");
+        }
+    }
+
+    #[test]
+    fn no_format_with_a_marker_of_its_own_is_forgotten() {
+        for format in FORMATS {
+            let known = |marker: &&str| {
+                [TOOL_CALL, CALL_END].contains(marker) || DELEGATES.iter().any(|(opening, _)| opening.contains(*marker))
+            };
+            assert!(format.markers.iter().any(known), "{:?}", format.names);
         }
     }
 }

@@ -5,15 +5,12 @@ use std::sync::Arc;
 
 use super::arguments::Arguments;
 use super::emitter::Emitter;
-use super::parameter::{CALL_END, FUNCTION_END, Next, PARAMETER, ParameterValue};
+use super::parameter::{CALL_END, FUNCTION_END, MOST_BYTES, Next, PARAMETER, ParameterValue};
 use super::scanner::Step;
 use crate::{Tools, typed_value};
 
 /// Opens a call.
 pub(crate) const FUNCTION: &str = "<function=";
-
-/// Longest name of a tool or parameter.
-const MOST_BYTES: usize = 256;
 
 /// Reads a call behind `<function=`.
 ///
@@ -158,7 +155,8 @@ impl FunctionTag {
             State::Key(_) if matches!(c, '<' | '\n') => Step::Refused,
             State::Key(key) => limited(key, c),
             State::Value(value) => {
-                let Some(next) = value.push(c, &mut self.arguments) else { return Step::More };
+                let may_follow = |key: &str| self.tools.argument(&self.name, key).is_some() && !self.seen.contains(key);
+                let Some(next) = value.push(c, may_follow, &mut self.arguments) else { return Step::More };
                 self.value_ended(emitter);
                 match next {
                     Next::Parameter => self.parameter(String::new(), emitter),
@@ -206,7 +204,7 @@ impl FunctionTag {
         self.arguments.push_str(": ");
         let schema = self.tools.argument(&self.name, &key);
         self.seen.insert(key);
-        let value = ParameterValue::new(schema, self.others(), &mut self.arguments);
+        let value = ParameterValue::new(schema, &mut self.arguments);
         self.state = State::Value(value);
         if self.repeated {
             self.arguments.clear();
@@ -216,18 +214,6 @@ impl FunctionTag {
     fn value_ended(&mut self, emitter: &mut Emitter) {
         self.send(emitter);
         self.repeated = false;
-    }
-
-    /// The tool's parameters that have not come yet.
-    fn others(&self) -> Vec<String> {
-        let properties = self
-            .tools
-            .get(&self.name)
-            .and_then(|tool| tool.parameters.as_ref())
-            .and_then(|parameters| parameters.get("properties"))
-            .and_then(|properties| properties.as_object());
-        let names = properties.into_iter().flat_map(|properties| properties.keys());
-        names.filter(|name| !self.seen.contains(*name)).cloned().collect()
     }
 
     fn close(&mut self) {

@@ -14,8 +14,6 @@ use crate::typed_value;
 #[derive(Debug)]
 pub(crate) struct ParameterValue {
     schema: Option<Value>,
-    /// Names of the parameters that may follow although the value was not closed.
-    others: Vec<String>,
     /// Whether a line break right here is markup.
     first: bool,
     form: Form,
@@ -51,6 +49,9 @@ enum Look {
     End(Next),
 }
 
+/// Longest name of a parameter.
+pub(super) const MOST_BYTES: usize = 256;
+
 /// How much white space may stand between two tags.
 const MOST_SPACE: usize = 64;
 
@@ -60,28 +61,29 @@ pub(super) const CALL_END: &str = "</tool_call>";
 const PARAMETER_END: &str = "</parameter>";
 
 /// How the value of a parameter that no schema describes begins if it may be JSON.
-const JSON_BEGINS_WITH: &[char] = &['{', '[', '"', '-', 't', 'f', 'n', 'T', 'F', 'N'];
+const JSON_BEGINS_WITH: &[char] = &['{', '[', '"', '\'', '-', 't', 'f', 'n', 'T', 'F', 'N'];
 
 impl ParameterValue {
     /// A value of that schema.
-    pub fn new(schema: Option<&Value>, others: Vec<String>, out: &mut String) -> Self {
+    pub fn new(schema: Option<&Value>, out: &mut String) -> Self {
         let form = if typed_value::is_text(schema) {
             out.push('"');
             Form::Text
         } else {
             Form::Whole(String::new())
         };
-        Self { schema: schema.cloned(), others, first: true, form, tail: String::new() }
+        Self { schema: schema.cloned(), first: true, form, tail: String::new() }
     }
 
     /// Takes the next character and writes JSON to `out`. Returns what stands behind the value, which was read as well.
-    pub fn push(&mut self, c: char, out: &mut String) -> Option<Next> {
+    /// `may_follow` says whether a parameter of that name may come although this one was not closed.
+    pub fn push(&mut self, c: char, may_follow: impl Fn(&str) -> bool, out: &mut String) -> Option<Next> {
         if std::mem::take(&mut self.first) && c == '\n' {
             return None;
         }
         self.tail.push(c);
         while let Some(first) = self.tail.chars().next() {
-            match self.look() {
+            match self.look(&may_follow) {
                 Look::Undecided => return None,
                 Look::End(next) => {
                     self.end(out);
@@ -106,7 +108,7 @@ impl ParameterValue {
         closed
     }
 
-    fn look(&self) -> Look {
+    fn look(&self, may_follow: impl Fn(&str) -> bool) -> Look {
         let tag = self.tail.strip_prefix('\n').unwrap_or(&self.tail);
         if tag.is_empty() {
             return Look::Undecided;
@@ -125,8 +127,8 @@ impl ParameterValue {
         let on_a_new_line = tag.len() < self.tail.len();
         match tag.strip_prefix(PARAMETER) {
             Some(name) if on_a_new_line => match name.strip_suffix('>') {
-                Some(name) if self.others.iter().any(|other| other == name) => Look::End(Next::Named(name.to_owned())),
-                None if self.others.iter().any(|other| other.starts_with(name)) => Look::Undecided,
+                Some(name) if may_follow(name) => Look::End(Next::Named(name.to_owned())),
+                None if name.len() <= MOST_BYTES && !name.contains(['\n', '<']) => Look::Undecided,
                 _ => Look::Data,
             },
             _ if [PARAMETER_END, FUNCTION_END, CALL_END].into_iter().any(|end| end.starts_with(tag)) => Look::Undecided,

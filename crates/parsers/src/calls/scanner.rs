@@ -227,7 +227,19 @@ fn inside_json(text: &str) -> Option<JsonScan> {
 
 impl CallParser for Scanner {
     fn push(&mut self, text: &str, out: &mut Vec<OutputEvent>) {
-        text.chars().for_each(|c| self.step(c));
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            if matches!(self.state, State::Text) {
+                let (plain, behind) = rest.split_at(self.hold.plain(rest));
+                self.text.push_str(plain);
+                rest = behind;
+                if !plain.is_empty() {
+                    continue;
+                }
+            }
+            self.step(c);
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+        }
         self.flush();
         self.emitter.drain(out);
     }

@@ -17,6 +17,9 @@ pub(crate) fn marker(text: &str) -> Shape {
 /// At least one call, at most `most`, with `between` them.
 pub(crate) fn calls(tools: &Tools, most: Option<usize>, between: &[Shape], one: impl Fn(&Tool) -> Shape) -> Shape {
     let call = Shape::OneOf(tools.0.iter().map(one).collect());
+    if most == Some(1) {
+        return call;
+    }
     let next = Shape::Sequence(between.iter().cloned().chain([call.clone()]).collect());
     let others = Shape::Repeat { shape: Box::new(next), least: 0, most: most.map(|most| most.saturating_sub(1)) };
     Shape::Sequence(vec![call, others])
@@ -75,17 +78,17 @@ fn parameter(tool: &Tool, name: &str, schema: &Value) -> Shape {
     if required.is_some_and(|names| names.iter().any(|required| required == name)) { whole } else { optional(whole) }
 }
 
-/// A value between tags: strings as they are, everything else as JSON.
+/// A value between tags: text as it is, everything else as JSON. Where it may be either, [`typed_value`] tells them apart.
 pub(crate) fn parameter_value(tool: &Tool, schema: &Value) -> Shape {
-    if !typed_value::is_text(Some(schema)) {
+    if !typed_value::may_be_text(Some(schema)) {
         return Shape::Json(with_definitions(tool, schema));
     }
-    let choices = match (schema.get("enum"), schema.get("const")) {
-        (Some(Value::Array(choices)), _) => choices.iter().filter_map(Value::as_str).map(literal).collect(),
-        (_, Some(Value::String(only))) => vec![literal(only)],
-        _ => Vec::new(),
-    };
-    if choices.is_empty() { any_text() } else { Shape::OneOf(choices) }
+    let choice = |value: &Value| literal(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    match (schema.get("enum"), schema.get("const")) {
+        (Some(Value::Array(choices)), _) if !choices.is_empty() => Shape::OneOf(choices.iter().map(choice).collect()),
+        (_, Some(only)) => choice(only),
+        _ => any_text(),
+    }
 }
 
 /// What `$ref`s in the schema of one parameter point to stands in the schema of all.
@@ -127,3 +130,6 @@ pub(crate) fn optional(shape: Shape) -> Shape {
 fn many(shape: Shape) -> Shape {
     Shape::Repeat { shape: Box::new(shape), least: 0, most: None }
 }
+
+#[cfg(test)]
+mod tests;

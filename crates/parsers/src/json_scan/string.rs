@@ -3,8 +3,10 @@
 use super::Scan;
 
 /// Follows one string behind its opening quote, and can be used again for the next.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct StringScan {
+    /// What opened it and closes it: Python has two.
+    quote: char,
     /// An escape so far, or empty. Written when it is whole, since it may have to be mended.
     escape: String,
     /// The first half of a surrogate pair, an escape as well: alone it is no character.
@@ -15,6 +17,16 @@ pub(super) struct StringScan {
 const REPLACEMENT: &str = "\\ufffd";
 
 impl StringScan {
+    pub fn new() -> Self {
+        Self { quote: '"', escape: String::new(), high: String::new() }
+    }
+
+    /// The opening quote was read.
+    pub fn open(&mut self, quote: char, out: &mut String) {
+        self.quote = quote;
+        out.push('"');
+    }
+
     /// Takes the next character; [`Scan::Done`] is the closing quote.
     pub fn push(&mut self, c: char, mends: bool, out: &mut String) -> Scan {
         if !self.escape.is_empty() {
@@ -28,9 +40,12 @@ impl StringScan {
             return Scan::Invalid;
         }
         self.flush_high(out);
-        if c == '"' {
-            out.push(c);
+        if c == self.quote {
+            out.push('"');
             return Scan::Done;
+        }
+        if c == '"' {
+            out.push('\\');
         }
         escape(c, out);
         Scan::More
@@ -41,6 +56,11 @@ impl StringScan {
             (1, '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => {
                 self.flush_high(out);
                 out.push('\\');
+                out.push(c);
+                self.escape.clear();
+            }
+            (1, '\'') if self.quote == c => {
+                self.flush_high(out);
                 out.push(c);
                 self.escape.clear();
             }

@@ -55,7 +55,7 @@ fn what_is_not_json_is_found_where_it_is() {
         ("1.x", 2),
         ("1e+,", 3),
         ("trx", 2),
-        ("'a'", 0),
+        ("{'a' 'b'}", 5),
         ("NaN", 1),
         ("{]", 1),
     ] {
@@ -78,12 +78,13 @@ fn slips_are_mended() {
         (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
         (r#""\ude00""#, r#""\ufffd""#),
         ("[True, False, None]", "[true, false, null]"),
+        (r#"{'a': 'it\'s "b"\n', "c": 'd'}"#, r#"{"a": "it's \"b\"\n", "c": "d"}"#),
     ] {
         let (out, how, _) = scan(JsonScan::mending(), input);
         assert_eq!((out.as_str(), how), (output, Scan::Done), "{input}");
         serde_json::from_str::<Value>(&out).expect(input);
     }
-    for input in ["\"a\nb\"", r#""\x""#, "True"] {
+    for input in ["\"a\nb\"", r#""\x""#, "True", "'a'"] {
         assert_eq!(scan(JsonScan::strict(), input).1, Scan::Invalid, "{input}");
     }
 }

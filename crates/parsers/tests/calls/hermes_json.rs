@@ -86,6 +86,9 @@ fn cases() -> Vec<Case> {
         case("line breaks in a string", "<tool_call>{\"name\": \"write_file\", \"arguments\": {\"content\": \"a\n\tb\\'c\"}}</tool_call>", vec![
             call("write_file", json!({"content": "a\n\tb\\'c"})),
         ]),
+        case("Python's quotes", r#"<tool_call>{"name": "search", "arguments": {'query': 'it\'s "x"', "tags": ['a']}}</tool_call>"#, vec![
+            call("search", json!({"query": "it's \"x\"", "tags": ["a"]})),
+        ]),
         case("Python's words", r#"<tool_call>{"name": "get_weather", "arguments": {"metric": True, "days": None}}</tool_call>"#, vec![
             call("get_weather", json!({"metric": true, "days": null})),
         ]),
@@ -107,9 +110,9 @@ fn cases() -> Vec<Case> {
         case("cut off in the name", r#"Hm <tool_call>{"name": "get_w"#, vec![text(r#"Hm <tool_call>{"name": "get_w"#)]),
         case("cut off in the marker", "Hm <tool_c", vec![text("Hm <tool_c")]),
         case("broken before the name", r#"<tool_call>{name: "get_time"}</tool_call>"#, vec![text(r#"<tool_call>{name: "get_time"}</tool_call>"#)]),
-        case("broken in the arguments", "<tool_call>{\"name\": \"search\", \"arguments\": {\"query\": 'x'}}</tool_call> ok", vec![
+        case("broken in the arguments", "<tool_call>{\"name\": \"search\", \"arguments\": {\"query\": x}}</tool_call> ok", vec![
             cut("search", r#"{"query": "#),
-            text("'x'}} ok"),
+            text("x}} ok"),
         ]),
         case("arguments that are no object", r#"<tool_call>{"name": "search", "arguments": ["x"]}</tool_call>"#, vec![
             cut("search", ""),

@@ -9,6 +9,7 @@ mod functionary;
 mod granite;
 mod hermes;
 mod hermes_json;
+mod incremental;
 mod llama;
 mod mistral;
 mod nemotron;

@@ -132,7 +132,7 @@ proptest! {
 /// Answers that would be slow or large if work or memory grew faster than the text.
 #[test]
 fn long_answers_take_time_in_proportion() {
-    let long = 1 << 20;
+    let long = 1 << 18;
     for unit in [
         "<tool_call>",
         "<tool_call>{\"",
@@ -152,15 +152,17 @@ fn long_answers_take_time_in_proportion() {
         "<|from|>assistant\n",
         "{\"name\": \"search\", \"arguments\": {",
     ] {
-        for prefix in
-            ["", "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"", "<function=write_file><parameter=content>"]
-        {
+        for (prefix, formats) in [
+            ("", calls::FORMATS.iter().map(|format| format.names[0]).collect()),
+            ("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"", vec!["hermes", "auto"]),
+            ("<function=write_file><parameter=content>", vec!["qwen3_xml", "auto"]),
+        ] {
             let answer = format!("{prefix}{}", unit.repeat(long / unit.len()));
-            for format in calls::FORMATS {
+            for format in formats {
                 let start = std::time::Instant::now();
-                calls_of(format.names[0], &[&answer]);
-                // A megabyte takes some hundredths of a second; in quadratic time it would be minutes.
-                assert!(start.elapsed().as_secs() < 10, "{} of {unit:?} behind {prefix:?}", format.names[0]);
+                calls_of(format, &[&answer]);
+                // A quarter of a megabyte takes some hundredths of a second; copied for each character, many seconds.
+                assert!(start.elapsed().as_secs() < 3, "{format} of {unit:?} behind {prefix:?}");
             }
         }
     }

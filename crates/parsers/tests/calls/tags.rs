@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
             call("write_file", json!({"path": "42", "content": "{\"a\": 1}", "mode": {"a": 1}})),
         ]),
         case("values of a tool that nobody offered", "<function=launch><parameter=n>3</parameter><parameter=when>now, \"soon\"</parameter><parameter=how>{'a': 1}</parameter><parameter=if>True</parameter></function>", vec![
-            call("launch", json!({"n": 3, "when": "now, \"soon\"", "how": "{'a': 1}", "if": true})),
+            call("launch", json!({"n": 3, "when": "now, \"soon\"", "how": {"a": 1}, "if": true})),
         ]),
         case("numbers, words, lists", "<function=get_weather><parameter=days>3.0</parameter><parameter=metric>True</parameter><parameter=city>true</parameter></function> <function=search><parameter=tags>[\"a\", 1]</parameter><parameter=filters>{\"b\": {}}</parameter></function>", vec![
             call("get_weather", json!({"days": 3, "metric": true, "city": "true"})),
