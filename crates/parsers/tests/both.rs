@@ -169,3 +169,60 @@ fn harmony() {
         ],
     );
 }
+
+#[test]
+fn qwen() {
+    let json = "<tool_call>\n{\"name\": \"get_time\", \"arguments\": {}}\n</tool_call>";
+    let tags = "<tool_call>\n<function=get_time>\n</function>\n</tool_call>";
+    let is = || call("get_time", json!({}));
+    for (calls, one) in [("hermes", json), ("qwen", json), ("qwen3_xml", tags)] {
+        run(
+            "qwen3",
+            false,
+            calls,
+            &[
+                case("a thought and a call", format!("<think>\nr\n</think>\n\n{one}"), vec![thought("r"), is()]),
+                case(
+                    "a thought, text, two calls",
+                    format!("<think>r</think>t\n{one}\n{one}"),
+                    vec![thought("r"), text("t"), is(), is()],
+                ),
+                case("no thought", format!("t\n{one}"), vec![text("t"), is()]),
+                case("a call inside", format!("<think>\nr\n{one}\n</think>\n\nt"), vec![thought("r"), is(), text("t")]),
+                case("a call inside, never closed", format!("<think>\nr\n{one}"), vec![thought("r"), is()]),
+                case(
+                    "the mark mentioned",
+                    "<think>a <tool_call> b</think>t",
+                    vec![thought("a <tool_call> b"), text("t")],
+                ),
+            ],
+        );
+    }
+}
+
+#[test]
+fn mistral() {
+    let is = || call("get_time", json!({}));
+    let without_ids = |pieces: &[&str]| {
+        let mut events = both_of("mistral", false, "mistral", pieces);
+        for event in &mut events {
+            if let vllm_parsers::OutputEvent::Call { id, .. } = event {
+                *id = None;
+            }
+        }
+        events
+    };
+    for case in [
+        case("a thought and a call", "[THINK]r[/THINK][TOOL_CALLS]get_time[ARGS]{}", vec![thought("r"), is()]),
+        case(
+            "the older form",
+            "[THINK]r[/THINK][TOOL_CALLS] [{\"name\": \"get_time\", \"arguments\": {}}]",
+            vec![thought("r"), is()],
+        ),
+        case("text in between", "[THINK]r[/THINK]t[TOOL_CALLS]get_time{}", vec![thought("r"), text("t"), is()]),
+        case("a call inside", "[THINK]r[TOOL_CALLS]get_time[ARGS]{}", vec![thought("r"), is()]),
+        case("no thought", "t", vec![text("t")]),
+    ] {
+        check("mistral", &case, without_ids);
+    }
+}

@@ -14,4 +14,6 @@ mod harmony;
 mod kimi;
 #[path = "marked/minimax.rs"]
 mod minimax;
+#[path = "marked/step3p5.rs"]
+mod step3p5;
 mod support;
