@@ -16,6 +16,7 @@ mod mcp;
 mod messages;
 mod metrics;
 mod models;
+mod openapi;
 mod registry;
 mod request_id;
 mod requests;
@@ -207,6 +208,8 @@ impl App {
             .route("/v1/mcp/servers", get(mcp::servers))
             .route("/v1/mcp/execute", post(mcp::execute))
             .route("/metrics", get(metrics::get))
+            .route("/openapi.json", get(openapi::document))
+            .route("/docs", get(openapi::page))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
