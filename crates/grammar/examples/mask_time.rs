@@ -17,7 +17,8 @@ const TOKENS: usize = 2000;
 const FORWARD: Duration = Duration::from_millis(3);
 
 fn main() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
     let checkpoint = Checkpoint::open(&path).expect("SmolLM2: run `cargo xtask models fetch smollm2` first");
     let tokenizer = Arc::new(Tokenizer::load(&checkpoint).expect("its tokenizer"));
     // The bytes of all tokens, which a server needs anyway.
@@ -26,7 +27,9 @@ fn main() {
     let vocabulary = Arc::new(Vocabulary::new(Arc::clone(&tokenizer)));
     vocabulary.build().expect("a vocabulary");
     println!("vocabulary of {words}: {:.1} ms, {:.1} MiB", ms(start.elapsed()), resident() - before);
-    println!("                 compile ms   MiB    clone µs   mask µs median     p99     max   process µs median     p99");
+    println!(
+        "                 compile ms   MiB    clone µs   mask µs median     p99     max   process µs median     p99"
+    );
     for (name, constraint) in constraints() {
         measure(name, &vocabulary, &tokenizer, &constraint);
     }
@@ -76,7 +79,13 @@ fn measure(name: &str, vocabulary: &Arc<Vocabulary>, tokenizer: &Tokenizer, cons
     });
     println!(
         "{name:16} {:10.1} {memory:6.1} {:10.0} {:15.0} {:8.0} {:8.0} {:19.1} {:7.1}",
-        ms(compiled), clone[0], mask[0], mask[1], mask[2], apply[0], apply[1]
+        ms(compiled),
+        clone[0],
+        mask[0],
+        mask[1],
+        mask[2],
+        apply[0],
+        apply[1]
     );
 }
 

@@ -31,7 +31,8 @@ pub(crate) fn parse(text: &str) -> Result<Rules> {
             return Err(GrammarError::Invalid(format!("{lexeme} is not expected in rule {name}")));
         }
     }
-    let root = *indices.get("root").ok_or_else(|| GrammarError::Invalid("the grammar has no rule `root`".to_owned()))?;
+    let root =
+        *indices.get("root").ok_or_else(|| GrammarError::Invalid("the grammar has no rule `root`".to_owned()))?;
     let regular = regular(&bodies, &indices)?;
     let builder = Builder { indices: &indices, regular: &regular };
     let mut rules = Rules { start: builder.reference(root), rules: Vec::new(), terminals: Vec::new() };
@@ -190,7 +191,11 @@ mod tests {
     fn grammars() {
         let cases = [
             ("regular", "root ::= \"a\" [0-9]+ | word\nword ::= \"b\"?", "start: T0\n"),
-            ("recursive", "root ::= \"(\" root \")\" | \"\"", "start: r0\nT0: \"(\"\nT1: \")\"\nr0: ((T0 r0 T1) | \"\")\n"),
+            (
+                "recursive",
+                "root ::= \"(\" root \")\" | \"\"",
+                "start: r0\nT0: \"(\"\nT1: \")\"\nr0: ((T0 r0 T1) | \"\")\n",
+            ),
         ];
         for (name, text, wanted) in cases {
             let written = write_rules(&parse(text).unwrap());

@@ -11,8 +11,7 @@ const LARGEST: f64 = 9_223_372_036_854_774_784.0;
 /// Narrows bounds that are out of reach to those that are not, which loses only numbers that nobody wants, and refuses
 /// those that would leave none.
 pub(crate) fn keep_in_range(schema: &mut Map<String, Value>) -> Result<()> {
-    for (keyword, sign) in
-        [("minimum", -1.0), ("exclusiveMinimum", -1.0), ("maximum", 1.0), ("exclusiveMaximum", 1.0)]
+    for (keyword, sign) in [("minimum", -1.0), ("exclusiveMinimum", -1.0), ("maximum", 1.0), ("exclusiveMaximum", 1.0)]
     {
         let Some(bound) = schema.get(keyword).and_then(Value::as_f64) else { continue };
         if bound * sign > LARGEST {

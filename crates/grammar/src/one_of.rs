@@ -27,7 +27,10 @@ fn exclude_each_other(options: &[Value], root: &Value) -> bool {
     let Some(options) = options.iter().map(|option| resolve(option, root)).collect::<Option<Vec<_>>>() else {
         return false;
     };
-    options.iter().enumerate().all(|(index, a)| options.iter().skip(index + 1).all(|b| differ_in_type(a, b) || differ_in_tag(a, b)))
+    options
+        .iter()
+        .enumerate()
+        .all(|(index, a)| options.iter().skip(index + 1).all(|b| differ_in_type(a, b) || differ_in_tag(a, b)))
 }
 
 /// The schema that an alternative stands for.

@@ -111,8 +111,7 @@ impl Session {
                 _ => Tracker::new(Arc::clone(&self.task)),
             };
             // Watched as a whole, with what it begins again from.
-            let _watching =
-                tracker.handle().map(|handle| self.workers.watch.stop_after(limits::MASK, handle));
+            let _watching = tracker.handle().map(|handle| self.workers.watch.stop_after(limits::MASK, handle));
             for &token in wanted.iter().skip(tracker.seen().len()) {
                 tracker.push(token);
             }

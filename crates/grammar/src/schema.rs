@@ -39,8 +39,19 @@ const NAMED: &[&str] = &["$defs", "definitions", "dependentSchemas", "patternPro
 
 /// Keywords that say nothing about a value.
 const ANNOTATIONS: &[&str] = &[
-    "$anchor", "$comment", "$defs", "$id", "$schema", "default", "definitions", "description", "examples", "id",
-    "readOnly", "title", "writeOnly",
+    "$anchor",
+    "$comment",
+    "$defs",
+    "$id",
+    "$schema",
+    "default",
+    "definitions",
+    "description",
+    "examples",
+    "id",
+    "readOnly",
+    "title",
+    "writeOnly",
 ];
 
 /// Checks the size of a schema and says all that llguidance is to know.
@@ -131,7 +142,9 @@ fn check_ref(schema: &Map<String, Value>) -> Result<()> {
     match schema.get("$ref").and_then(Value::as_str) {
         Some(reference) if !reference.starts_with('#') => {
             let shown: String = reference.chars().take(100).collect();
-            Err(GrammarError::Invalid(format!("$ref to {shown:?}: only references inside the schema (#/…) are followed")))
+            Err(GrammarError::Invalid(format!(
+                "$ref to {shown:?}: only references inside the schema (#/…) are followed"
+            )))
         }
         _ => Ok(()),
     }
@@ -164,8 +177,7 @@ fn drop_what_says_nothing(schema: &mut Map<String, Value>) {
 
 /// Whether a schema says of one value something in two places, so that a property unknown to one may be another's.
 fn combines(schema: &Map<String, Value>) -> bool {
-    let says: Vec<&str> =
-        schema.keys().map(String::as_str).filter(|keyword| !ANNOTATIONS.contains(keyword)).collect();
+    let says: Vec<&str> = schema.keys().map(String::as_str).filter(|keyword| !ANNOTATIONS.contains(keyword)).collect();
     says.contains(&"allOf") || says.len() > 1 && ["$ref", "anyOf", "oneOf"].iter().any(|keyword| says.contains(keyword))
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Next {
     pub closing: Vec<TokenId>,
     /// They write the rest of it, and something else behind it.
     pub overshooting: Vec<TokenId>,
-    /// The first token of the rest, as the model's tokenizer cuts it.
+    /// The first token of the rest: a special one that is all of it, else as the model's tokenizer cuts it.
     pub forced: Option<TokenId>,
 }
 
@@ -42,6 +42,9 @@ impl Tag {
             }
             for (known, next) in after.iter_mut().enumerate() {
                 let rest = text.as_bytes().get(known..).unwrap_or_default();
+                if bytes == rest && trie.is_special_token(token) {
+                    next.forced = Some(token);
+                }
                 if let Some(behind) = bytes.strip_prefix(rest) {
                     let clean = behind.iter().all(|byte| *byte == b'\n');
                     if clean { &mut next.closing } else { &mut next.overshooting }.push(token);

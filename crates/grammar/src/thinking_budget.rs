@@ -1,11 +1,9 @@
 //! An end to thinking.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vllm_platform::TokenId;
 use vllm_platform::sampling::LogitsProcessor;
-
-use std::sync::Arc;
 
 use crate::error::Result;
 use crate::mask::forbid;

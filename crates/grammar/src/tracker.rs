@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use llguidance::{CancellationHandle, Matcher};
 use llguidance::api::StopReason;
+use llguidance::{CancellationHandle, Matcher};
 use vllm_platform::TokenId;
 
 use crate::error::library_message;

@@ -106,8 +106,9 @@ impl Built {
     fn new(tokenizer: &Arc<Tokenizer>) -> Result<Self> {
         let words = words(tokenizer)?;
         // The library asserts what it expects of a vocabulary.
-        catch_unwind(AssertUnwindSafe(|| Self::of(tokenizer, &words)))
-            .unwrap_or_else(|_| Err(GrammarError::Vocabulary("its tokenizer's vocabulary is not understood".to_owned())))
+        catch_unwind(AssertUnwindSafe(|| Self::of(tokenizer, &words))).unwrap_or_else(|_| {
+            Err(GrammarError::Vocabulary("its tokenizer's vocabulary is not understood".to_owned()))
+        })
     }
 
     fn of(tokenizer: &Arc<Tokenizer>, words: &[Vec<u8>]) -> Result<Self> {

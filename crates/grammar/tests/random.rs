@@ -66,20 +66,35 @@ fn json_schemas() {
         ("types", json!({"type": ["null", "boolean"]})),
         ("list", json!({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 4})),
         ("empty list", json!({"type": "array", "maxItems": 0})),
-        ("tuple", json!({"type": "array", "prefixItems": [{"type": "null"}], "items": {"const": 1}, "maxItems": 3, "minItems": 1})),
-        ("object", json!({"type": "object", "title": "T", "description": "d", "default": {}, "examples": [1],
+        (
+            "tuple",
+            json!({"type": "array", "prefixItems": [{"type": "null"}], "items": {"const": 1}, "maxItems": 3, "minItems": 1}),
+        ),
+        (
+            "object",
+            json!({"type": "object", "title": "T", "description": "d", "default": {}, "examples": [1],
             "properties": {"b": {"type": "string", "maxLength": 4}, "a": {"type": "integer", "maximum": 9, "minimum": 0}},
-            "required": ["a", "b"], "additionalProperties": false})),
+            "required": ["a", "b"], "additionalProperties": false}),
+        ),
         ("optional members", json!({"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}})),
         ("map", json!({"type": "object", "additionalProperties": {"type": "boolean"}})),
         ("unknown format", json!({"type": "string", "format": "color", "maxLength": 9})),
-        ("recursive", json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object",
+        (
+            "recursive",
+            json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object",
             "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
-            "required": ["next"], "additionalProperties": false}}})),
-        ("one of two kinds", json!({"oneOf": [{"$ref": "#/$defs/point"}, {"$ref": "#/$defs/circle"}],
-            "$defs": {"point": point, "circle": circle}})),
-        ("all of two", json!({"allOf": [{"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"]},
-            {"properties": {"b": {"type": "boolean"}}, "required": ["b"]}]})),
+            "required": ["next"], "additionalProperties": false}}}),
+        ),
+        (
+            "one of two kinds",
+            json!({"oneOf": [{"$ref": "#/$defs/point"}, {"$ref": "#/$defs/circle"}],
+            "$defs": {"point": point, "circle": circle}}),
+        ),
+        (
+            "all of two",
+            json!({"allOf": [{"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"]},
+            {"properties": {"b": {"type": "boolean"}}, "required": ["b"]}]}),
+        ),
     ];
     for (name, schema) in cases {
         let check = |text: &str| match serde_json::from_str::<Value>(text) {
@@ -91,10 +106,8 @@ fn json_schemas() {
     }
     each_answer("any object", &Constraint::JsonObject, &|text| {
         text.starts_with('{')
-            && serde_json::from_str::<Value>(text).map_or_else(
-                |error| error.to_string().starts_with("number out of range"),
-                |value| value.is_object(),
-            )
+            && serde_json::from_str::<Value>(text)
+                .map_or_else(|error| error.to_string().starts_with("number out of range"), |value| value.is_object())
     });
 }
 
@@ -201,8 +214,7 @@ fn tool_calls_between_markers() {
     ]);
     let more = Shape::Sequence(vec![Shape::Literal("\n".to_owned()), call.clone()]);
     let most_three = Shape::Sequence(vec![call, Shape::Repeat { shape: Box::new(more), least: 0, most: Some(2) }]);
-    let after_text =
-        Shape::Sequence(vec![Shape::Text { without: vec!["<".to_owned()] }, most_three.clone()]);
+    let after_text = Shape::Sequence(vec![Shape::Text { without: vec!["<".to_owned()] }, most_three.clone()]);
     for (name, shape) in [("calls", most_three), ("text, then calls", after_text)] {
         each_answer(name, &Constraint::Shape(shape), &|text| {
             calls(text).is_some_and(|calls| {
@@ -228,7 +240,11 @@ fn text_up_to_what_it_may_not_contain() {
         Shape::Literal("</n>".to_owned()),
     ]);
     let cases = [
-        ("regular", Shape::Sequence(vec![parameter("a"), optional(parameter("b"))]), r"(?s)^<p=a>.*</p>(<p=b>.*</p>)?$"),
+        (
+            "regular",
+            Shape::Sequence(vec![parameter("a"), optional(parameter("b"))]),
+            r"(?s)^<p=a>.*</p>(<p=b>.*</p>)?$",
+        ),
         (
             "before something that is not",
             Shape::Sequence(vec![parameter("a"), optional(number.clone()), optional(parameter("b"))]),

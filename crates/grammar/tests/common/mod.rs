@@ -116,7 +116,7 @@ impl Model {
             let known = (1..tag.len()).rev().find(|&known| text.ends_with(&tag[..known]))?;
             Some(tag.as_bytes()[known])
         };
-        ["</p>", "</tool_call>", "<tool_call>", "<n>"].iter().filter_map(next).collect()
+        ["</p>", "</think>", "</tool_call>", "<tool_call>", "<n>"].iter().filter_map(next).collect()
     }
 
     /// How much a token brings a text to its end.
@@ -152,17 +152,18 @@ pub struct Noise {
     pub calm: usize,
     /// Tokens until it is cut off.
     pub most: usize,
+    /// Logits of ids that no token has: what stands there is arbitrary, too.
+    pub padding: f32,
 }
 
 impl Noise {
     pub fn new(seed: u64) -> Self {
-        Self { seed, calm: 40, most: 400 }
+        Self { seed, calm: 40, most: 400, padding: 100.0 }
     }
 
     fn logits(self, vocab: usize, position: usize) -> Vec<f32> {
         let noise = |token: usize| uniform(self.seed ^ 0x9e37, (position * 100_000 + token) as u64) as f32 * 8.0 - 4.0;
-        // What stands in the padding of an output layer is arbitrary, too.
-        (0..vocab).map(noise).chain([100.0; PADDING]).collect()
+        (0..vocab).map(noise).chain([self.padding; PADDING]).collect()
     }
 }
 

@@ -35,7 +35,9 @@ fn holds(value: &Value, keyword: &str, wanted: &Value, schema: &serde_json::Map<
         "multipleOf" => value.as_f64().is_none_or(|value| value % number() == 0.0),
         "minLength" => value.as_str().is_none_or(|text| text.chars().count() >= count()),
         "maxLength" => value.as_str().is_none_or(|text| text.chars().count() <= count()),
-        "pattern" => value.as_str().is_none_or(|text| regex::Regex::new(wanted.as_str().unwrap()).unwrap().is_match(text)),
+        "pattern" => {
+            value.as_str().is_none_or(|text| regex::Regex::new(wanted.as_str().unwrap()).unwrap().is_match(text))
+        }
         "minItems" => value.as_array().is_none_or(|items| items.len() >= count()),
         "maxItems" => value.as_array().is_none_or(|items| items.len() <= count()),
         "items" => value.as_array().is_none_or(|items| {
@@ -46,9 +48,11 @@ fn holds(value: &Value, keyword: &str, wanted: &Value, schema: &serde_json::Map<
             wanted.as_array().unwrap().iter().all(|name| members.contains_key(name.as_str().unwrap()))
         }),
         "properties" => value.as_object().is_none_or(|members| {
-            wanted.as_object().unwrap().iter().all(|(name, inner)| {
-                members.get(name).is_none_or(|member| satisfies(member, inner, root))
-            })
+            wanted
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(name, inner)| members.get(name).is_none_or(|member| satisfies(member, inner, root)))
         }),
         "additionalProperties" => value.as_object().is_none_or(|members| {
             let known = schema.get("properties").and_then(Value::as_object);
