@@ -31,6 +31,7 @@ impl Tools {
             .arg(script())
             .arg(port.to_string())
             .args(flag)
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("run Python");
