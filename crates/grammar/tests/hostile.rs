@@ -161,7 +161,7 @@ fn schemas_that_cannot_be_followed() {
 fn regular_expressions_that_explode() {
     let regex = |text: &str| Constraint::Regex(text.to_owned());
     let pattern = |text: &str| schema(json!({"type": "string", "pattern": text}));
-    let deep = format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000));
+    let deep = format!("{}a{}", "(".repeat(4000), ")".repeat(4000));
     check(vec![
         ("nested repetitions", regex("(a{1000}){1000}"), Refused("characters of regular expression, unrolled")),
         ("nested repetitions in a schema", pattern("(a{1000}){1000}"), Refused("unrolled")),
