@@ -200,6 +200,7 @@ impl Block for Items {
     }
 
     fn closing(&self) -> Option<&'static str> {
-        self.close.filter(|_| !matches!(self.state, State::Closed))
+        // Models forget the beginning of a block more often than its end.
+        self.close.or(Some(CALL_END)).filter(|_| !matches!(self.state, State::Closed))
     }
 }

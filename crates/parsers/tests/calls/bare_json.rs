@@ -29,6 +29,10 @@ fn cases() -> Vec<Case> {
         case("a code block of other JSON", "```json\n{\"a\": {\"name\": \"get_time\", \"arguments\": {}}}\n```", vec![
             text("```json\n{\"a\": {\"name\": \"get_time\", \"arguments\": {}}}\n```"),
         ]),
+        case("only the end of a block", "{\"name\": \"get_time\", \"arguments\": {}}\n</tool_call>\nDone", vec![
+            call("get_time", json!({})),
+            text("Done"),
+        ]),
         case("a tool that nobody offered", r#"{"name": "launch", "arguments": {}}"#, vec![text(r#"{"name": "launch", "arguments": {}}"#)]),
         case("no arguments", r#"{"name": "get_time"}"#, vec![text(r#"{"name": "get_time"}"#)]),
         case("another object", r#"{"name": "search", "age": 3, "arguments": {}}"#, vec![text(r#"{"name": "search", "age": 3, "arguments": {}}"#)]),
