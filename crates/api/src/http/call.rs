@@ -101,6 +101,8 @@ pub struct Call {
     answers: Vec<AnswerTrace>,
     usage: Usage,
     result: CallResult,
+    /// Whether only its rounds count.
+    rounds: bool,
 }
 
 impl Call {
@@ -120,8 +122,35 @@ impl Call {
             answers: Vec::new(),
             usage: Usage::default(),
             result: CallResult::Rejected,
+            rounds: false,
             app: app.clone(),
         }
+    }
+
+    /// The books on another round of the same request: it is computed, counted and logged by itself.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            app: self.app.clone(),
+            id: self.id.clone(),
+            client: self.client.clone(),
+            request_id: self.request_id.clone(),
+            parent: self.parent.clone(),
+            start: Instant::now(),
+            model: self.model.clone(),
+            registered: None,
+            answers: Vec::new(),
+            usage: Usage::default(),
+            result: CallResult::Rejected,
+            rounds: false,
+            ..*self
+        }
+    }
+
+    /// Leaves the books to those of its rounds.
+    pub fn in_rounds(&mut self) {
+        self.result = CallResult::Success;
+        self.rounds = true;
     }
 
     /// Notes what the body asked for.
@@ -223,6 +252,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.rounds {
+            return;
+        }
         let (endpoint, ttft) = (self.endpoint, self.ttft());
         self.app.shared.inference.record(endpoint, self.stream, self.result, self.start.elapsed(), ttft, self.usage);
         if self.answers.is_empty() {

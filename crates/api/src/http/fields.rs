@@ -50,6 +50,22 @@ impl Fields {
         }
     }
 
+    /// The fields of an object inside a body; `at` is where it stands.
+    ///
+    /// # Errors
+    /// 400 if it isn't an object.
+    pub fn nested(at: &str, value: Value) -> Result<Self, ApiError> {
+        match value {
+            Value::Object(map) => Ok(Self { map, prefix: format!("{at}.") }),
+            other => Err(ApiError::field(at, format!("{at} is {}: it must be an object", kind(&other)))),
+        }
+    }
+
+    /// Puts a field back, or another in its place.
+    pub fn put(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
     /// A field as it stands.
     pub fn value(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
