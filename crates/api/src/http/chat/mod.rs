@@ -15,5 +15,6 @@ mod tools;
 pub use format::OutputFormat;
 pub use message::{ChatMessage, ToolCall};
 pub use output::{AnswerParser, ChatEvent, OutputPlan};
+pub use prepare::PreparedChat;
 pub use request::{ChatRequest, Thinking};
-pub use tools::ToolOffer;
+pub use tools::{ToolChoice, ToolOffer};
