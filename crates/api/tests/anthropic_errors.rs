@@ -9,7 +9,7 @@ use axum::{
     http::{Method, Request},
 };
 use serde_json::{Value, json};
-use support::{Reply, fake, merged, server, server_with};
+use support::{Reply, fake, merged, server_with};
 use tower::ServiceExt as _;
 use vllm_api::http::{App, HttpConfig};
 use vllm_platform::testing::FakeConfig;
