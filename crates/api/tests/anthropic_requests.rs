@@ -6,9 +6,11 @@ use serde_json::json;
 use support::{
     fake,
     formats::{agent, tools},
-    merged, server,
+    merged, server, server_with,
 };
+use vllm_api::http::HttpConfig;
 use vllm_platform::testing::FakeConfig;
+use vllm_scheduler::EngineConfig;
 
 #[tokio::test]
 async fn a_prompt_that_is_too_long_is_refused_in_the_words_agents_wait_for() {
@@ -140,7 +142,7 @@ async fn bad_requests_are_named() {
         (json!({ "tool_choice": { "type": "any" } }), "tool_choice is any: there are no tools"),
         (
             json!({ "messages": [{ "role": "user", "content": [{ "type": "image", "source": {} }] }] }),
-            "messages[0].content[0] is of type image: this model takes text only",
+            "messages[0].content[0] is of type \"image\": this model takes text only",
         ),
     ];
     let server = agent("ok", fake());
@@ -150,4 +152,17 @@ async fn bad_requests_are_named() {
         assert_eq!(reply.anthropic_error(), (wanted.to_owned(), "invalid_request_error".to_owned()), "{fields}");
     }
     assert_eq!(server.model.engine.stats().steps, 0, "a bad request reached the engine");
+}
+
+#[tokio::test]
+async fn more_tokens_than_the_operator_allows_are_refused() {
+    let http = HttpConfig { max_request_tokens: Some(20), ..HttpConfig::default() };
+    let server = server_with(fake(), EngineConfig::default(), http);
+    let reply = server.message(json!({ "max_tokens": 21 })).await;
+    let wanted = "max_tokens is 21: this server allows at most 20 (--max-request-tokens)";
+    assert_eq!((reply.status.as_u16(), reply.anthropic_error().0.as_str()), (400, wanted));
+    assert_eq!(
+        server.message(json!({ "max_tokens": 20, "ignore_eos": true })).await.json()["stop_reason"],
+        "max_tokens"
+    );
 }

@@ -1,6 +1,6 @@
 //! Content blocks that are text, whatever they are called.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::http::{ApiError, Fields, fields::show};
 
@@ -72,7 +72,8 @@ impl Block {
             }
             "content" => source.nested_text("content")?,
             other => {
-                let message = format!("{} is of type {other}: this model takes text only", source.at);
+                let shown = show(&json!(other));
+                let message = format!("{} is of type {shown}: this model takes text only", source.at);
                 return Err(ApiError::unsupported(&source.at, message));
             }
         };
@@ -99,20 +100,18 @@ impl Block {
 
     /// 400 for a block that stands where it can't be understood.
     pub fn not_text(&self) -> ApiError {
-        let (at, kind) = (&self.at, &self.kind);
+        let (at, kind) = (&self.at, self.kind.as_str());
         let of_a_server = kind.starts_with("mcp_")
-            || kind == "server_tool_use"
-            || kind == "container_upload"
-            || kind.ends_with("_tool_result");
-        let message = match kind.as_str() {
-            "image" => format!("{at} is of type image: this model takes text only"),
-            _ if of_a_server => format!("{at} is of type {kind}: this server runs no tools of its own"),
-            "thinking" | "redacted_thinking" | "tool_use" => {
-                format!("{at} is of type {kind}: only the assistant's are")
-            }
-            "tool_result" => format!("{at} is of type tool_result: only blocks of the user's own turns are"),
-            _ => format!("{at} is of type {}, which is not known here", show(&Value::String(kind.clone()))),
+            || kind.ends_with("_tool_result")
+            || ["server_tool_use", "container_upload"].contains(&kind);
+        let problem = match kind {
+            "image" => "this model takes text only",
+            "thinking" | "redacted_thinking" | "tool_use" => "only blocks of the assistant's turns are",
+            "tool_result" => "only blocks of the user's turns are",
+            _ if of_a_server => "this server runs no tools of its own",
+            _ => "it is not known here",
         };
+        let message = format!("{at} is of type {}: {problem}", show(&json!(kind)));
         ApiError::unsupported(at, message)
     }
 }

@@ -74,6 +74,10 @@ impl Request {
     /// and says so. Agents ask for some ten thousand with every prompt.
     pub fn prepare(&self, model: &ServedModel, config: &HttpConfig) -> Result<Prepared, ApiError> {
         let asked = self.max_tokens.ok_or_else(|| ApiError::field("max_tokens", "max_tokens is missing"))?;
+        if let Some(limit) = config.max_request_tokens.filter(|&limit| asked > limit) {
+            let message = format!("max_tokens is {asked}: this server allows at most {limit} (--max-request-tokens)");
+            return Err(ApiError::field("max_tokens", message));
+        }
         // Only what a request asks for by itself must fit; what the server would give is cut.
         let config = HttpConfig { default_max_tokens: asked, ..*config };
         let chat = self.chat.prepare(model, &config).map_err(|error| match error.code() {

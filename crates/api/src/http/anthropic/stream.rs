@@ -132,7 +132,7 @@ impl Blocks {
             return self.delta(out, "text_delta", "text", text);
         }
         self.blanks.push_str(text);
-        if !self.blanks.trim().is_empty() {
+        if !text.trim().is_empty() {
             let text = std::mem::take(&mut self.blanks);
             self.begin(out, Open::Text, &text_block(""));
             self.delta(out, "text_delta", "text", &text);

@@ -151,17 +151,17 @@ fn refused_forms_are_named() {
         (
             json!(null),
             user(json!({ "type": "image", "source": { "type": "url", "url": "x" } })),
-            "messages[0].content[0] is of type image: this model takes text only",
+            "messages[0].content[0] is of type \"image\": this model takes text only",
         ),
         (
             json!(null),
             user(json!({ "type": "tool_result", "tool_use_id": "t", "content": [{ "type": "image" }] })),
-            "messages[0].content[0].content[0] is of type image: this model takes text only",
+            "messages[0].content[0].content[0] is of type \"image\": this model takes text only",
         ),
         (
             json!(null),
             user(json!({ "type": "document", "source": { "type": "base64", "data": "" } })),
-            "messages[0].content[0].source is of type base64: this model takes text only",
+            "messages[0].content[0].source is of type \"base64\": this model takes text only",
         ),
         (
             json!(null),
@@ -171,22 +171,22 @@ fn refused_forms_are_named() {
         (
             json!(null),
             user(json!({ "type": "web_search_tool_result", "tool_use_id": "t", "content": [] })),
-            "messages[0].content[0] is of type web_search_tool_result: this server runs no tools of its own",
+            "messages[0].content[0] is of type \"web_search_tool_result\": this server runs no tools of its own",
         ),
         (
             json!(null),
             user(json!({ "type": "riddle" })),
-            "messages[0].content[0] is of type \"riddle\", which is not known here",
+            "messages[0].content[0] is of type \"riddle\": it is not known here",
         ),
         (
             json!(null),
             user(json!({ "type": "tool_use" })),
-            "messages[0].content[0] is of type tool_use: only the assistant's are",
+            "messages[0].content[0] is of type \"tool_use\": only blocks of the assistant's turns are",
         ),
         (
             json!(null),
             assistant(json!({ "type": "tool_result" })),
-            "messages[0].content[0] is of type tool_result: only blocks of the user's own turns are",
+            "messages[0].content[0] is of type \"tool_result\": only blocks of the user's turns are",
         ),
         (json!(null), user(json!({ "type": "tool_result" })), "messages[0].content[0] has no tool_use_id"),
         (
