@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use support::{
     fake,
     formats::{agent, tools},
-    merged, server,
+    merged, server, server_in,
 };
 
 /// The message that events tell of, put together as the SDKs do.
@@ -250,4 +250,32 @@ async fn an_answer_ends_where_the_context_does() {
     assert_eq!(accumulated(&streamed)["stop_reason"], whole["stop_reason"]);
     // Short of that, it is as long as the model likes.
     assert_eq!(server.message(json!({ "max_tokens": 32_000 })).await.json()["stop_reason"], "end_turn");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_kept_to_by_grammar() {
+    // The model would rather say something else.
+    let server = server_in("I would rather not, thank you very much. 7", Some("hermes"), Some("qwen3"));
+    let schema = json!({ "type": "object", "required": ["n"], "additionalProperties": false,
+        "properties": { "n": { "type": "integer", "minimum": 0, "maximum": 99 } } });
+    let tools = json!([{ "name": "count", "input_schema": schema }, { "name": "look", "input_schema": schema }]);
+    let forced = |choice: Value| json!({ "tools": tools, "tool_choice": choice, "max_tokens": 600, "stream": true });
+    let named = forced(json!({ "type": "tool", "name": "count" }));
+    let any = forced(json!({ "type": "any", "disable_parallel_tool_use": true }));
+    for fields in [named, any] {
+        let message = accumulated(&server.message(fields).await.named_events());
+        let call = message["content"].as_array().unwrap().last().unwrap();
+        assert_eq!((&message["stop_reason"], &call["type"]), (&json!("tool_use"), &json!("tool_use")), "{message}");
+        assert!(call["input"]["n"].as_u64().is_some_and(|n| n <= 99), "{message}");
+    }
+
+    let format = json!({ "type": "json_schema", "schema": schema });
+    for fields in [json!({ "output_config": { "format": format } }), json!({ "output_format": format })] {
+        let reply = server.message(merged(fields, json!({ "max_tokens": 600 }))).await;
+        let message = reply.json();
+        let text = message["content"].as_array().unwrap().last().unwrap()["text"].as_str().unwrap();
+        let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {message}"));
+        assert!(value["n"].as_u64().is_some_and(|n| n <= 99), "{message}");
+    }
+    server.idle().await;
 }

@@ -11,6 +11,7 @@ mod completions;
 mod error;
 mod extras;
 mod fields;
+mod guide;
 mod health;
 mod logprobs;
 mod messages;

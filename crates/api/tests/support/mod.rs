@@ -19,6 +19,7 @@ use vllm_api::{
     model::{Formats, SamplingDefaults, ServedModel},
     residency::{Catalog, Loader, Residency},
 };
+use vllm_parsers::{calls, reasoning};
 use vllm_platform::testing::{FakeConfig, FakeProbe, FakeRunner};
 use vllm_scheduler::{Engine, EngineConfig};
 use vllm_text::{ChatTemplate, Tokenizer};
@@ -79,6 +80,18 @@ pub fn server(answer: &str) -> Server {
     let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
     script.push(EOS);
     server_with(FakeConfig { script, ..fake() }, EngineConfig::default(), HttpConfig::default())
+}
+
+/// The same, in formats of these names.
+pub fn server_in(answer: &str, calls: Option<&str>, reasoning: Option<&str>) -> Server {
+    let formats = Formats {
+        calls: calls.map(|name| calls::by_name(name).unwrap()),
+        reasoning: reasoning.map(|name| reasoning::by_name(name).unwrap()),
+    };
+    let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
+    script.push(EOS);
+    let fake = FakeConfig { script, context_length: 4096, ..fake() };
+    server_like(fake, EngineConfig::default(), App::new(HttpConfig::default()), TEMPLATE, formats)
 }
 
 /// The fake that goes with the tokenizer.
