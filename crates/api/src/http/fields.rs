@@ -50,15 +50,10 @@ impl Fields {
         }
     }
 
-    /// The fields of an object inside a body; `at` is where it stands.
-    ///
-    /// # Errors
-    /// 400 if it isn't an object.
-    pub fn nested(at: &str, value: Value) -> Result<Self, ApiError> {
-        match value {
-            Value::Object(map) => Ok(Self { map, prefix: format!("{at}.") }),
-            other => Err(ApiError::field(at, format!("{at} is {}: it must be an object", kind(&other)))),
-        }
+    /// The fields of an object within a body; `path` is where it stands: `messages[0]`.
+    #[must_use]
+    pub fn within(path: &str, map: Map<String, Value>) -> Self {
+        Self { map, prefix: format!("{path}.") }
     }
 
     /// Puts a field back, or another in its place.

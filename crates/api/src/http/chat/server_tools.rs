@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vllm_mcp::{McpClient, OfferError, Selection, ServerTools as Wanted, ToolDefinition};
 
 use super::ToolCall;
@@ -45,10 +45,13 @@ impl ServerTools {
         let mut by_name = HashMap::new();
         let mut definitions = Vec::with_capacity(tools.len());
         for (index, tool) in tools.into_iter().enumerate() {
-            if !is_mcp(&tool) {
-                definitions.push(tool);
-                continue;
-            }
+            let tool = match tool {
+                Value::Object(tool) if tool.get("type").is_some_and(|kind| kind == "mcp") => tool,
+                other => {
+                    definitions.push(other);
+                    continue;
+                }
+            };
             let at = format!("tools[{index}]");
             for tool in client.offer(&selection(&at, tool)?).map_err(|error| offer_error(&at, &error))? {
                 if by_name.insert(tool.name.clone(), Arc::clone(&tool)).is_none() {
@@ -107,8 +110,8 @@ impl RunCall {
     }
 }
 
-fn selection(at: &str, tool: Value) -> Result<Selection, ApiError> {
-    let mut fields = Fields::nested(at, tool)?;
+fn selection(at: &str, tool: Map<String, Value>) -> Result<Selection, ApiError> {
+    let mut fields = Fields::within(at, tool);
     fields.string("type")?;
     let Some(server) = fields.string("server_label")? else { return Ok(Selection::All) };
     // The configuration says where servers are and what may be run, not a request.
