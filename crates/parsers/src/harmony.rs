@@ -125,10 +125,11 @@ impl Messages {
                     }
                     self.state = State::Body;
                 }
-                State::Body => match self.body()? {
-                    Some(part) => return Some(part),
-                    None => {}
-                },
+                State::Body => {
+                    if let Some(part) = self.body()? {
+                        return Some(part);
+                    }
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The HTTP server: OpenAI's routes over one model.
+//! The HTTP server: OpenAI's and Anthropic's routes over one model.
 
+mod anthropic;
 mod cache;
 mod call;
 mod chat;
@@ -199,6 +200,8 @@ impl App {
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
             .route("/v1/completions", post(completions::create))
+            .route("/v1/messages", post(anthropic::create))
+            .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
             .route("/v1/requests/{id}", delete(requests::cancel))
             .route("/v1/requests/{id}/cancel", post(requests::cancel))
             .route("/v1/status", get(status::get))
@@ -213,6 +216,8 @@ impl App {
             .route("/docs", get(openapi::page))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
+            // Around all that may refuse a request, within what counts the answers and names the request.
+            .layer(middleware::from_fn(anthropic::layer))
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
             .with_state(self)
     }

@@ -17,6 +17,7 @@ use super::{App, health::json_response};
 
 const BASE: &str = include_str!("../../openapi/base.yaml");
 const FAMILIES: &[&str] = &[
+    include_str!("../../openapi/anthropic.yaml"),
     include_str!("../../openapi/chat.yaml"),
     include_str!("../../openapi/completions.yaml"),
     include_str!("../../openapi/mcp.yaml"),

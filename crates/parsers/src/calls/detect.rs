@@ -32,7 +32,6 @@ const SIGNS: &[(&[&str], &[&str], &str)] = &[
 /// The name of the format that `template` shows.
 pub(super) fn name(template: &str) -> Option<&'static str> {
     let holds = |sign: &&str| template.contains(*sign);
-    let (_, _, name) =
-        SIGNS.iter().find(|(with, without, _)| with.iter().all(holds) && !without.iter().any(|sign| holds(sign)))?;
+    let (_, _, name) = SIGNS.iter().find(|(with, without, _)| with.iter().all(holds) && !without.iter().any(holds))?;
     Some(*name).filter(|name| !name.is_empty())
 }

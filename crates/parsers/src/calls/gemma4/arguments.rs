@@ -181,7 +181,7 @@ impl ArgumentReader {
             // Between Gemma's marks a backslash is one. In JSON's quotes it escapes what follows.
             Find::At(..) if end == QUOTE => emitter.arguments(&json_text(feed.take(1))),
             Find::At(..) => {
-                let Some(escaped) = feed.rest().chars().nth(1) else { return None };
+                let escaped = feed.rest().chars().nth(1)?;
                 feed.take(1);
                 if matches!(escaped, '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') {
                     emitter.arguments("\\");
