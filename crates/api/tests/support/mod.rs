@@ -84,6 +84,11 @@ pub fn server(answer: &str) -> Server {
 
 /// The same, in formats of these names.
 pub fn server_in(answer: &str, calls: Option<&str>, reasoning: Option<&str>) -> Server {
+    app_in(answer, calls, reasoning, App::new(HttpConfig::default()))
+}
+
+/// The same, of this application.
+pub fn app_in(answer: &str, calls: Option<&str>, reasoning: Option<&str>, app: App) -> Server {
     let formats = Formats {
         calls: calls.map(|name| calls::by_name(name).unwrap()),
         reasoning: reasoning.map(|name| reasoning::by_name(name).unwrap()),
@@ -91,7 +96,7 @@ pub fn server_in(answer: &str, calls: Option<&str>, reasoning: Option<&str>) -> 
     let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
     script.push(EOS);
     let fake = FakeConfig { script, context_length: 4096, ..fake() };
-    server_like(fake, EngineConfig::default(), App::new(HttpConfig::default()), TEMPLATE, formats)
+    server_like(fake, EngineConfig::default(), app, TEMPLATE, formats)
 }
 
 /// The fake that goes with the tokenizer.

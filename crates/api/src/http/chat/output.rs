@@ -75,6 +75,7 @@ impl OutputPlan {
             most_calls: self.most_calls.unwrap_or(usize::MAX),
             hide_reasoning: self.hide_reasoning,
             calls: 0,
+            over: false,
             out: Vec::new(),
         }
     }
@@ -89,18 +90,28 @@ pub struct AnswerParser {
     most_calls: usize,
     hide_reasoning: bool,
     calls: usize,
+    /// Whether a call came that was one too many: what follows is nobody's.
+    over: bool,
     out: Vec<OutputEvent>,
 }
 
 impl AnswerParser {
-    /// Takes more text. After `Break`, there is one call too many: the answer is over, and nothing is pushed any more.
+    /// Takes more text. After `Break`, there is one call too many: the answer is over, and further text gives nothing.
     pub fn push(&mut self, text: &str, sink: impl FnMut(ChatEvent)) -> ControlFlow<()> {
+        if self.over {
+            return ControlFlow::Break(());
+        }
         self.parser.push(text, &mut self.out);
-        self.pass_on(sink)
+        let flow = self.pass_on(sink);
+        self.over = flow.is_break();
+        flow
     }
 
     /// The text is over.
     pub fn finish(&mut self, sink: impl FnMut(ChatEvent)) {
+        if self.over {
+            return;
+        }
         self.parser.finish(&mut self.out);
         // What it says of too many calls is of no use now.
         let _ = self.pass_on(sink);
