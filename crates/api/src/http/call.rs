@@ -20,6 +20,7 @@ use crate::{
 pub enum Endpoint {
     ChatCompletions,
     Completions,
+    Responses,
 }
 
 impl Endpoint {
@@ -29,20 +30,22 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chat_completions",
             Self::Completions => "completions",
+            Self::Responses => "responses",
         }
     }
 
     const fn id_prefix(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "chatcmpl",
-            Self::Completions => "cmpl",
+            Self::ChatCompletions => "chatcmpl-",
+            Self::Completions => "cmpl-",
+            Self::Responses => "resp_",
         }
     }
 
     /// OpenTelemetry's `gen_ai.operation.name`.
     const fn operation(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "chat",
+            Self::ChatCompletions | Self::Responses => "chat",
             Self::Completions => "text_completion",
         }
     }
@@ -107,7 +110,7 @@ impl Call {
     pub(super) fn new(app: &App, endpoint: Endpoint, request_id: Id, headers: &HeaderMap) -> Self {
         Self {
             endpoint,
-            id: format!("{}-{}", endpoint.id_prefix(), crate::random::hex_id()),
+            id: format!("{}{}", endpoint.id_prefix(), crate::random::hex_id()),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             client: client::identity(headers),
             request_id: request_id.0,

@@ -41,6 +41,11 @@ impl ApiError {
         Self { status, message: message.into(), param: None, code: Some(code) }
     }
 
+    /// Something that isn't there.
+    pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
     /// The engine failed on a good request.
     pub fn engine(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_error", message)
@@ -80,6 +85,11 @@ impl ApiError {
     #[must_use]
     pub fn or_param(self, param: &str) -> Self {
         Self { param: self.param.or_else(|| Some(param.into())), ..self }
+    }
+
+    /// Whether something isn't there.
+    pub fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
     }
 
     /// `{"error": {"message", "type", "param", "code"}}`.

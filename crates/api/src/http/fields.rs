@@ -50,6 +50,22 @@ impl Fields {
         }
     }
 
+    /// An object inside a body; `name` says where, as errors have it: `input[3]`.
+    ///
+    /// # Errors
+    /// 400 if it isn't one.
+    pub fn of(value: Value, name: &str) -> Result<Self, ApiError> {
+        match value {
+            Value::Object(map) => Ok(Self { map, prefix: format!("{name}.") }),
+            other => Err(ApiError::field(name, format!("{name} is {}: it must be an object", show(&other)))),
+        }
+    }
+
+    /// Sets a field, for those who take it in another API's form.
+    pub fn put(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
     /// A field as it stands.
     pub fn value(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())

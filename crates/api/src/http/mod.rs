@@ -18,9 +18,12 @@ mod models;
 mod registry;
 mod request_id;
 mod requests;
+mod responses;
 mod sampling;
 mod sse;
 mod status;
+mod tokenize;
+mod version;
 
 use std::{
     ops::Deref,
@@ -97,6 +100,7 @@ struct Shared {
     http: Arc<HttpMetrics>,
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
+    responses: Arc<responses::Store>,
     started: Instant,
 }
 
@@ -115,6 +119,7 @@ impl App {
             http: Arc::default(),
             inference: InferenceMetrics::default(),
             tracer,
+            responses: Arc::default(),
             started: Instant::now(),
         };
         Self { model: Arc::default(), config, shared: Arc::new(shared) }
@@ -170,6 +175,16 @@ impl App {
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
             .route("/v1/completions", post(completions::create))
+            .route("/v1/responses", post(responses::create))
+            .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::remove))
+            .route("/v1/responses/{id}/cancel", post(responses::cancel))
+            .route("/v1/responses/{id}/input_items", get(responses::input_items))
+            .route("/tokenize", post(tokenize::tokenize))
+            .route("/v1/tokenize", post(tokenize::tokenize))
+            .route("/detokenize", post(tokenize::detokenize))
+            .route("/v1/detokenize", post(tokenize::detokenize))
+            .route("/version", get(version::get))
+            .route("/ping", get(health::get).post(health::get))
             .route("/v1/requests/{id}", delete(requests::cancel))
             .route("/v1/requests/{id}/cancel", post(requests::cancel))
             .route("/v1/status", get(status::get))

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use vllm_api::{
     http::{App, HttpConfig},
-    model::{SamplingDefaults, ServedModel},
+    model::{Formats, SamplingDefaults, ServedModel},
 };
 use vllm_platform::testing::{FakeConfig, FakeProbe, FakeRunner};
 use vllm_scheduler::{Engine, EngineConfig};
@@ -89,6 +89,11 @@ pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> 
 }
 
 pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
+    server_with_formats(fake, engine, app, Formats::default())
+}
+
+/// One whose model writes tool calls and its chain of thought in these formats.
+pub fn server_with_formats(fake: FakeConfig, engine: EngineConfig, app: App, formats: Formats) -> Server {
     let (sender, probe) = mpsc::channel();
     let make = move || {
         let runner = FakeRunner::new(fake);
@@ -100,7 +105,7 @@ pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
     let template = ChatTemplate::new(TEMPLATE, Default::default()).unwrap();
     let names = vec!["tiny".to_owned(), "org/tiny".to_owned()];
     let sampling = SamplingDefaults { temperature: Some(0.0), ..SamplingDefaults::default() };
-    let model = Arc::new(ServedModel::new(names, tokenizer(), Some(template), sampling, engine));
+    let model = Arc::new(ServedModel::new(names, tokenizer(), Some(template), sampling, engine).with_formats(formats));
     app.set_model(Arc::clone(&model));
     Server { router: app.clone().router(), app, model, probe: probe.recv().unwrap() }
 }
