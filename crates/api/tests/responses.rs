@@ -142,7 +142,13 @@ async fn fields_that_change_the_answer() {
             "user:x;assistant:<tool_call>\n{\"name\":\"f\",\"arguments\":{}}\n</tool_call>;\
              user:<tool_response>\n42\n</tool_response>;>",
         ),
-        ("template variables", json!({ "chat_template_kwargs": { "mood": "sad" } }), "hello", "completed", "user:hi;(sad)>"),
+        (
+            "template variables",
+            json!({ "chat_template_kwargs": { "mood": "sad" } }),
+            "hello",
+            "completed",
+            "user:hi;(sad)>",
+        ),
         (
             "tools",
             json!({ "tools": [{ "type": "function", "name": "f", "parameters": {}, "strict": false }] }),
@@ -176,14 +182,20 @@ async fn fields_that_change_the_answer() {
         let reply = server.respond(fields.clone()).await;
         assert_eq!(reply.status, 200, "{name}: {}", reply.body);
         let body = reply.json();
-        assert_eq!((&body["output"][0]["content"][0]["text"], &body["status"]), (&json!(text), &json!(status)), "{name}");
+        assert_eq!(
+            (&body["output"][0]["content"][0]["text"], &body["status"]),
+            (&json!(text), &json!(status)),
+            "{name}"
+        );
         assert_eq!(body["usage"]["input_tokens"], prompt.len(), "{name}");
         assert_eq!(body["usage"]["input_tokens_details"]["cache_write_tokens"], 0, "{name}: there is no cache");
         for (field, value) in fields.as_object().unwrap() {
             let shown = match field.as_str() {
                 "text" => json!({ "format": { "type": "text" }, "verbosity": "medium" }),
                 "service_tier" => json!("default"),
-                "input" | "stop" | "chat_template_kwargs" | "include" | "no_such_field" | "prompt_cache_options" => continue,
+                "input" | "stop" | "chat_template_kwargs" | "include" | "no_such_field" | "prompt_cache_options" => {
+                    continue;
+                }
                 _ => value.clone(),
             };
             assert_eq!(body[field], shown, "{name}: {field}");
@@ -199,6 +211,7 @@ async fn bad_requests_are_named() {
     let cases = [
         (json!({ "input": null }), "input is missing or empty: there must be at least one item", "input"),
         (json!({ "input": [] }), "input is missing or empty: there must be at least one item", "input"),
+        (json!({ "input": vec![json!({}); 65_537] }), "input has 65537 items: it may have at most 65536", "input"),
         (json!({ "input": 3 }), "input is 3: it must be a string or an array of items", "input"),
         (item(json!(3)), "input[0] is 3: it must be an object", "input[0]"),
         (item(json!({})), "input[0] has no type", "input[0]"),
@@ -257,7 +270,11 @@ async fn bad_requests_are_named() {
             "tool_choice",
         ),
         (json!({ "truncation": "middle" }), "truncation is \"middle\": it must be auto or disabled", "truncation"),
-        (json!({ "max_output_tokens": 0 }), "max_output_tokens is 0: it must be a whole number of at least 1", "max_output_tokens"),
+        (
+            json!({ "max_output_tokens": 0 }),
+            "max_output_tokens is 0: it must be a whole number of at least 1",
+            "max_output_tokens",
+        ),
         (json!({ "metadata": { "a": 1 } }), "metadata has 1 for \"a\": it must be a string", "metadata"),
         (
             json!({ "metadata": { "a": "x".repeat(513) } }),
@@ -269,12 +286,32 @@ async fn bad_requests_are_named() {
             "include has \"everything\": this server has message.output_text.logprobs and reasoning.encrypted_content",
             "include",
         ),
-        (json!({ "text": { "format": { "type": "yaml" } } }), "text.format is of type \"yaml\": it must be text, json_object or json_schema", "text.format"),
-        (json!({ "text": { "verbosity": "high" } }), "text.verbosity is \"high\": use medium, or say it in instructions", "text.verbosity"),
-        (json!({ "reasoning": { "summary": "detailed" } }), "reasoning.summary is \"detailed\": only auto is supported", "reasoning.summary"),
+        (
+            json!({ "text": { "format": { "type": "yaml" } } }),
+            "text.format is of type \"yaml\": it must be text, json_object or json_schema",
+            "text.format",
+        ),
+        (
+            json!({ "text": { "verbosity": "high" } }),
+            "text.verbosity is \"high\": use medium, or say it in instructions",
+            "text.verbosity",
+        ),
+        (
+            json!({ "reasoning": { "summary": "detailed" } }),
+            "reasoning.summary is \"detailed\": only auto is supported",
+            "reasoning.summary",
+        ),
         (json!({ "service_tier": "flex" }), "service_tier is \"flex\": use auto or default", "service_tier"),
-        (json!({ "conversation": "conv_1" }), "conversation: this server has no conversations: use previous_response_id", "conversation"),
-        (json!({ "prompt": { "id": "p" } }), "prompt: this server has no prompt templates: use instructions and input", "prompt"),
+        (
+            json!({ "conversation": "conv_1" }),
+            "conversation: this server has no conversations: use previous_response_id",
+            "conversation",
+        ),
+        (
+            json!({ "prompt": { "id": "p" } }),
+            "prompt: this server has no prompt templates: use instructions and input",
+            "prompt",
+        ),
         (json!({ "n": 2 }), "n: a response has one answer", "n"),
         (
             json!({ "background": true, "store": false }),
@@ -311,7 +348,10 @@ async fn the_events_of_a_stream() {
     let tools = json!({ "tools": [{ "type": "function", "name": "f" }, { "type": "custom", "name": "sh" }] });
     let events = server.stream(merged(tools.clone(), json!({ "store": false }))).await;
     let (first, last) = (&events[0]["response"], &events[events.len() - 1]["response"]);
-    assert_eq!((&first["status"], &first["output"], &first["usage"]), (&json!("in_progress"), &json!([]), &Value::Null));
+    assert_eq!(
+        (&first["status"], &first["output"], &first["usage"]),
+        (&json!("in_progress"), &json!([]), &Value::Null)
+    );
 
     // Deltas in a row count once.
     let mut names: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
@@ -380,7 +420,10 @@ async fn the_events_of_a_stream() {
         }
         assert_eq!(item, wanted[index]);
     }
-    assert_eq!((&whole["usage"]["output_tokens_details"], &whole["status"]), (&last["usage"]["output_tokens_details"], &json!("completed")));
+    assert_eq!(
+        (&whole["usage"]["output_tokens_details"], &whole["status"]),
+        (&last["usage"]["output_tokens_details"], &json!("completed"))
+    );
     server.idle().await;
 }
 
@@ -393,9 +436,30 @@ async fn answers_that_end_early_or_say_little() {
         ("nothing", "", json!({}), "completed", vec![message("", "completed")], 0),
         ("white space", " \n", json!({}), "completed", vec![message(" \n", "completed")], 0),
         ("thought only", "<think>hm</think>", json!({}), "completed", vec![thought("hm", "completed")], 17),
-        ("no white space after it", "<think>hm</think>\n", json!({}), "completed", vec![thought("hm", "completed")], 17),
-        ("cut in a thought", "<think>hmmm", json!({ "max_output_tokens": 9 }), "incomplete", vec![thought("hm", "incomplete")], 9),
-        ("cut in a text", "hello", json!({ "max_output_tokens": 2 }), "incomplete", vec![message("he", "incomplete")], 0),
+        (
+            "no white space after it",
+            "<think>hm</think>\n",
+            json!({}),
+            "completed",
+            vec![thought("hm", "completed")],
+            17,
+        ),
+        (
+            "cut in a thought",
+            "<think>hmmm",
+            json!({ "max_output_tokens": 9 }),
+            "incomplete",
+            vec![thought("hm", "incomplete")],
+            9,
+        ),
+        (
+            "cut in a text",
+            "hello",
+            json!({ "max_output_tokens": 2 }),
+            "incomplete",
+            vec![message("he", "incomplete")],
+            0,
+        ),
         (
             "cut in a call",
             "<call>f{\"a\":1}</call>",
@@ -420,7 +484,14 @@ async fn answers_that_end_early_or_say_little() {
             vec![call("{}", "completed"), message(" and ", "completed"), call("{}", "completed")],
             0,
         ),
-        ("hidden thought", "<think>hm</think>ok", json!({ "include_reasoning": false }), "completed", vec![message("ok", "completed")], 17),
+        (
+            "hidden thought",
+            "<think>hm</think>ok",
+            json!({ "include_reasoning": false }),
+            "completed",
+            vec![message("ok", "completed")],
+            17,
+        ),
     ];
     for (name, answer, fields, status, wanted, reasoning) in cases {
         let server = thinker(answer);
@@ -460,7 +531,9 @@ async fn sealed_reasoning_comes_back_as_it_was() {
 async fn log_probabilities() {
     let server = thinker("<think>hm</think>ok<call>f{}</call>");
     let tools = json!({ "tools": [{ "type": "function", "name": "f" }] });
-    for asked in [json!({ "top_logprobs": 2 }), json!({ "top_logprobs": 2, "include": ["message.output_text.logprobs"] })] {
+    for asked in
+        [json!({ "top_logprobs": 2 }), json!({ "top_logprobs": 2, "include": ["message.output_text.logprobs"] })]
+    {
         let fields = merged(tools.clone(), asked);
         let body = server.respond(fields.clone()).await.json();
         let entries = body["output"][1]["content"][0]["logprobs"].as_array().unwrap();
@@ -557,7 +630,9 @@ async fn kept_ones_are_shown_listed_and_deleted() {
     assert_eq!((&page["data"], &page["has_more"]), (&json!([data[0]]), &json!(false)), "newest first");
     let page = list("?limit=1&order=asc").await.json();
     assert_eq!((&page["data"], &page["has_more"]), (&json!([data[0]]), &json!(true)));
-    for (query, param) in [("?limit=0", "limit"), ("?limit=101", "limit"), ("?order=up", "order"), ("?after=x", "after")] {
+    for (query, param) in
+        [("?limit=0", "limit"), ("?limit=101", "limit"), ("?order=up", "order"), ("?after=x", "after")]
+    {
         let reply = list(query).await;
         assert_eq!((reply.status.as_u16(), reply.error().1), (400, json!(param)));
     }
@@ -613,11 +688,51 @@ async fn another_key_sees_nothing() {
 }
 
 #[tokio::test]
+async fn many_at_once() {
+    let server = server("hello");
+    let first = server.respond(json!({})).await.json()["id"].as_str().unwrap().to_owned();
+    let turns = (0..40).map(|number: usize| {
+        let (server, first, kept) = (&server, &first, number.is_multiple_of(2));
+        async move {
+            let follow = json!({ "previous_response_id": first, "input": format!("{number}"), "store": kept,
+                "stream": number.is_multiple_of(3) });
+            let reply = server.respond(follow).await;
+            if number == 20 {
+                assert_eq!(server.delete(&format!("/v1/responses/{first}")).await.status, 200);
+            }
+            if reply.status == 404 {
+                // Number 20 was faster.
+                assert_eq!(reply.error().2, json!("previous_response_not_found"));
+                return false;
+            }
+            let body = match number % 3 {
+                0 => events(&reply.body).pop().unwrap()["response"].clone(),
+                _ => reply.json(),
+            };
+            let path = format!("/v1/responses/{}", body["id"].as_str().unwrap());
+            let status = if kept { 200 } else { 404 };
+            assert_eq!(
+                (server.get(&path).await.status.as_u16(), server.delete(&path).await.status.as_u16()),
+                (status, status)
+            );
+            true
+        }
+    });
+    let done = futures_util::future::join_all(turns).await;
+    assert!(done.iter().filter(|&&followed| followed).count() >= 20, "{done:?}");
+    assert_eq!(server.get(&format!("/v1/responses/{first}")).await.status, 404);
+    server.idle().await;
+}
+
+#[tokio::test]
 async fn one_in_the_background_goes_on_by_itself() {
     let server = slow();
     let begun = server.respond(json!({ "background": true, "ignore_eos": true, "max_output_tokens": 20 })).await;
     let begun = begun.json();
-    assert_eq!((&begun["status"], &begun["background"], &begun["output"]), (&json!("queued"), &json!(true), &json!([])));
+    assert_eq!(
+        (&begun["status"], &begun["background"], &begun["output"]),
+        (&json!("queued"), &json!(true), &json!([]))
+    );
     let path = format!("/v1/responses/{}", begun["id"].as_str().unwrap());
     let follow = server.respond(json!({ "previous_response_id": begun["id"] })).await;
     assert_eq!((follow.status.as_u16(), follow.error().1), (400, json!("previous_response_id")));

@@ -31,8 +31,7 @@ async fn texts_and_conversations_become_tokens() {
         for path in ["/tokenize", "/v1/tokenize"] {
             let reply = server.post(path, &body.to_string()).await;
             assert_eq!(reply.status, 200, "{name}: {}", reply.body);
-            let wanted =
-                json!({ "count": tokens.len(), "max_model_len": 200, "tokens": tokens, "token_strs": null });
+            let wanted = json!({ "count": tokens.len(), "max_model_len": 200, "tokens": tokens, "token_strs": null });
             assert_eq!(reply.json(), wanted, "{name}");
         }
     }

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::{reasoning, store::Item};
 use crate::http::{ApiError, Fields, fields::show};
 
+/// Most items of one request. What no model's context holds need not be taken in.
+const MAX_ITEMS: usize = 1 << 16;
+
 /// Finds an item that was kept.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<Item>;
 
@@ -18,6 +21,10 @@ pub fn take_input(fields: &mut Fields, lookup: Lookup<'_>) -> Result<Vec<Item>, 
     match fields.value("input") {
         None => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![Arc::new(user_message(text))]),
+        Some(Value::Array(items)) if items.len() > MAX_ITEMS => {
+            let message = format!("input has {} items: it may have at most {MAX_ITEMS}", items.len());
+            Err(ApiError::field("input", message))
+        }
         Some(Value::Array(items)) => {
             let item = |(index, item)| take_item(&format!("input[{index}]"), item, lookup);
             items.into_iter().enumerate().map(item).collect()
@@ -196,7 +203,9 @@ fn take_parts(at: &str, content: Value, kind: &'static str) -> Result<Vec<Value>
             let part = |(index, part)| text_part(&format!("{at}[{index}]"), part, allowed, kind);
             parts.into_iter().enumerate().map(part).collect()
         }
-        other => Err(ApiError::field(at, format!("{at} is {}: it must be a string or an array of parts", show(&other)))),
+        other => {
+            Err(ApiError::field(at, format!("{at} is {}: it must be a string or an array of parts", show(&other))))
+        }
     }
 }
 

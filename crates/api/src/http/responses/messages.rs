@@ -81,8 +81,7 @@ impl Conversation {
 
     fn call(&mut self, call_id: &str, name: &str, arguments: String) {
         self.call_ids.insert(call_id.to_owned());
-        let call =
-            json!({ "id": call_id, "type": "function", "function": { "name": name, "arguments": arguments } });
+        let call = json!({ "id": call_id, "type": "function", "function": { "name": name, "arguments": arguments } });
         self.turn(|_| false).calls.push(call);
     }
 

@@ -27,8 +27,8 @@ use output::Output;
 use request::Request;
 pub(super) use routes::{cancel, input_items, remove, retrieve};
 use serde_json::Value;
-pub use store::Store;
 use store::NewEntry;
+pub use store::Store;
 use stream::ResponseEncoder;
 use writer::ResponseWriter;
 
@@ -52,8 +52,7 @@ pub(super) async fn create(
     let mut call = Call::new(&app, Endpoint::Responses, id, &headers);
     let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, name, model } = open(&app, body).await?;
-    let (config, served, store, owner) =
-        (app.config, model.clone(), app.shared.responses.clone(), call.client.clone());
+    let (config, served, store, owner) = (app.config, model.clone(), app.shared.responses.clone(), call.client.clone());
     let (mut request, chat) = blocking(move || {
         let mut request = Request::parse(fields, &served, &config, &store, &owner)?;
         if request.truncate {

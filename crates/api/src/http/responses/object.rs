@@ -100,7 +100,11 @@ fn now() -> u64 {
 /// `usage`. What was not in the prefix cache is written to it as it is computed.
 #[must_use]
 pub fn usage_json(model: &ServedModel, usage: Usage, reasoning_tokens: usize) -> Value {
-    let written = if model.engine.stats().prefix_cache.enabled { usage.prompt_tokens.saturating_sub(usage.cached_tokens) } else { 0 };
+    let written = if model.engine.stats().prefix_cache.enabled {
+        usage.prompt_tokens.saturating_sub(usage.cached_tokens)
+    } else {
+        0
+    };
     json!({
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": { "cached_tokens": usage.cached_tokens, "cache_write_tokens": written },

@@ -23,9 +23,15 @@ pub struct OpenItem {
 pub enum OpenKind {
     Reasoning,
     Message,
-    Call { call_id: String, name: String },
+    Call {
+        call_id: String,
+        name: String,
+    },
     /// A call whose arguments are shown as the text that they hold.
-    Custom { call_id: String, name: String },
+    Custom {
+        call_id: String,
+        name: String,
+    },
 }
 
 impl OpenItem {

@@ -46,7 +46,11 @@ impl Output {
     pub fn new(plan: &OutputPlan, shape: Shape, model: Lease) -> Self {
         let tally = Tally::new(plan.reasoning.is_some_and(|(_, open)| open));
         let (done, blank) = (Vec::new(), String::new());
-        Self { parser: plan.parser(), over: false, items: Items { shape, model, done, open: None, blank, blank_tokens: Vec::new(), tally } }
+        Self {
+            parser: plan.parser(),
+            over: false,
+            items: Items { shape, model, done, open: None, blank, blank_tokens: Vec::new(), tally },
+        }
     }
 
     /// Takes more text, with the tokens it came with. After `Break` nothing more is wanted.
@@ -220,11 +224,9 @@ impl Items {
                 "response.output_text.done",
                 || json!({ "content_index": 0, "text": text, "logprobs": open.logprobs }),
             ),
-            OpenKind::Call { ref name, .. } => events.done(
-                place,
-                "response.function_call_arguments.done",
-                || json!({ "name": name, "arguments": text }),
-            ),
+            OpenKind::Call { .. } => {
+                events.done(place, "response.function_call_arguments.done", || json!({ "arguments": text }));
+            }
             OpenKind::Custom { .. } => {
                 let input = open.input();
                 events.call_delta(place, "response.custom_tool_call_input.delta", &input);

@@ -125,10 +125,8 @@ pub struct Text {
 /// # Errors
 /// 400 for wrong types and values.
 pub fn take_text(fields: &mut Fields) -> Result<Text, ApiError> {
-    let mut taken = Text {
-        format: OutputFormat::Text,
-        shown: json!({ "format": { "type": "text" }, "verbosity": "medium" }),
-    };
+    let mut taken =
+        Text { format: OutputFormat::Text, shown: json!({ "format": { "type": "text" }, "verbosity": "medium" }) };
     let Some(mut text) = fields.object("text")? else { return Ok(taken) };
     if let Some(format) = text.value("format") {
         taken.shown["format"] = format.clone();

@@ -109,7 +109,7 @@ mod tests {
                 tally.take_in(count, &tokens(&ids));
                 for &part in parts {
                     let came = tally.comes_of(part);
-                    of_text.extend((part == Part::Text).then_some(came).into_iter().flatten());
+                    of_text.extend((part == Text).then_some(came).into_iter().flatten());
                 }
             }
             of_text.extend(tally.finish());
