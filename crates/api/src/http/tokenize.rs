@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use vllm_platform::{SamplingParams, TokenId};
 
 use super::{
-    ApiError, App, Fields, Lease, blocking,
+    ApiError, App, Fields, blocking,
     chat::{ChatRequest, OutputFormat, Thinking, ToolOffer},
     extras::{Extras, Scheduling},
     fields::{read_body, show},
     health::json_response,
     messages::normalise,
 };
-use crate::model::ServedModel;
+use crate::{model::ServedModel, residency::Lease};
 
 /// Tokens of a text, or of a conversation as its model sees it.
 pub(super) async fn tokenize(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
@@ -74,13 +74,20 @@ pub(super) async fn detokenize(State(app): State<App>, body: Body) -> Result<Res
     .await
 }
 
-/// Parses a body and finds its model, which need not be named.
+/// Parses a body and finds its model, which need not be named if there is but one.
 async fn open(app: &App, body: Body) -> Result<(Fields, Lease), ApiError> {
     let body = read_body(body, app.config.body_limit).await?;
     let mut fields = blocking(move || Fields::parse(&body)).await?;
     let name = match fields.string("model")? {
         Some(name) => name,
-        None => app.model()?.names.first().cloned().unwrap_or_default(),
+        None if app.models()?.is_single() => {
+            let models = app.models()?.status();
+            models.into_iter().flat_map(|model| model.names).next().unwrap_or_default()
+        }
+        None => {
+            let message = "model is missing: this server has several, and each its own tokens";
+            return Err(ApiError::field("model", message));
+        }
     };
     let model = app.lease(&name).await?;
     Ok((fields, model))

@@ -3,6 +3,7 @@
 //! A response is a list of items. [`output`] makes them of an answer, and [`events`] of what happens to them, for
 //! whoever listens; so a stream, a whole response and one in the background are the same work. [`store`] keeps them.
 
+mod charge;
 mod events;
 mod items;
 mod messages;

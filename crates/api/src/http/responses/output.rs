@@ -14,10 +14,12 @@ use super::{
     store::Item,
     tally::{Part, Tally},
 };
-use crate::http::{
-    Lease,
-    chat::{AnswerParser, ChatEvent, OutputPlan},
-    logprobs::chat_entry,
+use crate::{
+    http::{
+        chat::{AnswerParser, ChatEvent, OutputPlan},
+        logprobs::chat_entry,
+    },
+    residency::Lease,
 };
 
 /// The items of one answer, as far as they have come.

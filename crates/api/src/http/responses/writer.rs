@@ -12,7 +12,7 @@ use super::{
     output::Output,
     store::Open,
 };
-use crate::http::Lease;
+use crate::residency::Lease;
 
 /// Writes one response into its stream, if it has one, and into the store.
 #[derive(Debug)]
