@@ -57,8 +57,8 @@ impl ResponseWriter {
     }
 
     /// The answer has ended: returns the whole response.
-    pub fn end(&mut self, status: &Status, usage: Option<Usage>, mut out: Option<&mut BytesMut>) -> Value {
-        let mut events = Events { out: out.as_deref_mut(), next: &mut self.next_event };
+    pub fn end(&mut self, status: &Status, usage: Option<Usage>, out: Option<&mut BytesMut>) -> Value {
+        let mut events = Events { out, next: &mut self.next_event };
         self.output.finish(status, &mut events);
         let usage = usage.map(|usage| usage_json(&self.model, usage, self.output.reasoning_tokens()));
         let object = self.head.object(status, self.output.items(), usage);
