@@ -11,7 +11,7 @@ use vllm_scheduler::EngineConfig;
 
 use crate::{
     formats::formats,
-    support::{EOS, Reply, Server, fake, merged, server_with, server_with_formats},
+    support::{EOS, Reply, Server, fake, merged, serve, server_with},
 };
 
 impl Server {
@@ -48,7 +48,7 @@ pub fn events(body: &str) -> Vec<Value> {
 pub fn thinker(answer: &str) -> Server {
     let script = answer.bytes().map(u32::from).chain([EOS]).collect();
     let fake = FakeConfig { script, context_length: 1000, ..fake() };
-    server_with_formats(fake, EngineConfig::default(), App::new(HttpConfig::default()), formats())
+    serve(fake, EngineConfig::default(), App::new(HttpConfig::default()), formats())
 }
 
 /// One whose steps take a while.
