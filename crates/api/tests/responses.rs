@@ -524,6 +524,18 @@ async fn an_engine_failure_is_said_in_every_form() {
 }
 
 #[tokio::test]
+async fn text_keeps_to_its_format() {
+    let server = server("hello");
+    let format = |schema: Value| json!({ "text": { "format": { "type": "json_schema", "name": "x", "schema": schema } }, "max_output_tokens": 50 });
+    let body = server.respond(format(json!({ "const": "yes" }))).await.json();
+    assert_eq!((&body["output"][0]["content"][0]["text"], &body["status"]), (&json!("\"yes\""), &json!("completed")));
+    assert_eq!(body["text"]["format"]["schema"], json!({ "const": "yes" }));
+    let (message, param, _) = server.respond(format(json!({ "type": "nonsense" }))).await.error();
+    assert_eq!(param, json!("text.format"));
+    assert!(!message.contains("response_format"), "{message}");
+}
+
+#[tokio::test]
 async fn truncation_leaves_out_the_oldest() {
     let server = server("hello");
     let mut input = vec![json!({ "role": "developer", "content": "stay" })];

@@ -87,6 +87,17 @@ impl ApiError {
         Self { param: self.param.or_else(|| Some(param.into())), ..self }
     }
 
+    /// Says `to` for a parameter that is called `from` elsewhere.
+    #[must_use]
+    pub fn renamed(self, from: &str, to: &str) -> Self {
+        match &self.param {
+            Some(param) if param == from => {
+                Self { message: self.message.replace(from, to), param: Some(to.into()), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// Whether something isn't there.
     pub fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND

@@ -59,7 +59,8 @@ pub(super) async fn create(
         if request.truncate {
             truncate::make_room(&mut request.chat, &served, &config);
         }
-        let chat = request.chat.prepare(&served, &config)?;
+        let chat = request.chat.prepare(&served, &config);
+        let chat = chat.map_err(|error| error.renamed("response_format", "text.format"))?;
         Ok((request, chat))
     })
     .await?;
