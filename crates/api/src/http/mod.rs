@@ -13,6 +13,7 @@ mod fields;
 mod guide;
 mod health;
 mod logprobs;
+mod mcp;
 mod messages;
 mod metrics;
 mod models;
@@ -44,6 +45,7 @@ pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
+use vllm_mcp::McpClient;
 
 use crate::{
     model::ServedModel,
@@ -99,6 +101,7 @@ pub struct App {
     models: Arc<OnceLock<Residency>>,
     config: HttpConfig,
     shared: Arc<Shared>,
+    mcp: Option<McpClient>,
 }
 
 /// The books on requests.
@@ -133,7 +136,13 @@ impl App {
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { models: Arc::default(), config, shared: Arc::new(shared) }
+        Self { models: Arc::default(), config, shared: Arc::new(shared), mcp: None }
+    }
+
+    /// The application, with the tools of these MCP servers.
+    #[must_use]
+    pub fn with_mcp(self, mcp: Option<McpClient>) -> Self {
+        Self { mcp, ..self }
     }
 
     /// How long an engine has been silent, if that is longer than it may be: the longest of all.
@@ -211,6 +220,9 @@ impl App {
             .route("/v1/cache/stats", get(cache::stats))
             .route("/v1/cache", delete(cache::clear))
             .route("/v1/cache/prefix", delete(cache::clear))
+            .route("/v1/mcp/tools", get(mcp::tools))
+            .route("/v1/mcp/servers", get(mcp::servers))
+            .route("/v1/mcp/execute", post(mcp::execute))
             .route("/metrics", get(metrics::get))
             .route("/openapi.json", get(openapi::document))
             .route("/docs", get(openapi::page))

@@ -19,6 +19,7 @@ const BASE: &str = include_str!("../../openapi/base.yaml");
 const FAMILIES: &[&str] = &[
     include_str!("../../openapi/chat.yaml"),
     include_str!("../../openapi/completions.yaml"),
+    include_str!("../../openapi/mcp.yaml"),
     include_str!("../../openapi/models.yaml"),
     include_str!("../../openapi/operation.yaml"),
     include_str!("../../openapi/responses.yaml"),
