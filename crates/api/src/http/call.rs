@@ -22,6 +22,7 @@ pub enum Endpoint {
     ChatCompletions,
     Completions,
     AnthropicMessages,
+    Responses,
 }
 
 impl Endpoint {
@@ -32,6 +33,7 @@ impl Endpoint {
             Self::ChatCompletions => "chat_completions",
             Self::Completions => "completions",
             Self::AnthropicMessages => "anthropic_messages",
+            Self::Responses => "responses",
         }
     }
 
@@ -40,13 +42,14 @@ impl Endpoint {
             Self::ChatCompletions => "chatcmpl-",
             Self::Completions => "cmpl-",
             Self::AnthropicMessages => "msg_",
+            Self::Responses => "resp_",
         }
     }
 
     /// OpenTelemetry's `gen_ai.operation.name`.
     const fn operation(self) -> &'static str {
         match self {
-            Self::ChatCompletions | Self::AnthropicMessages => "chat",
+            Self::ChatCompletions | Self::AnthropicMessages | Self::Responses => "chat",
             Self::Completions => "text_completion",
         }
     }

@@ -41,6 +41,11 @@ impl ApiError {
         Self { status, message: message.into(), param: None, code: Some(code) }
     }
 
+    /// Something that isn't there.
+    pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
     /// The engine failed on a good request.
     pub fn engine(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_error", message)
@@ -98,6 +103,22 @@ impl ApiError {
     #[must_use]
     pub fn code(&self) -> Option<&'static str> {
         self.code
+    }
+
+    /// Says `to` for a parameter that is called `from` elsewhere.
+    #[must_use]
+    pub fn renamed(self, from: &str, to: &str) -> Self {
+        match &self.param {
+            Some(param) if param == from => {
+                Self { message: self.message.replace(from, to), param: Some(to.into()), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether something isn't there.
+    pub fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
     }
 
     /// `{"error": {"message", "type", "param", "code"}}`.

@@ -56,6 +56,17 @@ impl Fields {
         Self { map, prefix: format!("{path}.") }
     }
 
+    /// An object inside a body; `name` says where, as errors have it: `input[3]`.
+    ///
+    /// # Errors
+    /// 400 if it isn't one.
+    pub fn of(value: Value, name: &str) -> Result<Self, ApiError> {
+        match value {
+            Value::Object(map) => Ok(Self::within(name, map)),
+            other => Err(ApiError::field(name, format!("{name} is {}: it must be an object", show(&other)))),
+        }
+    }
+
     /// Puts a field back, or another in its place.
     pub fn put(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);

@@ -22,9 +22,12 @@ mod openapi;
 mod registry;
 mod request_id;
 mod requests;
+mod responses;
 mod sampling;
 mod sse;
 mod status;
+mod tokenize;
+mod version;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -109,6 +112,7 @@ struct Shared {
     http: Arc<HttpMetrics>,
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
+    responses: Arc<responses::Store>,
     started: Instant,
     /// The same, in seconds since 1970.
     created: u64,
@@ -129,6 +133,7 @@ impl App {
             http: Arc::default(),
             inference: InferenceMetrics::default(),
             tracer,
+            responses: Arc::default(),
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
@@ -202,6 +207,16 @@ impl App {
             .route("/v1/completions", post(completions::create))
             .route("/v1/messages", post(anthropic::create))
             .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+            .route("/v1/responses", post(responses::create))
+            .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::remove))
+            .route("/v1/responses/{id}/cancel", post(responses::cancel))
+            .route("/v1/responses/{id}/input_items", get(responses::input_items))
+            .route("/tokenize", post(tokenize::tokenize))
+            .route("/v1/tokenize", post(tokenize::tokenize))
+            .route("/detokenize", post(tokenize::detokenize))
+            .route("/v1/detokenize", post(tokenize::detokenize))
+            .route("/version", get(version::get))
+            .route("/ping", get(health::get).post(health::get))
             .route("/v1/requests/{id}", delete(requests::cancel))
             .route("/v1/requests/{id}/cancel", post(requests::cancel))
             .route("/v1/status", get(status::get))

@@ -23,6 +23,8 @@ const FAMILIES: &[&str] = &[
     include_str!("../../openapi/mcp.yaml"),
     include_str!("../../openapi/models.yaml"),
     include_str!("../../openapi/operation.yaml"),
+    include_str!("../../openapi/responses.yaml"),
+    include_str!("../../openapi/tokens.yaml"),
 ];
 const PAGE: &str = include_str!("../../openapi/docs.html");
 

@@ -62,6 +62,8 @@ pub struct Chunk<'a> {
     pub text: &'a str,
     /// Its tokens, if they have log probabilities.
     pub tokens: &'a [GeneratedToken],
+    /// Number of its tokens, log probabilities or not.
+    pub count: usize,
     /// Set on its last chunk.
     pub ending: Option<Ending>,
 }
@@ -182,7 +184,8 @@ impl<E: Encoder> Stream<E> {
             held.tokens.extend(token.logprobs.is_some().then_some(token));
         }
         if ending.is_some() || !held.started || held.count >= self.pace.interval {
-            let chunk = Chunk { index, text: &held.text, tokens: &held.tokens, ending };
+            let Held { text, tokens, count, .. } = &*held;
+            let chunk = Chunk { index, text, tokens, count: *count, ending };
             if self.encoder.chunk(&mut self.out, chunk).is_break() {
                 self.choices.stop(index);
             }

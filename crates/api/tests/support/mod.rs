@@ -109,7 +109,12 @@ pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> 
 }
 
 pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
-    server_like(fake, engine, app, TEMPLATE, Formats::default())
+    serve(fake, engine, app, Formats::default())
+}
+
+/// One whose model writes tool calls and its chain of thought in these formats.
+pub fn serve(fake: FakeConfig, engine: EngineConfig, app: App, formats: Formats) -> Server {
+    server_like(fake, engine, app, TEMPLATE, formats)
 }
 
 /// A server whose model has this chat template and writes in these formats.

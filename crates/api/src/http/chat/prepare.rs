@@ -76,10 +76,18 @@ impl ChatRequest {
     /// # Errors
     /// 400 if the template refuses the messages.
     pub fn count_tokens(&self, model: &ServedModel) -> Result<usize, ApiError> {
+        Ok(self.prompt_tokens(model, false)?.len())
+    }
+
+    /// Tokens of the prompt, however many. With `add_special` the model's own BOS is put before them, for templates that
+    /// don't write it. Blocks as above.
+    ///
+    /// # Errors
+    /// 400 if the template refuses the messages.
+    pub fn prompt_tokens(&self, model: &ServedModel, add_special: bool) -> Result<Vec<TokenId>, ApiError> {
         let error = |error: PromptError| prompt_error(self.messages_param, &error);
         let text = self.render(model).map_err(error)?;
-        let tokens = model.tokenizer.encode(&text, false).map_err(|e| error(PromptError::Tokenizer(e)))?;
-        Ok(tokens.len())
+        model.tokenizer.encode(&text, add_special).map_err(|e| error(PromptError::Tokenizer(e)))
     }
 
     /// What the answers are held to.
