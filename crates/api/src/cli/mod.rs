@@ -1,18 +1,21 @@
 //! The command line.
 
+mod access_args;
 mod args;
 mod bench;
 mod bench_serve;
 mod chat;
+mod config_file;
 mod generate;
 mod info;
 mod progress;
+mod reload;
 mod report;
 mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
 
@@ -42,8 +45,11 @@ enum Command {
 /// Parses the command line and runs it. Errors are one line on stderr and exit code 1.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let args: Vec<_> = std::env::args_os().collect();
+    let parsed = config_file::parse(&Cli::command(), &args);
+    let parsed = parsed.and_then(|(matches, settings)| Ok((Cli::from_arg_matches(&matches)?, settings)));
+    let (cli, settings) = match parsed {
+        Ok(parsed) => parsed,
         // Help and version are no errors.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
         Err(wrong) => {
@@ -58,7 +64,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, settings),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchServe(args) => bench_serve::run(&args),

@@ -1,22 +1,26 @@
 //! `vllm-mlx serve`.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::sync::oneshot;
 use vllm_scheduler::EngineConfig;
 
 use super::{
+    access_args::AccessArgs,
     args::{ModelArgs, RuntimeArgs, at_least_one, load_spec, seconds},
+    config_file::Settings,
     progress,
+    reload::Reloader,
 };
 use crate::{
     http::{App, HttpConfig},
+    listener::Listener,
     model::{ServedModel, load},
     telemetry::{LogArgs, Tracer, watch},
 };
@@ -28,6 +32,9 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
+    /// Take flags from this TOML file: port = 8000, served-model-name = ["a", "b"], model = "org/name"
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -68,6 +75,8 @@ pub struct Args {
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
     #[command(flatten)]
+    pub(super) access: AccessArgs,
+    #[command(flatten)]
     pub(super) log: LogArgs,
     /// Most tokens of a chat answer whose request doesn't say
     #[arg(long, value_name = "TOKENS", default_value_t = HttpConfig::default().default_max_tokens, value_parser = at_least_one)]
@@ -78,6 +87,8 @@ impl Args {
     fn http(&self) -> HttpConfig {
         HttpConfig {
             default_max_tokens: self.max_tokens,
+            body_limit: self.access.body_limit(),
+            read_timeout: self.access.read_timeout(),
             stream_interval: self.stream_interval,
             timeout: duration(self.timeout),
             metrics: !self.disable_metrics,
@@ -88,55 +99,56 @@ impl Args {
 }
 
 /// 0 means never.
-fn duration(seconds: f64) -> Option<Duration> {
+pub(super) fn duration(seconds: f64) -> Option<Duration> {
     (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
 }
 
 /// Serves until a signal.
 ///
 /// # Errors
-/// One line each: address, model.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+/// One line each: address, keys, certificates, model.
+pub fn run(args: &Args, settings: Settings) -> anyhow::Result<()> {
     // Handlers only wait: two workers are plenty, and the cores are for the model. The blocking threads tokenise.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build()?;
-    let result = runtime.block_on(serve(args));
+    let result = runtime.block_on(serve(args, settings));
     // A load that is under way when a signal comes is not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(args: &Args) -> anyhow::Result<()> {
-    let mut signals = Signals::install()?;
+async fn serve(args: &Args, settings: Settings) -> anyhow::Result<()> {
+    let tls = args.access.tls()?;
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
     let app = App::with_tracer(args.http(), endpoint.map(Tracer::start).transpose()?);
-    let result = listen(args, &app, &mut signals).await;
+    app.set_rules(args.access.rules()?);
+    let reloader = Reloader::new(app.clone(), tls.clone(), settings);
+    let mut signals = Signals::install(reloader)?;
+    let limits = args.access.connections();
+    let listener = Listener::bind(&args.host, args.port, tls, limits).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
+    let result = listen(args, &app, listener, &mut signals).await;
     // The last requests' traces, too, have to get out.
     let flushed = tokio::task::spawn_blocking(move || app.flush_traces()).await;
     result.and(flushed.context("sending the last traces panicked"))
 }
 
-async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((args.host.as_str(), args.port))
-        .await
-        .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
-    let address = listener.local_addr()?;
-    eprintln!("listening on http://{address}");
-    // Tokens are small and should not wait for company.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signals) -> anyhow::Result<()> {
+    let address = listener.address()?;
+    eprintln!("listening on {}://{address}", listener.scheme());
+    if !address.ip().is_loopback() && app.rules().keys.is_empty() {
+        tracing::warn!("whoever reaches {address} may use this server: --api-key or --api-key-file would close it");
+    }
 
     let (drain, draining) = oneshot::channel::<()>();
     let router = app.clone().router();
-    let mut server = tokio::spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(draining.await) });
-        server.await
-    });
+    let mut server = tokio::spawn(listener.serve(router, async { drop(draining.await) }));
 
     let model = tokio::select! {
         model = load_model(args) => model?,
         () = signals.next() => return Ok(()),
         ended = &mut server => {
-            ended??;
+            ended?;
             anyhow::bail!("the server ended by itself");
         }
     };
@@ -148,7 +160,7 @@ async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result
     tokio::select! {
         () = signals.next() => {}
         ended = &mut server => {
-            ended??;
+            ended?;
             anyhow::bail!("the server ended by itself");
         }
         state = model.engine.stopped() => anyhow::bail!("the engine has stopped: {state:?}"),
@@ -156,7 +168,7 @@ async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result
     eprintln!("finishing the requests under way; a second signal stops at once");
     let _ = drain.send(());
     tokio::select! {
-        ended = &mut server => ended??,
+        ended = &mut server => ended?,
         () = signals.next() => {}
     }
     model.engine.shutdown();
@@ -191,26 +203,51 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    reloader: Reloader,
+    /// Whether a person started it, who ends it by closing the window.
+    #[cfg(unix)]
+    in_terminal: bool,
 }
 
 impl Signals {
-    fn install() -> anyhow::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-        }
-        #[cfg(not(unix))]
+    #[cfg(unix)]
+    fn install(reloader: Reloader) -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            reloader,
+            in_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn install(_: Reloader) -> anyhow::Result<Self> {
         Ok(Self {})
     }
 
+    /// Waits for a signal to end. One to reload is done meanwhile.
+    #[cfg(unix)]
     async fn next(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => {}
+            }
+            if self.in_terminal && !std::io::stderr().is_terminal() {
+                return;
+            }
+            tokio::task::block_in_place(|| self.reloader.reload());
         }
-        #[cfg(not(unix))]
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
         let _ = tokio::signal::ctrl_c().await;
     }
 }

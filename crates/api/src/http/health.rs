@@ -1,4 +1,4 @@
-//! `GET /health`: whether requests can be served.
+//! `GET /health`, `/ready` and `/ping`: whether requests can be served. `GET /live`: whether a restart would help.
 
 use axum::{
     body::Body,
@@ -29,6 +29,18 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         body["silence_s"] = json!(silence.as_secs_f64());
     }
     with_status(code, &body)
+}
+
+/// 503 for what does not get better by itself; a server that is starting or on its way down is alive.
+pub(super) async fn live(State(app): State<App>) -> Response {
+    let state = app.model().map(|model| model.engine.stats().state);
+    let broken = match state {
+        Ok(EngineState::Broken) => Some("broken"),
+        Ok(EngineState::Stopped) => Some("stopped"),
+        _ => app.stalled().map(|_| "stalled"),
+    };
+    let code = if broken.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    with_status(code, &json!({ "status": broken.unwrap_or("alive") }))
 }
 
 fn with_status(code: StatusCode, body: &serde_json::Value) -> Response {

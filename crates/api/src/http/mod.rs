@@ -1,5 +1,7 @@
 //! The HTTP server: OpenAI's routes over one model.
 
+mod access;
+mod body_time;
 mod cache;
 mod call;
 mod chat;
@@ -28,6 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use access::Access;
+pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
 use axum::{
     Router,
     body::Bytes,
@@ -36,6 +40,7 @@ use axum::{
     routing::{delete, get, post},
 };
 pub use choices::reason_name;
+pub use client::Peer;
 pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
@@ -50,6 +55,8 @@ pub struct HttpConfig {
     pub default_max_tokens: usize,
     /// Longest body, in bytes.
     pub body_limit: usize,
+    /// Longest time for a body to come in; `None`: as long as it takes.
+    pub read_timeout: Option<Duration>,
     /// Longest silence in a stream.
     pub heartbeat: Duration,
     /// Tokens of a chunk of a stream, at least 1.
@@ -67,6 +74,7 @@ impl Default for HttpConfig {
         Self {
             default_max_tokens: 1024,
             body_limit: 32 << 20,
+            read_timeout: Some(Duration::from_secs(60)),
             heartbeat: Duration::from_secs(15),
             stream_interval: 1,
             timeout: Some(Duration::from_secs(300)),
@@ -93,6 +101,7 @@ pub struct App {
 /// The books on requests.
 #[derive(Debug)]
 struct Shared {
+    access: Access,
     registry: Arc<Registry>,
     http: Arc<HttpMetrics>,
     inference: InferenceMetrics,
@@ -111,6 +120,7 @@ impl App {
     #[must_use]
     pub fn with_tracer(config: HttpConfig, tracer: Option<Tracer>) -> Self {
         let shared = Shared {
+            access: Access::default(),
             registry: Arc::default(),
             http: Arc::default(),
             inference: InferenceMetrics::default(),
@@ -125,6 +135,17 @@ impl App {
     pub fn stalled(&self) -> Option<Duration> {
         let silence = self.model.get()?.engine.silence()?;
         self.config.stall.filter(|&limit| silence > limit).map(|_| silence)
+    }
+
+    /// From now on, these rules hold: for requests that come, not for those under way.
+    pub fn set_rules(&self, rules: Rules) {
+        self.shared.access.set(rules);
+    }
+
+    /// The rules that hold now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.shared.access.rules()
     }
 
     /// From now on, requests are served. Only the first call counts.
@@ -166,6 +187,9 @@ impl App {
     pub fn router(self) -> Router {
         Router::new()
             .route("/health", get(health::get))
+            .route("/live", get(health::live))
+            .route("/ping", get(health::get))
+            .route("/ready", get(health::get))
             .route("/v1/models", get(models::list))
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
@@ -179,6 +203,10 @@ impl App {
             .route("/metrics", get(metrics::get))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
+            .layer(middleware::from_fn_with_state(self.clone(), body_time::layer))
+            .layer(middleware::from_fn_with_state(self.clone(), access::rate_limit_layer))
+            .layer(middleware::from_fn_with_state(self.clone(), access::auth_layer))
+            .layer(middleware::from_fn_with_state(self.clone(), access::cors_layer))
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
             .with_state(self)
     }

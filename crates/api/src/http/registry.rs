@@ -22,6 +22,8 @@ pub struct Registry {
 pub struct Entry {
     /// The response's own id, `chatcmpl-…` or `cmpl-…`.
     pub id: String,
+    /// Whose it is.
+    pub client: Option<Arc<str>>,
     /// Its requests to the engine.
     pub engine_ids: Vec<RequestId>,
     cancelled: AtomicBool,
@@ -36,8 +38,14 @@ impl Entry {
 
 impl Registry {
     /// Enters a request under the response's id and the id of the HTTP request.
-    pub fn register(self: &Arc<Self>, id: &str, request_id: &str, engine_ids: Vec<RequestId>) -> Registered {
-        let entry = Arc::new(Entry { id: id.to_owned(), engine_ids, cancelled: AtomicBool::new(false) });
+    pub fn register(
+        self: &Arc<Self>,
+        id: &str,
+        request_id: &str,
+        client: Option<Arc<str>>,
+        engine_ids: Vec<RequestId>,
+    ) -> Registered {
+        let entry = Arc::new(Entry { id: id.to_owned(), client, engine_ids, cancelled: AtomicBool::new(false) });
         let names = [id.to_owned(), request_id.to_owned()];
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         for name in &names {
@@ -89,8 +97,8 @@ mod tests {
     #[test]
     fn entries_are_found_by_either_name_and_leave_nothing_behind() {
         let registry = Arc::new(Registry::default());
-        let first = registry.register("chatcmpl-1", "mine", vec!["chatcmpl-1-0".into()]);
-        let second = registry.register("chatcmpl-2", "mine", vec!["chatcmpl-2-0".into()]);
+        let first = registry.register("chatcmpl-1", "mine", None, vec!["chatcmpl-1-0".into()]);
+        let second = registry.register("chatcmpl-2", "mine", None, vec!["chatcmpl-2-0".into()]);
         assert_eq!((registry.find("mine").len(), registry.find("chatcmpl-2").len()), (2, 1));
         registry.find("chatcmpl-1")[0].set_cancelled();
         assert_eq!((first.is_cancelled(), second.is_cancelled()), (true, false));
@@ -103,7 +111,7 @@ mod tests {
     #[test]
     fn one_name_for_both_is_no_trouble() {
         let registry = Arc::new(Registry::default());
-        drop(registry.register("same", "same", Vec::new()));
+        drop(registry.register("same", "same", None, Vec::new()));
         assert!(registry.find("same").is_empty());
     }
 }
