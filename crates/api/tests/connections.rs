@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use support::{Server, fake, server, server_with};
 use tokio::{
@@ -79,6 +82,33 @@ async fn bodies_that_do_not_come_are_not_waited_for() {
     }
 }
 
+/// Sends a completion that takes 300 ms and waits until it is under way.
+async fn busy(server: &Server, address: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let body = r#"{"model":"tiny","prompt":"x","max_tokens":60,"ignore_eos":true}"#;
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.write_all((head + body).as_bytes()).await.unwrap();
+    while server.model.engine.stats().running < 1 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    client
+}
+
+fn slow(http: HttpConfig) -> Server {
+    let slow = FakeConfig { step_delay: Duration::from_millis(5), ..fake() };
+    server_with(slow, EngineConfig::default(), http)
+}
+
+#[tokio::test]
+async fn an_answer_may_take_longer_than_a_question() {
+    let server = slow(HttpConfig { read_timeout: Some(SHORT), ..Default::default() });
+    let address = server.listen(limits(SHORT)).await;
+    let start = Instant::now();
+    let text = rest(&mut busy(&server, address).await).await;
+    assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("\"completion_tokens\":60"), "{text}");
+    assert!(start.elapsed() > SHORT * 2);
+}
+
 #[tokio::test]
 async fn more_connections_than_allowed_wait() {
     let address = server("x").listen(ConnectionLimits { count: 1, head: None }).await;
@@ -94,20 +124,13 @@ async fn more_connections_than_allowed_wait() {
 
 #[tokio::test]
 async fn draining_lets_requests_end_and_closes_what_is_idle() {
-    let slow = FakeConfig { step_delay: Duration::from_millis(5), ..fake() };
-    let server = server_with(slow, EngineConfig::default(), Default::default());
+    let server = slow(HttpConfig::default());
     let listener = Listener::bind("127.0.0.1", 0, None, ConnectionLimits::default()).await.unwrap();
     let address = listener.address().unwrap();
     let (drain, draining) = oneshot::channel::<()>();
     let serving = tokio::spawn(listener.serve(server.router.clone(), async { drop(draining.await) }));
     let mut idle = TcpStream::connect(address).await.unwrap();
-    let mut busy = TcpStream::connect(address).await.unwrap();
-    let body = r#"{"model":"tiny","prompt":"x","max_tokens":60,"ignore_eos":true}"#;
-    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    busy.write_all((head + body).as_bytes()).await.unwrap();
-    while server.model.engine.stats().running < 1 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    let mut busy = busy(&server, address).await;
     drain.send(()).unwrap();
     assert_eq!(rest(&mut idle).await, "");
     assert!(TcpStream::connect(address).await.is_err(), "the port is free already");

@@ -9,7 +9,6 @@ use super::{Cli, Command, access_args::LIVE, config_file, config_file::Settings,
 use crate::{http::App, listener::Tls};
 
 /// What a reload is compared with and works on.
-#[derive(Debug)]
 pub struct Reloader {
     app: App,
     tls: Option<Arc<Tls>>,

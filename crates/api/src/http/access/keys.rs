@@ -92,7 +92,8 @@ impl KeyRing {
         self.0.is_empty()
     }
 
-    /// The owner of a key. How long it takes doesn't tell how close a wrong key was, or which one a right key is.
+    /// The owner of a key. How long it takes doesn't tell how close a wrong key was, or which one a right key is. Of a key that was
+    /// added twice, it is the last.
     #[must_use]
     pub fn owner(&self, key: &[u8]) -> Option<Arc<str>> {
         let digest = digest(key);

@@ -6,7 +6,10 @@ mod keys;
 mod quota;
 mod rate_limit;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 pub(super) use auth::layer as auth_layer;
 pub(super) use cors::layer as cors_layer;
@@ -49,6 +52,6 @@ impl Access {
 
     /// Puts tokens on an account.
     pub fn charge(&self, account: &Account, tokens: usize) {
-        self.limiter.charge(account, tokens, self.rules().rate);
+        self.limiter.charge(account, tokens, self.rules().rate, Instant::now());
     }
 }

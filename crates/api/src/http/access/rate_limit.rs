@@ -75,11 +75,10 @@ impl RateLimiter {
     }
 
     /// Puts tokens on an account.
-    pub(super) fn charge(&self, account: &Account, tokens: usize, rate: Rate) {
+    pub(super) fn charge(&self, account: &Account, tokens: usize, rate: Rate, now: Instant) {
         if rate.tokens == 0 {
             return;
         }
-        let now = Instant::now();
         let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let used = &mut accounts.of(account, rate, now).tokens;
         // What was used before comes back until now, not what is added now.
@@ -188,19 +187,16 @@ mod tests {
 
     #[test]
     fn tokens_are_paid_for_afterwards() {
-        let (limiter, rate) = (RateLimiter::default(), Rate { requests: 0, tokens: 60 });
-        let refused = |seconds| {
-            let verdict = limiter.admit(&address(1), rate, Instant::now() + Duration::from_secs(seconds));
-            verdict.refused.map(|(what, _)| what)
-        };
-        assert_eq!(refused(0), None);
-        limiter.charge(&address(1), 59, rate);
-        assert_eq!(refused(0), None, "one is left");
-        limiter.charge(&address(1), 100, rate);
-        assert_eq!(refused(0), Some("tokens"));
-        let mut later = limiter.0.lock().unwrap().used[&address(1)].tokens;
-        assert_eq!(later.under(60, Instant::now() + Duration::from_secs(90)).remaining(), 0, "the debt is paid first");
-        assert_eq!(later.under(60, Instant::now() + Duration::from_secs(102)).remaining(), 2);
+        let (limiter, rate, start) = (RateLimiter::default(), Rate { requests: 0, tokens: 60 }, Instant::now());
+        let admit = |seconds| limiter.admit(&address(1), rate, start + Duration::from_secs(seconds));
+        let charge = |tokens| limiter.charge(&address(1), tokens, rate, start);
+        assert!(admit(0).refused.is_none());
+        charge(59);
+        assert!(admit(0).refused.is_none(), "one is left");
+        charge(100);
+        assert_eq!(admit(0).refused, Some(("tokens", Duration::from_secs(100))));
+        assert_eq!(admit(99).refused, Some(("tokens", Duration::from_secs(1))), "the debt is paid first");
+        assert_eq!(admit(102).tokens.map(Quota::remaining), Some(3));
     }
 
     #[test]
