@@ -15,4 +15,5 @@ pub mod listener;
 mod memory;
 pub mod model;
 mod random;
+pub mod residency;
 pub mod telemetry;

@@ -33,8 +33,10 @@ pub struct ServedModel {
     pub calls: Option<&'static CallFormat>,
     /// How it writes its chain of thought, if it has one.
     pub reasoning: Option<&'static ReasoningFormat>,
-    /// What `generation_config.json` says about sampling.
+    /// How to sample where a request doesn't say: what the operator says, else `generation_config.json`.
     pub sampling: SamplingDefaults,
+    /// What else an operator has set for requests that don't say.
+    pub chat: ChatDefaults,
     /// Where tokens come from.
     pub engine: EngineHandle,
 }
@@ -53,7 +55,15 @@ impl ServedModel {
         let source = template.as_ref().map_or("", ChatTemplate::source);
         let calls = calls::detect(source).or_else(|| calls::by_name("auto"));
         let reasoning = reasoning::detect(source);
-        Self { names, created, tokenizer, template, calls, reasoning, sampling, engine }
+        Self { names, created, tokenizer, template, calls, reasoning, sampling, chat: ChatDefaults::default(), engine }
+    }
+
+    /// Takes an operator's defaults instead of the model's makers', where there are any.
+    #[must_use]
+    pub fn with_defaults(mut self, sampling: SamplingDefaults, chat: ChatDefaults) -> Self {
+        self.sampling = sampling.or(self.sampling);
+        self.chat = chat;
+        self
     }
 
     /// Takes these formats instead of those that the template shows.
@@ -86,6 +96,15 @@ impl ServedModel {
         // The template writes the special tokens out.
         self.tokenizer.encode(&text, false).map_err(PromptError::Tokenizer)
     }
+}
+
+/// What an operator has set for conversations whose request doesn't say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChatDefaults {
+    /// Variables for the chat template.
+    pub template: Map<String, Value>,
+    /// Most tokens of the chain of thought.
+    pub thinking_budget: Option<usize>,
 }
 
 /// Formats that an operator named.
@@ -127,7 +146,7 @@ pub enum PromptError {
     Tokenizer(TextError),
 }
 
-/// Sampling parameters that a model's makers recommend.
+/// Sampling parameters that a model's makers recommend, or an operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct SamplingDefaults {
@@ -136,9 +155,23 @@ pub struct SamplingDefaults {
     pub top_p: Option<f32>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
 }
 
 impl SamplingDefaults {
+    /// These, and `others` where these don't say.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            temperature: self.temperature.or(others.temperature),
+            top_k: self.top_k.or(others.top_k),
+            top_p: self.top_p.or(others.top_p),
+            min_p: self.min_p.or(others.min_p),
+            repetition_penalty: self.repetition_penalty.or(others.repetition_penalty),
+            presence_penalty: self.presence_penalty.or(others.presence_penalty),
+        }
+    }
+
     /// From a `generation_config.json`. Values out of their ranges are left out, not passed on to every request.
     #[must_use]
     pub fn from_config(config: &Value) -> Self {
@@ -155,6 +188,7 @@ impl SamplingDefaults {
                 ..Default::default()
             }),
             top_k: config.get("top_k").and_then(Value::as_u64).map(|k| k as usize),
+            presence_penalty: None,
         }
     }
 }
@@ -174,6 +208,27 @@ pub struct LoadSpec {
     pub engine: EngineConfig,
     /// How its answers are written; what isn't given is found out.
     pub formats: Formats,
+    /// How to sample where requests don't say.
+    pub sampling: SamplingDefaults,
+    /// What else holds where requests don't say.
+    pub chat: ChatDefaults,
+}
+
+impl LoadSpec {
+    /// A model of these names, and all else as it is by default.
+    #[must_use]
+    pub fn named(names: &[String]) -> Self {
+        Self {
+            model: names.first().cloned().unwrap_or_default(),
+            names: names.to_vec(),
+            hub: HubOptions::from_env(),
+            load: LoadOptions::default(),
+            engine: EngineConfig::default(),
+            formats: Formats::default(),
+            sampling: SamplingDefaults::default(),
+            chat: ChatDefaults::default(),
+        }
+    }
 }
 
 /// What loading is at.
@@ -219,7 +274,7 @@ pub fn open_platform() -> vllm_platform::Result<Box<dyn Platform>> {
 pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedModel> {
     let path = resolve(&spec.model, &spec.hub, observer)?;
     let names = if spec.names.is_empty() { vec![spec.model.clone()] } else { spec.names.clone() };
-    let formats = spec.formats;
+    let (formats, defaults) = (spec.formats, (spec.sampling, spec.chat.clone()));
     // The vocabulary takes as long to read as the weights of a small model: side by side.
     let (text, engine) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&path));
@@ -229,7 +284,9 @@ pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedMod
     let engine = engine?;
     let (tokenizer, template, sampling) = text.map_err(|_| anyhow!("reading the tokenizer panicked"))??;
     observer(LoadStage::Ready);
-    Ok(ServedModel::new(names, tokenizer, template, sampling, engine).with_formats(formats))
+    Ok(ServedModel::new(names, tokenizer, template, sampling, engine)
+        .with_formats(formats)
+        .with_defaults(defaults.0, defaults.1))
 }
 
 fn make_runner(

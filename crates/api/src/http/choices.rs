@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     answer::{Answer, End, Ending, Piece, TextOptions},
-    model::ServedModel,
+    residency::Lease,
 };
 
 /// A prompt with the room for its answers.
@@ -65,15 +65,10 @@ impl Choices {
     ///
     /// # Errors
     /// If the engine refuses one, or the call was cancelled meanwhile; those submitted are cancelled.
-    pub fn start(
-        model: &ServedModel,
-        mut call: Call,
-        prompts: &[Prompt],
-        generation: &Generation,
-    ) -> Result<Self, ApiError> {
+    pub fn start(model: &Lease, mut call: Call, prompts: &[Prompt], generation: &Generation) -> Result<Self, ApiError> {
         let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
         let n = generation.n;
-        let ids = call.register(prompts.len() * n);
+        let ids = call.register(model, prompts.len() * n);
         let mut answers = Vec::with_capacity(ids.len());
         for (index, id) in ids.into_iter().enumerate() {
             let prompt = &prompts[index / n];

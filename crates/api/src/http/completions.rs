@@ -9,7 +9,7 @@ use vllm_platform::TokenId;
 use vllm_scheduler::{GeneratedToken, Usage};
 
 use super::{
-    ApiError, App, Fields, HttpConfig, Lease, Opened, blocking,
+    ApiError, App, Fields, HttpConfig, Opened, blocking,
     call::{Call, Endpoint},
     chat::OutputPlan,
     choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
@@ -22,7 +22,7 @@ use super::{
     sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
     sse::{self, Chunk, Encoder, write_event, write_json},
 };
-use crate::{answer::TextOptions, model::ServedModel};
+use crate::{answer::TextOptions, model::ServedModel, residency::Lease};
 
 /// Tokens of an answer whose request doesn't say, as OpenAI has it.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -117,7 +117,8 @@ impl CompletionRequest {
                     Input::Tokens(tokens) => model.tokenizer.decode(&tokens, false).map_err(invalid)?,
                 });
             }
-            let max_tokens = token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, "prompt")?;
+            let max_tokens =
+                token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, config.max_request_tokens, "prompt")?;
             prompts.push(Prompt { tokens, max_tokens });
         }
         let shortest = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);

@@ -17,6 +17,7 @@ mod logprobs;
 mod messages;
 mod metrics;
 mod models;
+mod openapi;
 mod registry;
 mod request_id;
 mod requests;
@@ -25,9 +26,8 @@ mod sse;
 mod status;
 
 use std::{
-    ops::Deref,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use access::Access;
@@ -46,13 +46,19 @@ pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
 
-use crate::{model::ServedModel, telemetry::Tracer};
+use crate::{
+    model::ServedModel,
+    residency::{Lease, LeaseError, Residency},
+    telemetry::Tracer,
+};
 
 /// What an operator may set.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpConfig {
     /// Most tokens of a chat answer whose request doesn't say.
     pub default_max_tokens: usize,
+    /// Most tokens that a request may ask for; `None`: what the model takes.
+    pub max_request_tokens: Option<usize>,
     /// Longest body, in bytes.
     pub body_limit: usize,
     /// Longest time for a body to come in; `None`: as long as it takes.
@@ -73,6 +79,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             default_max_tokens: 1024,
+            max_request_tokens: None,
             body_limit: 32 << 20,
             read_timeout: Some(Duration::from_secs(60)),
             heartbeat: Duration::from_secs(15),
@@ -93,7 +100,7 @@ impl HttpConfig {
 /// What all handlers share. Exists before the model does.
 #[derive(Debug, Clone)]
 pub struct App {
-    model: Arc<OnceLock<Arc<ServedModel>>>,
+    models: Arc<OnceLock<Residency>>,
     config: HttpConfig,
     shared: Arc<Shared>,
 }
@@ -107,6 +114,8 @@ struct Shared {
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
     started: Instant,
+    /// The same, in seconds since 1970.
+    created: u64,
 }
 
 impl App {
@@ -126,14 +135,20 @@ impl App {
             inference: InferenceMetrics::default(),
             tracer,
             started: Instant::now(),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { model: Arc::default(), config, shared: Arc::new(shared) }
+        Self { models: Arc::default(), config, shared: Arc::new(shared) }
     }
 
-    /// How long the engine has been silent, if that is longer than it may be.
+    /// How long an engine has been silent, if that is longer than it may be: the longest of all.
     #[must_use]
     pub fn stalled(&self) -> Option<Duration> {
-        let silence = self.model.get()?.engine.silence()?;
+        self.loaded().iter().filter_map(|model| self.stalled_for(model)).max()
+    }
+
+    /// [`stalled`](Self::stalled), of one model's engine.
+    fn stalled_for(&self, model: &ServedModel) -> Option<Duration> {
+        let silence = model.engine.silence()?;
         self.config.stall.filter(|&limit| silence > limit).map(|_| silence)
     }
 
@@ -149,8 +164,13 @@ impl App {
     }
 
     /// From now on, requests are served. Only the first call counts.
+    pub fn set_models(&self, models: Residency) {
+        let _ = self.models.set(models);
+    }
+
+    /// [`set_models`](Self::set_models) with one that is there already.
     pub fn set_model(&self, model: Arc<ServedModel>) {
-        let _ = self.model.set(model);
+        self.set_models(Residency::of(model));
     }
 
     /// Sends the traces that wait to be sent. Blocks, for a few seconds at most; none can be made after that.
@@ -160,27 +180,26 @@ impl App {
         }
     }
 
-    /// The model.
+    /// The models.
     ///
     /// # Errors
-    /// 503 while it is being loaded.
-    pub fn model(&self) -> Result<Arc<ServedModel>, ApiError> {
-        self.model.get().cloned().ok_or_else(|| {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", "the model is being loaded: try again")
-        })
+    /// 503 while those are being loaded that are to be there from the start.
+    pub fn models(&self) -> Result<&Residency, ApiError> {
+        self.models.get().ok_or_else(|| LeaseError::Loading.into())
     }
 
-    /// The model of that name, to be used as long as the lease lives.
+    /// The models that are loaded.
+    #[must_use]
+    pub fn loaded(&self) -> Vec<Arc<ServedModel>> {
+        self.models.get().map(Residency::loaded).unwrap_or_default()
+    }
+
+    /// The model of that name, loaded if need be, to be used as long as the lease lives.
     ///
     /// # Errors
-    /// 404 if there is none, 503 while it is being loaded.
-    #[allow(clippy::unused_async, reason = "models that are loaded when they are asked for are waited for")]
+    /// 404 if there is none, 503 if it can't be loaded now.
     pub async fn lease(&self, name: &str) -> Result<Lease, ApiError> {
-        let model = self.model()?;
-        if model.names.iter().any(|known| known == name) {
-            return Ok(Lease(model));
-        }
-        Err(models::not_found(name, &model).with_param("model"))
+        Ok(self.models()?.lease(name).await?)
     }
 
     /// All routes.
@@ -201,6 +220,8 @@ impl App {
             .route("/v1/cache", delete(cache::clear))
             .route("/v1/cache/prefix", delete(cache::clear))
             .route("/metrics", get(metrics::get))
+            .route("/openapi.json", get(openapi::document))
+            .route("/docs", get(openapi::page))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(middleware::from_fn_with_state(self.clone(), body_time::layer))
@@ -209,18 +230,6 @@ impl App {
             .layer(middleware::from_fn_with_state(self.clone(), access::cors_layer))
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
             .with_state(self)
-    }
-}
-
-/// A model in use: it stays loaded as long as this lives.
-#[derive(Debug, Clone)]
-pub struct Lease(Arc<ServedModel>);
-
-impl Deref for Lease {
-    type Target = ServedModel;
-
-    fn deref(&self) -> &ServedModel {
-        &self.0
     }
 }
 

@@ -13,15 +13,15 @@ use super::{ApiError, App, engine_says, health::json_response, request_id::Id};
 /// Ends what the engine computes for a request, at its next step.
 ///
 /// The id is the one of the response's body, or of its `x-request-id`. The call that is cancelled gets 499
-/// `request_cancelled`, or, if it streams, `finish_reason: "abort"` on the answers that were under way. Where keys are wanted, nobody
-/// sees or ends the requests of another key's owner.
+/// `request_cancelled`, or, if it streams, `finish_reason: "abort"` on the answers that were under way. Where keys are
+/// wanted, nobody sees or ends the requests of another key's owner.
 pub(super) async fn cancel(
     State(app): State<App>,
     Extension(asking): Extension<Id>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let open = app.shared.access.rules().keys.is_empty();
-    let model = app.model()?;
+    let mut model = None;
     let mut cancelled = false;
     let mut found = app.shared.registry.find(&id);
     found.retain(|entry| open || entry.client == asking.caller.client);
@@ -29,8 +29,9 @@ pub(super) async fn cancel(
         // First, so that whoever sees the end knows whose doing it was.
         entry.set_cancelled();
         for engine_id in &entry.engine_ids {
-            cancelled |= engine_says(model.engine.cancel(engine_id)).await?;
+            cancelled |= engine_says(entry.model.engine.cancel(engine_id)).await?;
         }
+        model = entry.model.names.first().cloned();
         tracing::info!(id = entry.id, cancelled, "cancelled");
     }
     if !cancelled {
@@ -41,6 +42,6 @@ pub(super) async fn cancel(
         "object": "request.cancel",
         "id": id,
         "cancelled": true,
-        "model": model.names.first(),
+        "model": model,
     })))
 }

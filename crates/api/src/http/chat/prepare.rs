@@ -40,7 +40,14 @@ impl ChatRequest {
         // The template writes the special tokens out.
         let tokens = model.tokenizer.encode(&text, false);
         let tokens = tokens.map_err(|error| prompt_error(param, &PromptError::Tokenizer(error)))?;
-        let max_tokens = token_budget(model, tokens.len(), self.max_tokens, config.default_max_tokens, param)?;
+        let max_tokens = token_budget(
+            model,
+            tokens.len(),
+            self.max_tokens,
+            config.default_max_tokens,
+            config.max_request_tokens,
+            param,
+        )?;
         let output = self.output_plan(model, &text);
         let generation = Generation {
             params: self.params.clone(),
@@ -103,6 +110,9 @@ impl ChatRequest {
         let messages = self.fit_to(template, tools);
         let mut extra = self.template.clone();
         self.thinking.set_variables(&mut extra);
+        for (name, value) in &model.chat.template {
+            extra.entry(name).or_insert_with(|| value.clone());
+        }
         let render = |messages: &[Value]| {
             template.render(&RenderRequest {
                 messages,

@@ -8,11 +8,11 @@ use vllm_scheduler::{GeneratedToken, Usage};
 
 use super::response::{Envelope, finish_reason, logprobs_json};
 use crate::http::{
-    Lease,
     chat::{AnswerParser, ChatEvent, OutputPlan},
     choices::usage_json,
     sse::{Chunk, Encoder, write_event, write_json},
 };
+use crate::residency::Lease;
 
 /// Writes chunks: only what stands between the same beginning and the same end is made for each.
 pub struct ChatEncoder {
