@@ -81,8 +81,8 @@ fn settings_come_from_a_file_and_change_under_load() {
     thread::scope(|scope| {
         // A long answer, which is under way all the time.
         let long = scope.spawn(|| {
-            let body =
-                json!({"model": "smol", "prompt": "Once", "max_tokens": 400, "ignore_eos": true, "stream": true});
+            let body = json!({"model": "smol", "prompt": "Once", "max_tokens": 400, "ignore_eos": true, "stream": true,
+                "stream_options": {"include_usage": true}});
             let request = agent(TlsConfig::default()).post(server.url("/v1/completions"));
             let mut response =
                 request.header("x-api-key", "sk-one").send(body.to_string().as_bytes()).expect("a stream");
@@ -90,7 +90,9 @@ fn settings_come_from_a_file_and_change_under_load() {
             let lines = BufReader::new(response.body_mut().as_reader()).lines();
             let lines: Vec<String> = lines.map(|line| line.expect("an unbroken stream")).collect();
             assert_eq!(lines.iter().rfind(|line| !line.is_empty()).map(String::as_str), Some("data: [DONE]"));
-            lines.iter().filter(|line| line.starts_with("data: {")).count()
+            let usage = lines.iter().rev().find_map(|line| line.strip_prefix("data: {")).expect("a chunk with usage");
+            let usage: Value = serde_json::from_str(&format!("{{{usage}")).expect("JSON");
+            usage["usage"]["completion_tokens"].as_u64()
         });
         wait(&server, "stream", || server.get("/health").is_ok_and(|(_, body)| body["requests"]["running"] == 1));
         files.write("keys", "bob sk-two\n");
@@ -102,7 +104,7 @@ fn settings_come_from_a_file_and_change_under_load() {
         let (code, body) = complete(&server, "sk-two", 1);
         assert_eq!((code, &body["error"]["code"]), (429, &json!("rate_limit_exceeded")), "{body}");
         assert!(!long.is_finished(), "the stream was to be under way all the time");
-        assert_eq!(long.join().expect("a whole stream"), 400);
+        assert_eq!(long.join().expect("a whole stream"), Some(400));
     });
     let log = server.log();
     assert!(log.contains("changed=\"log-level, rate-limit\""), "{log}");

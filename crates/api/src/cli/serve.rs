@@ -221,7 +221,8 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
         }
         why = models.lost() => anyhow::bail!("{why}"),
     }
-    eprintln!("finishing the requests under way; a second signal stops at once");
+    // The terminal may be what has gone.
+    let _ = writeln!(std::io::stderr(), "finishing the requests under way; a second signal stops at once");
     let _ = drain.send(());
     tokio::select! {
         ended = &mut server => ended?,
