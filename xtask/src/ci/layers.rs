@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-text", &["vllm-platform", "vllm-checkpoint"]),
     ("vllm-scheduler", &["vllm-platform", "vllm-cache"]),
     ("vllm-parsers", &[]),
+    ("vllm-grammar", &["vllm-platform", "vllm-text", "vllm-parsers"]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -28,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-text",
             "vllm-scheduler",
             "vllm-parsers",
+            "vllm-grammar",
             "vllm-platform-mlx",
             "vllm-models-llm",
             // Its build script wants to know where libmlx is.
@@ -43,7 +45,7 @@ const BINARY: &str = "vllm-api";
 
 /// Crates that must not reach MLX, through whatever crate.
 const CONTROL_PLANE: &[&str] =
-    &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler", "vllm-parsers"];
+    &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler", "vllm-parsers", "vllm-grammar"];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];
 
