@@ -11,6 +11,8 @@ use vllm_api::http::{KeyRing, Origins, Rules};
 use vllm_platform::testing::FakeConfig;
 use vllm_scheduler::EngineConfig;
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn rules(keys: &str, origins: &[&str]) -> Rules {
     let mut rules = Rules::default();
     if !keys.is_empty() {
@@ -26,7 +28,7 @@ fn closed() -> Server {
     server
 }
 
-async fn ask(server: &Server, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+async fn ask(server: &Server, method: &str, path: &str, headers: Headers<'_>, body: &Value) -> Reply {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -41,7 +43,7 @@ fn completion(fields: Value) -> Value {
 #[tokio::test]
 async fn keys_open_the_server() {
     let server = closed();
-    let cases: [(&str, &[(&str, &str)], u16); 13] = [
+    let cases: [(&str, Headers, u16); 13] = [
         ("a bearer", &[("authorization", "Bearer one")], 200),
         ("another", &[("authorization", "Bearer two")], 200),
         ("in small letters", &[("authorization", "bearer two")], 200),
