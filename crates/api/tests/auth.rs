@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 use support::{Reply, Server, fake, server, server_with};
-use vllm_api::http::{KeyRing, Origins, Rules};
+use vllm_api::http::{KeyRing, Origins, Rate, Rules};
 use vllm_platform::testing::FakeConfig;
 use vllm_scheduler::EngineConfig;
 
@@ -68,6 +68,23 @@ async fn keys_open_the_server() {
             assert!(reply.headers.contains_key("x-request-id"), "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn anthropics_clients_hear_it_in_their_schema() {
+    let server = closed();
+    let limited = Rules { rate: Rate { requests: 1, tokens: 0 }, ..rules("alice one", &[]) };
+    server.app.set_rules(limited);
+    let body = json!({ "model": "tiny", "max_tokens": 3, "messages": [{ "role": "user", "content": "hi" }] });
+    let asked = async |key| ask(&server, "POST", "/v1/messages", &[("x-api-key", key)], &body).await;
+    let reply = asked("nine").await;
+    assert_eq!((reply.status.as_u16(), &reply.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+    assert_eq!(reply.json()["error"]["type"], "authentication_error", "{}", reply.body);
+    assert_eq!(asked("one").await.status, 200);
+    let reply = asked("one").await;
+    assert_eq!((reply.status.as_u16(), reply.headers.contains_key("retry-after")), (429, true));
+    assert!(reply.headers.contains_key("x-ratelimit-reset-requests"));
+    assert_eq!(reply.json()["error"]["type"], "rate_limit_error", "{}", reply.body);
 }
 
 #[tokio::test]

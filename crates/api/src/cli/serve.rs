@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
+use vllm_mcp::{McpClient, McpConfig};
 use vllm_scheduler::EngineConfig;
 
 use super::{
@@ -84,6 +85,9 @@ pub struct Args {
     /// Send a trace of each request to this OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
+    /// MCP servers whose tools chats may use: JSON or YAML [default: ~/.config/vllm-mlx/mcp.json, if it is there]
+    #[arg(long, value_name = "FILE", env = "VLLM_MLX_MCP_CONFIG")]
+    mcp_config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) access: AccessArgs,
     #[command(flatten)]
@@ -172,19 +176,30 @@ pub fn run(args: &Args, settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &Args, settings: Settings) -> anyhow::Result<()> {
-    let tls = args.access.tls()?;
-    let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-    let app = App::with_tracer(args.http(), endpoint.map(Tracer::start).transpose()?);
-    app.set_rules(args.access.rules()?);
-    let reloader = Reloader::new(app.clone(), tls.clone(), settings);
-    let mut signals = Signals::install(reloader)?;
+    let (tls, rules) = (args.access.tls()?, args.access.rules()?);
     let limits = args.access.connections();
-    let listener = Listener::bind(&args.host, args.port, tls, limits).await;
+    let listener = Listener::bind(&args.host, args.port, tls.clone(), limits).await;
     let listener = listener.with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
+    let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+    let mcp = mcp(args)?;
+    let tracer = endpoint.map(Tracer::start).transpose()?;
+    let app = App::with_tracer(args.http(), tracer).with_mcp(mcp.clone());
+    app.set_rules(rules);
+    let mut signals = Signals::install(Reloader::new(app.clone(), tls, settings))?;
     let result = listen(args, &app, listener, &mut signals).await;
+    if let Some(mcp) = mcp {
+        mcp.shutdown().await;
+    }
     // The last requests' traces, too, have to get out.
     let flushed = tokio::task::spawn_blocking(move || app.flush_traces()).await;
     result.and(flushed.context("sending the last traces panicked"))
+}
+
+/// The client of the configured MCP servers, which connects while the model loads.
+fn mcp(args: &Args) -> anyhow::Result<Option<McpClient>> {
+    let given = args.mcp_config.clone().filter(|path| !path.as_os_str().is_empty());
+    let Some(path) = given.or_else(vllm_mcp::config::default_path) else { return Ok(None) };
+    Ok(Some(McpClient::start(McpConfig::read(&path)?)))
 }
 
 async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signals) -> anyhow::Result<()> {

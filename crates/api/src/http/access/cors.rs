@@ -14,7 +14,7 @@ use crate::http::App;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 /// What scripts may read of an answer's head, beyond what they always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
+    "x-request-id, request-id, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
      x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
 );
 /// How long a browser may remember what we allow, in seconds.
