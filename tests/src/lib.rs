@@ -98,9 +98,18 @@ impl Server {
     /// If it cannot be started.
     #[must_use]
     pub fn start(model: &str, args: &[&str]) -> Self {
+        Self::start_with(&[&[model], args].concat())
+    }
+
+    /// The same, for a model that isn't necessarily the first argument.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_with(args: &[&str]) -> Self {
         let port = free_port();
         let mut child = Command::new(binary())
-            .args(["serve", model, "--host", "127.0.0.1", "--port", &port.to_string()])
+            .args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

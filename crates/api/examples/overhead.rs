@@ -20,6 +20,7 @@ use std::{
 use serde_json::json;
 use vllm_api::{
     http::{App, HttpConfig},
+    listener::{ConnectionLimits, Listener},
     model::{SamplingDefaults, ServedModel},
 };
 use vllm_platform::{
@@ -41,9 +42,9 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let fake_ns = Arc::new(AtomicU64::new(0));
     let app = app(streams, tokens, Arc::clone(&fake_ns))?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
-    let address = listener.local_addr()?.to_string();
-    runtime.spawn(async move { axum::serve(listener, app.router()).await });
+    let listener = runtime.block_on(Listener::bind("127.0.0.1", 0, None, ConnectionLimits::default()))?;
+    let address = listener.address()?.to_string();
+    runtime.spawn(listener.serve(app.router(), std::future::pending()));
     // The first round is for warmth.
     for round in 0..4 {
         let (cpu, fake, start) = (cpu_ns()?, fake_ns.load(Relaxed), Instant::now());

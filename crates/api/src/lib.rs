@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod cli;
 pub mod http;
+pub mod listener;
 mod memory;
 pub mod model;
 mod random;

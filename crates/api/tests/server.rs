@@ -9,7 +9,7 @@ use serde_json::json;
 use support::{Server, fake, server, server_with};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 use tower::ServiceExt as _;
 use vllm_api::http::{App, HttpConfig};
@@ -157,12 +157,7 @@ async fn shutting_down_answers_503() {
 async fn a_client_that_goes_away_stops_the_work() {
     for stream in [true, false] {
         let server = server_with(slow(), EngineConfig::default(), Default::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = server.router.clone();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-
-        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut client = TcpStream::connect(server.listen(Default::default()).await).await.unwrap();
         let body =
             json!({ "model": "tiny", "prompt": "x", "max_tokens": 190, "n": 2, "ignore_eos": true, "stream": stream });
         let body = body.to_string();

@@ -1,10 +1,12 @@
 //! The command line.
 
+mod access_args;
 mod args;
 mod bench;
 mod bench_serve;
 mod chat;
 mod completions;
+mod config_file;
 mod doctor;
 mod generate;
 mod info;
@@ -12,6 +14,7 @@ mod launch;
 mod list;
 mod progress;
 mod pull;
+mod reload;
 mod report;
 mod rm;
 mod serve;
@@ -19,7 +22,7 @@ mod serve;
 use std::process::ExitCode;
 
 pub(crate) use args::bytes as parse_bytes;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
 
@@ -37,7 +40,7 @@ enum Command {
     /// Talk with a model in the terminal
     Chat(chat::Args),
     /// Serve a model over HTTP, with OpenAI's API
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Say what a model is and whether it fits, without loading it
     Info(info::Args),
     /// Fetch a model from the hub
@@ -64,8 +67,11 @@ enum Command {
 /// Parses the command line and runs it. Errors are one line on stderr and exit code 1.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let args: Vec<_> = std::env::args_os().collect();
+    let parsed = config_file::parse(&Cli::command(), &args);
+    let parsed = parsed.and_then(|(matches, settings)| Ok((Cli::from_arg_matches(&matches)?, settings)));
+    let (cli, settings) = match parsed {
+        Ok(parsed) => parsed,
         // Help and version are no errors.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
         Err(wrong) => {
@@ -80,7 +86,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, settings),
         Command::Info(args) => info::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::List(args) => list::run(&args),

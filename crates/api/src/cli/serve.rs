@@ -1,24 +1,27 @@
 //! `vllm-mlx serve`.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::sync::oneshot;
 use vllm_mcp::{McpClient, McpConfig};
 use vllm_scheduler::EngineConfig;
 
 use super::{
+    access_args::AccessArgs,
     args::{DefaultArgs, FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
+    config_file::Settings,
     progress,
+    reload::Reloader,
 };
 use crate::{
     http::{App, HttpConfig},
+    listener::Listener,
     model::load,
     residency::{Catalog, LeaseError, Residency},
     telemetry::{LogArgs, Tracer, watch},
@@ -40,6 +43,9 @@ pub struct Args {
     defaults: DefaultArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
+    /// Take flags from this TOML file: port = 8000, served-model-name = ["a", "b"], model = "org/name"
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -82,6 +88,8 @@ pub struct Args {
     /// MCP servers whose tools chats may use: JSON or YAML [default: ~/.config/vllm-mlx/mcp.json, if it is there]
     #[arg(long, value_name = "FILE", env = "VLLM_MLX_MCP_CONFIG")]
     mcp_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
     #[command(flatten)]
     pub(super) log: LogArgs,
     /// Most tokens of a chat answer whose request doesn't say
@@ -136,6 +144,8 @@ impl Args {
     fn http(&self) -> HttpConfig {
         HttpConfig {
             default_max_tokens: self.max_tokens,
+            body_limit: self.access.body_limit(),
+            read_timeout: self.access.read_timeout(),
             max_request_tokens: self.max_request_tokens,
             stream_interval: self.stream_interval,
             timeout: duration(self.timeout),
@@ -147,31 +157,36 @@ impl Args {
 }
 
 /// 0 means never.
-fn duration(seconds: f64) -> Option<Duration> {
+pub(super) fn duration(seconds: f64) -> Option<Duration> {
     (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
 }
 
 /// Serves until a signal.
 ///
 /// # Errors
-/// One line each: address, model.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+/// One line each: address, keys, certificates, model.
+pub fn run(args: &Args, settings: Settings) -> anyhow::Result<()> {
     // Handlers only wait: two workers are plenty, and the cores are for the model. The blocking threads tokenise.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build()?;
-    let result = runtime.block_on(serve(args));
+    let result = runtime.block_on(serve(args, settings));
     // A load that is under way when a signal comes is not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(args: &Args) -> anyhow::Result<()> {
-    let mut signals = Signals::install()?;
+async fn serve(args: &Args, settings: Settings) -> anyhow::Result<()> {
+    let (tls, rules) = (args.access.tls()?, args.access.rules()?);
+    let limits = args.access.connections();
+    let listener = Listener::bind(&args.host, args.port, tls.clone(), limits).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
     let mcp = mcp(args)?;
     let tracer = endpoint.map(Tracer::start).transpose()?;
     let app = App::with_tracer(args.http(), tracer).with_mcp(mcp.clone());
-    let result = listen(args, &app, &mut signals).await;
+    app.set_rules(rules);
+    let mut signals = Signals::install(Reloader::new(app.clone(), tls, settings))?;
+    let result = listen(args, &app, listener, &mut signals).await;
     if let Some(mcp) = mcp {
         mcp.shutdown().await;
     }
@@ -187,27 +202,22 @@ fn mcp(args: &Args) -> anyhow::Result<Option<McpClient>> {
     Ok(Some(McpClient::start(McpConfig::read(&path)?)))
 }
 
-async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((args.host.as_str(), args.port))
-        .await
-        .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
-    let address = listener.local_addr()?;
-    eprintln!("listening on http://{address}");
-    // Tokens are small and should not wait for company.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signals) -> anyhow::Result<()> {
+    let address = listener.address()?;
+    eprintln!("listening on {}://{address}", listener.scheme());
+    if !address.ip().is_loopback() && app.rules().keys.is_empty() {
+        tracing::warn!("whoever reaches {address} may use this server: --api-key or --api-key-file would close it");
+    }
 
     let (drain, draining) = oneshot::channel::<()>();
     let router = app.clone().router();
-    let mut server = tokio::spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(draining.await) });
-        server.await
-    });
+    let mut server = tokio::spawn(listener.serve(router, async { drop(draining.await) }));
 
     let models = tokio::select! {
         models = load_models(args) => models?,
         () = signals.next() => return Ok(()),
         ended = &mut server => {
-            ended??;
+            ended?;
             anyhow::bail!("the server ended by itself");
         }
     };
@@ -221,15 +231,16 @@ async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result
     tokio::select! {
         () = signals.next() => {}
         ended = &mut server => {
-            ended??;
+            ended?;
             anyhow::bail!("the server ended by itself");
         }
         why = models.lost() => anyhow::bail!("{why}"),
     }
-    eprintln!("finishing the requests under way; a second signal stops at once");
+    // The terminal may be what has gone.
+    let _ = writeln!(std::io::stderr(), "finishing the requests under way; a second signal stops at once");
     let _ = drain.send(());
     tokio::select! {
-        ended = &mut server => ended??,
+        ended = &mut server => ended?,
         () = signals.next() => {}
     }
     models.close().await;
@@ -270,26 +281,51 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    reloader: Reloader,
+    /// Whether a person started it, who ends it by closing the window.
+    #[cfg(unix)]
+    in_terminal: bool,
 }
 
 impl Signals {
-    fn install() -> anyhow::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-        }
-        #[cfg(not(unix))]
+    #[cfg(unix)]
+    fn install(reloader: Reloader) -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            reloader,
+            in_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn install(_: Reloader) -> anyhow::Result<Self> {
         Ok(Self {})
     }
 
+    /// Waits for a signal to end. One to reload is done meanwhile.
+    #[cfg(unix)]
     async fn next(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => {}
+            }
+            if self.in_terminal && !std::io::stderr().is_terminal() {
+                return;
+            }
+            tokio::task::block_in_place(|| self.reloader.reload());
         }
-        #[cfg(not(unix))]
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
         let _ = tokio::signal::ctrl_c().await;
     }
 }

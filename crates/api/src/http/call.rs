@@ -8,7 +8,7 @@ use std::{
 use axum::http::HeaderMap;
 use vllm_scheduler::{FailureKind, FinishReason, RequestId, Usage};
 
-use super::{App, choices::reason_name, client, registry::Registered, request_id::Id};
+use super::{App, choices::reason_name, client::Account, registry::Registered, request_id::Id};
 use crate::{
     answer::{Answer, End, Ending},
     residency::Lease,
@@ -98,6 +98,8 @@ pub struct Call {
     pub created: u64,
     /// Whose it is.
     pub client: Option<Arc<str>>,
+    /// Who pays for its tokens.
+    account: Account,
     request_id: String,
     parent: Option<Parent>,
     start: Instant,
@@ -118,8 +120,9 @@ impl Call {
             endpoint,
             id: format!("{}{}", endpoint.id_prefix(), crate::random::hex_id()),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            client: client::identity(headers),
-            request_id: request_id.0,
+            client: request_id.caller.client,
+            account: request_id.caller.account,
+            request_id: request_id.name,
             parent: app.shared.tracer.as_ref().and_then(|_| Parent::from_headers(headers)),
             start: Instant::now(),
             model: String::new(),
@@ -140,6 +143,7 @@ impl Call {
             app: self.app.clone(),
             id: self.id.clone(),
             client: self.client.clone(),
+            account: self.account.clone(),
             request_id: self.request_id.clone(),
             parent: self.parent.clone(),
             start: Instant::now(),
@@ -176,7 +180,8 @@ impl Call {
     pub fn register(&mut self, model: &Lease, count: usize) -> Vec<RequestId> {
         // The client's own id need not be unique; this one is.
         let ids: Vec<RequestId> = (0..count).map(|index| format!("{}-{index}", self.id).into()).collect();
-        self.registered = Some(self.app.shared.registry.register(&self.id, &self.request_id, model, ids.clone()));
+        let (registry, client) = (&self.app.shared.registry, self.client.clone());
+        self.registered = Some(registry.register(&self.id, &self.request_id, client, model, ids.clone()));
         ids
     }
 
@@ -262,6 +267,7 @@ impl Drop for Call {
             return;
         }
         let (endpoint, ttft) = (self.endpoint, self.ttft());
+        self.app.shared.access.charge(&self.account, self.usage.prompt_tokens + self.usage.completion_tokens);
         self.app.shared.inference.record(endpoint, self.stream, self.result, self.start.elapsed(), ttft, self.usage);
         if self.answers.is_empty() {
             return;

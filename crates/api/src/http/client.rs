@@ -1,6 +1,9 @@
-//! Who asks: a name for a client's key that tells nobody the key.
+//! Who asks: names for keys that tell nobody the keys, and whose account a request is on.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, LazyLock},
+};
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
@@ -8,19 +11,58 @@ use sha2::{Digest as _, Sha256};
 /// Of this process only, so that a name in a log can't be looked up in a table of hashed keys.
 static SALT: LazyLock<String> = LazyLock::new(crate::random::hex_id);
 
-/// A name for the key in `Authorization: Bearer` or `x-api-key`; the same for the same key as long as the process
-/// lives. `None` without a key.
-pub fn identity(headers: &HeaderMap) -> Option<Arc<str>> {
+/// Where a connection comes from. The listener puts it into the extensions of each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// Who sent a request, as far as the server knows.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// A name for the key, as logs, fair shares and ownership of requests have it.
+    pub client: Option<Arc<str>>,
+    /// Whose limits its requests count to.
+    pub account: Account,
+}
+
+/// What has limits of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// A key that the server knows, by its name.
+    Key(Arc<str>),
+    /// An address.
+    Address(IpAddr),
+    /// All that have no account of their own.
+    #[default]
+    Others,
+}
+
+impl Account {
+    /// The account of an address. Whoever has one IPv6 address has 2⁶⁴ of them: they are one account.
+    pub fn of(peer: Option<Peer>) -> Self {
+        match peer.map(|Peer(address)| address.to_canonical()) {
+            None => Self::Others,
+            Some(IpAddr::V6(address)) => {
+                Self::Address(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into())
+            }
+            Some(address) => Self::Address(address),
+        }
+    }
+}
+
+/// The keys in a request's headers: of `Authorization: Bearer`, then of `x-api-key`.
+pub fn keys_in(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(b"bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
     });
-    let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))?.trim_ascii();
-    if key.is_empty() {
-        return None;
-    }
+    let other = headers.get("x-api-key").map(|value| value.as_bytes());
+    bearer.into_iter().chain(other).map(<[u8]>::trim_ascii).filter(|key| !key.is_empty())
+}
+
+/// A name for a key; the same for the same key as long as the process lives.
+pub fn name_of(key: &[u8]) -> Arc<str> {
     let digest = Sha256::new().chain_update(SALT.as_bytes()).chain_update(key).finalize();
-    Some(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 #[cfg(test)]
@@ -30,7 +72,7 @@ mod tests {
     use super::*;
 
     fn of(name: &'static str, value: &'static str) -> Option<Arc<str>> {
-        identity(&HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]))
+        keys_in(&HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))])).next().map(name_of)
     }
 
     #[test]
@@ -43,5 +85,15 @@ mod tests {
         for (header, value) in [("authorization", "Basic secret"), ("authorization", "Bearer "), ("x-api-key", " ")] {
             assert_eq!(of(header, value), None, "{header}: {value}");
         }
+    }
+
+    #[test]
+    fn accounts_of_addresses() {
+        let of = |address: &str| Account::of(Some(Peer(address.parse().unwrap())));
+        assert_eq!(of("2001:db8:1:2::3"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::3"), of("2001:db8:1:3::3"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"), "an IPv4 address on an IPv6 socket");
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(Account::of(None), Account::Others);
     }
 }

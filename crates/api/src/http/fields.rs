@@ -8,12 +8,12 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use super::ApiError;
+use super::{ApiError, body_time::TooSlow};
 
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
-/// 413 if it is longer, 400 if it breaks off.
+/// 413 if it is longer, 408 if it takes too long, 400 if it breaks off.
 pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     to_bytes(body, limit).await.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
@@ -21,6 +21,9 @@ pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
             if inner.to_string().contains("length limit exceeded") {
                 let message = format!("the body is longer than {limit} bytes");
                 return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message);
+            }
+            if inner.is::<TooSlow>() {
+                return ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", inner.to_string());
             }
             source = inner.source();
         }

@@ -1,4 +1,4 @@
-//! `GET /health`: whether requests can be served.
+//! `GET /health`, `/ready` and `/ping`: whether requests can be served. `GET /live`: whether a restart would help.
 
 use axum::{
     body::Body,
@@ -36,6 +36,22 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         body["silence_s"] = json!(silence.as_secs_f64());
     }
     with_status(code, &body)
+}
+
+/// 503 for what does not get better by itself; a server that is starting or on its way down is alive.
+pub(super) async fn live(State(app): State<App>) -> Response {
+    let states: Vec<EngineState> = app.loaded().iter().map(|model| model.engine.stats().state).collect();
+    let broken = if app.stalled().is_some() {
+        Some("stalled")
+    } else if states.contains(&EngineState::Broken) {
+        Some("broken")
+    } else if states.contains(&EngineState::Stopped) {
+        Some("stopped")
+    } else {
+        None
+    };
+    let code = if broken.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    with_status(code, &json!({ "status": broken.unwrap_or("alive") }))
 }
 
 fn with_status(code: StatusCode, body: &serde_json::Value) -> Response {

@@ -1,6 +1,8 @@
 //! The HTTP server: OpenAI's and Anthropic's routes over one model.
 
+mod access;
 mod anthropic;
+mod body_time;
 mod cache;
 mod call;
 mod chat;
@@ -34,6 +36,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use access::Access;
+pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
 use axum::{
     Router,
     body::Bytes,
@@ -42,6 +46,7 @@ use axum::{
     routing::{delete, get, post},
 };
 pub use choices::reason_name;
+pub use client::Peer;
 pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
@@ -63,6 +68,8 @@ pub struct HttpConfig {
     pub max_request_tokens: Option<usize>,
     /// Longest body, in bytes.
     pub body_limit: usize,
+    /// Longest time for a body to come in; `None`: as long as it takes.
+    pub read_timeout: Option<Duration>,
     /// Longest silence in a stream.
     pub heartbeat: Duration,
     /// Tokens of a chunk of a stream, at least 1.
@@ -81,6 +88,7 @@ impl Default for HttpConfig {
             default_max_tokens: 1024,
             max_request_tokens: None,
             body_limit: 32 << 20,
+            read_timeout: Some(Duration::from_secs(60)),
             heartbeat: Duration::from_secs(15),
             stream_interval: 1,
             timeout: Some(Duration::from_secs(300)),
@@ -108,6 +116,7 @@ pub struct App {
 /// The books on requests.
 #[derive(Debug)]
 struct Shared {
+    access: Access,
     registry: Arc<Registry>,
     http: Arc<HttpMetrics>,
     inference: InferenceMetrics,
@@ -129,6 +138,7 @@ impl App {
     #[must_use]
     pub fn with_tracer(config: HttpConfig, tracer: Option<Tracer>) -> Self {
         let shared = Shared {
+            access: Access::default(),
             registry: Arc::default(),
             http: Arc::default(),
             inference: InferenceMetrics::default(),
@@ -156,6 +166,17 @@ impl App {
     fn stalled_for(&self, model: &ServedModel) -> Option<Duration> {
         let silence = model.engine.silence()?;
         self.config.stall.filter(|&limit| silence > limit).map(|_| silence)
+    }
+
+    /// From now on, these rules hold: for requests that come, not for those under way.
+    pub fn set_rules(&self, rules: Rules) {
+        self.shared.access.set(rules);
+    }
+
+    /// The rules that hold now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.shared.access.rules()
     }
 
     /// From now on, requests are served. Only the first call counts.
@@ -201,6 +222,9 @@ impl App {
     pub fn router(self) -> Router {
         Router::new()
             .route("/health", get(health::get))
+            .route("/live", get(health::live))
+            .route("/ping", get(health::get))
+            .route("/ready", get(health::get))
             .route("/v1/models", get(models::list))
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
@@ -231,8 +255,12 @@ impl App {
             .route("/docs", get(openapi::page))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
+            .layer(middleware::from_fn_with_state(self.clone(), body_time::layer))
+            .layer(middleware::from_fn_with_state(self.clone(), access::rate_limit_layer))
+            .layer(middleware::from_fn_with_state(self.clone(), access::auth_layer))
             // Around all that may refuse a request, within what counts the answers and names the request.
             .layer(middleware::from_fn(anthropic::layer))
+            .layer(middleware::from_fn_with_state(self.clone(), access::cors_layer))
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
             .with_state(self)
     }

@@ -24,6 +24,8 @@ pub struct Registry {
 pub struct Entry {
     /// The response's own id, `chatcmpl-…` or `cmpl-…`.
     pub id: String,
+    /// Whose it is.
+    pub client: Option<Arc<str>>,
     /// The model that answers it.
     pub model: Lease,
     /// Its requests to the engine.
@@ -44,11 +46,12 @@ impl Registry {
         self: &Arc<Self>,
         id: &str,
         request_id: &str,
+        client: Option<Arc<str>>,
         model: &Lease,
         engine_ids: Vec<RequestId>,
     ) -> Registered {
-        let entry =
-            Arc::new(Entry { id: id.to_owned(), model: model.clone(), engine_ids, cancelled: AtomicBool::new(false) });
+        let (model, cancelled) = (model.clone(), AtomicBool::new(false));
+        let entry = Arc::new(Entry { id: id.to_owned(), client, model, engine_ids, cancelled });
         let names = [id.to_owned(), request_id.to_owned()];
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         for name in &names {
@@ -101,8 +104,8 @@ mod tests {
     #[tokio::test]
     async fn entries_are_found_by_either_name_and_leave_nothing_behind() {
         let (registry, model) = (Arc::new(Registry::default()), lease().await);
-        let first = registry.register("chatcmpl-1", "mine", &model, vec!["chatcmpl-1-0".into()]);
-        let second = registry.register("chatcmpl-2", "mine", &model, vec!["chatcmpl-2-0".into()]);
+        let first = registry.register("chatcmpl-1", "mine", None, &model, vec!["chatcmpl-1-0".into()]);
+        let second = registry.register("chatcmpl-2", "mine", None, &model, vec!["chatcmpl-2-0".into()]);
         assert_eq!((registry.find("mine").len(), registry.find("chatcmpl-2").len()), (2, 1));
         registry.find("chatcmpl-1")[0].set_cancelled();
         assert_eq!((first.is_cancelled(), second.is_cancelled()), (true, false));
@@ -115,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn one_name_for_both_is_no_trouble() {
         let (registry, model) = (Arc::new(Registry::default()), lease().await);
-        drop(registry.register("same", "same", &model, Vec::new()));
+        drop(registry.register("same", "same", None, &model, Vec::new()));
         assert!(registry.find("same").is_empty());
     }
 }

@@ -10,16 +10,19 @@ use axum::{
     response::Response,
 };
 
-use super::{App, metrics::Counted};
+use super::{App, client::Caller, metrics::Counted};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest id that is taken over.
 const MAX_LEN: usize = 128;
 
-/// Name of a request, for its handler.
+/// Name of a request and who sent it, for its handler.
 #[derive(Debug, Clone)]
-pub(super) struct Id(pub String);
+pub(super) struct Id {
+    pub name: String,
+    pub caller: Caller,
+}
 
 pub(super) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(&HEADER).and_then(|value| value.to_str().ok());
@@ -28,7 +31,7 @@ pub(super) async fn layer(State(app): State<App>, mut request: Request, next: Ne
         _ => format!("req-{}", crate::random::hex_id()),
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    request.extensions_mut().insert(Id(id.clone()));
+    request.extensions_mut().insert(Id { name: id.clone(), caller: Caller::default() });
     // The route, not the path: a path holds ids, and there would be a series for each.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let counted = app.shared.http.start(&method, route);

@@ -1,22 +1,31 @@
 //! `DELETE /v1/requests/{id}` and `POST /v1/requests/{id}/cancel`.
 
 use axum::{
+    Extension,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
 };
 use serde_json::json;
 
-use super::{ApiError, App, engine_says, health::json_response};
+use super::{ApiError, App, engine_says, health::json_response, request_id::Id};
 
 /// Ends what the engine computes for a request, at its next step.
 ///
 /// The id is the one of the response's body, or of its `x-request-id`. The call that is cancelled gets 499
-/// `request_cancelled`, or, if it streams, `finish_reason: "abort"` on the answers that were under way.
-pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+/// `request_cancelled`, or, if it streams, `finish_reason: "abort"` on the answers that were under way. Where keys are
+/// wanted, nobody sees or ends the requests of another key's owner.
+pub(super) async fn cancel(
+    State(app): State<App>,
+    Extension(asking): Extension<Id>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let open = app.shared.access.rules().keys.is_empty();
     let mut model = None;
     let mut cancelled = false;
-    for entry in app.shared.registry.find(&id) {
+    let mut found = app.shared.registry.find(&id);
+    found.retain(|entry| open || entry.client == asking.caller.client);
+    for entry in found {
         // First, so that whoever sees the end knows whose doing it was.
         entry.set_cancelled();
         for engine_id in &entry.engine_ids {

@@ -1,9 +1,12 @@
 //! Where logs go and how they look.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, sync::OnceLock};
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, filter::LevelFilter, fmt, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
+};
 
 /// How a line of the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -14,6 +17,9 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+/// What the running log lets through.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Flags of the log.
 #[derive(Debug, Clone, Args)]
@@ -36,14 +42,29 @@ impl LogArgs {
     /// Starts the log, to stderr. `VLLM_MLX_LOG` or `RUST_LOG`, in the syntax of [`EnvFilter`], win over the level.
     /// Only the first call counts.
     pub fn init(&self) {
-        let wanted = ["VLLM_MLX_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
-        let filter = wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok()).unwrap_or_else(|| self.filter());
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        // A log that is there already is left alone: tests start several servers in one process.
-        let _ = match self.log_format {
-            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        let (filter, handle) = reload::Layer::new(self.wanted());
+        let lines = fmt::layer().with_writer(std::io::stderr);
+        let lines = match self.log_format {
+            LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
         };
+        // A log that is there already is left alone: tests start several servers in one process.
+        if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+            let _ = FILTER.set(handle);
+        }
+    }
+
+    /// From now on, the running log is at this level.
+    pub fn set_level(&self) {
+        if let Some(filter) = FILTER.get() {
+            // Only a log that is gone refuses.
+            let _ = filter.reload(self.wanted());
+        }
+    }
+
+    fn wanted(&self) -> EnvFilter {
+        let wanted = ["VLLM_MLX_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
+        wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok()).unwrap_or_else(|| self.filter())
     }
 
     /// Our own crates at the level asked for; of others, what is wrong.

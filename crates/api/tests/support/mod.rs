@@ -4,6 +4,7 @@
 pub mod formats;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use vllm_api::{
     http::{App, HttpConfig},
+    listener::{ConnectionLimits, Listener},
     model::{Formats, SamplingDefaults, ServedModel},
     residency::{Catalog, Loader, Residency},
 };
@@ -249,6 +251,14 @@ impl Server {
 
     pub async fn post(&self, path: &str, body: &str) -> Reply {
         self.send(Request::post(path).body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    /// Opens a port.
+    pub async fn listen(&self, limits: ConnectionLimits) -> SocketAddr {
+        let listener = Listener::bind("127.0.0.1", 0, None, limits).await.unwrap();
+        let address = listener.address().unwrap();
+        tokio::spawn(listener.serve(self.router.clone(), std::future::pending()));
+        address
     }
 
     /// A chat completion of one user message, with further fields.

@@ -50,7 +50,7 @@ pub async fn layer(request: Request, next: Next) -> Response {
     if path != "/v1/messages" && !path.starts_with("/v1/messages/") {
         return next.run(request).await;
     }
-    let id = request.extensions().get::<Id>().map(|id| id.0.clone());
+    let id = request.extensions().get::<Id>().map(|id| id.name.clone());
     let mut response = next.run(request).await;
     if response.status().is_client_error() || response.status().is_server_error() {
         response = translated(response, id.as_deref());

@@ -61,7 +61,7 @@ pub(super) async fn create(
             _ => error,
         })?;
     if request.stream {
-        let encoder = MessageEncoder::new(envelope, id.0, tokens, &chat.output);
+        let encoder = MessageEncoder::new(envelope, id.name, tokens, &chat.output);
         return Ok(sse::respond(choices, encoder, app.config.pace()));
     }
     let collected = choices.collect(&chat.output).await?;
