@@ -22,8 +22,11 @@ pub(crate) const MAX_DEPTH: usize = 64;
 /// Choices, or parts of a shape.
 pub(crate) const MAX_PARTS: usize = 10_000;
 
-/// Bytes of a grammar's own text, or of one regular expression.
+/// Bytes of a grammar's own text.
 pub(crate) const MAX_TEXT: usize = 32 << 10;
+
+/// Bytes of one regular expression. What it takes to follow a long one grows with the square of this.
+pub(crate) const MAX_REGEX: usize = 8 << 10;
 
 /// Properties of one object: what can follow an optional one is looked at for each.
 pub(crate) const MAX_PROPERTIES: usize = 1000;
@@ -32,7 +35,7 @@ pub(crate) const MAX_PROPERTIES: usize = 1000;
 pub(crate) const MAX_DIVISOR: f64 = 10_000.0;
 
 /// Characters that a regular expression has with all its repetitions written out.
-pub(crate) const MAX_UNROLLED: u64 = 100_000;
+pub(crate) const MAX_UNROLLED: u64 = 20_000;
 
 /// Times that something may be asked to repeat.
 pub(crate) const MAX_TIMES: usize = 10_000;

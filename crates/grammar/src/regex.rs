@@ -7,7 +7,7 @@ use crate::limits;
 
 /// Refuses a regular expression that is long, or that would be if its repetitions were written out.
 pub(crate) fn check(regex: &str) -> Result<()> {
-    GrammarError::check_size("bytes of regular expression", regex.len(), limits::MAX_TEXT)?;
+    GrammarError::check_size("bytes of regular expression", regex.len(), limits::MAX_REGEX)?;
     // What can't be read llguidance refuses as well, and says why.
     let Ok(parsed) = regex_syntax::parse(regex) else { return Ok(()) };
     let size = unrolled(&parsed);

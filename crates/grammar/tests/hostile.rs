@@ -161,17 +161,18 @@ fn schemas_that_cannot_be_followed() {
 fn regular_expressions_that_explode() {
     let regex = |text: &str| Constraint::Regex(text.to_owned());
     let pattern = |text: &str| schema(json!({"type": "string", "pattern": text}));
-    let deep = format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000));
+    let deep = format!("{}a{}", "(".repeat(4000), ")".repeat(4000));
     check(vec![
         ("nested repetitions", regex("(a{1000}){1000}"), Refused("characters of regular expression, unrolled")),
         ("nested repetitions in a schema", pattern("(a{1000}){1000}"), Refused("unrolled")),
         ("in a name", schema(json!({"patternProperties": {"((a{99}){99}){99}": {}}})), Refused("unrolled")),
-        ("long repetition", regex(".{50000}"), Bounded),
+        ("long repetition", regex(".{20000}"), Bounded),
         ("exponential automaton", regex("(a|b)*a(a|b){20}"), Bounded),
         ("several of them", regex("(.*a.{15}|.*b.{17}|.*c.{19})x"), Bounded),
-        ("many options", regex(&"(ab|cd)?".repeat(4000)), Bounded),
+        ("many options", regex(&"(ab|cd)?".repeat(1000)), Bounded),
+        ("many options, counted", regex("((ab|cd)?){4000}"), Bounded),
         ("Unicode", regex(r"(\p{L}+\p{N}*\W){1,500}"), Bounded),
-        ("long", regex(&"a".repeat(40_000)), Refused("bytes of regular expression")),
+        ("long", regex(&"a".repeat(9_000)), Refused("bytes of regular expression")),
         ("deep", regex(&deep), Refused("nest")),
         ("back-reference", regex(r"(a)\1"), Refused("backreferences are not supported")),
         (

@@ -21,6 +21,7 @@ use crate::{
 pub enum Endpoint {
     ChatCompletions,
     Completions,
+    AnthropicMessages,
 }
 
 impl Endpoint {
@@ -30,20 +31,22 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chat_completions",
             Self::Completions => "completions",
+            Self::AnthropicMessages => "anthropic_messages",
         }
     }
 
     const fn id_prefix(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "chatcmpl",
-            Self::Completions => "cmpl",
+            Self::ChatCompletions => "chatcmpl-",
+            Self::Completions => "cmpl-",
+            Self::AnthropicMessages => "msg_",
         }
     }
 
     /// OpenTelemetry's `gen_ai.operation.name`.
     const fn operation(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "chat",
+            Self::ChatCompletions | Self::AnthropicMessages => "chat",
             Self::Completions => "text_completion",
         }
     }
@@ -101,6 +104,8 @@ pub struct Call {
     answers: Vec<AnswerTrace>,
     usage: Usage,
     result: CallResult,
+    /// Whether only its rounds count.
+    rounds: bool,
 }
 
 impl Call {
@@ -108,7 +113,7 @@ impl Call {
     pub(super) fn new(app: &App, endpoint: Endpoint, request_id: Id, headers: &HeaderMap) -> Self {
         Self {
             endpoint,
-            id: format!("{}-{}", endpoint.id_prefix(), crate::random::hex_id()),
+            id: format!("{}{}", endpoint.id_prefix(), crate::random::hex_id()),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             client: client::identity(headers),
             request_id: request_id.0,
@@ -120,8 +125,35 @@ impl Call {
             answers: Vec::new(),
             usage: Usage::default(),
             result: CallResult::Rejected,
+            rounds: false,
             app: app.clone(),
         }
+    }
+
+    /// The books on another round of the same request: it is computed, counted and logged by itself.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            app: self.app.clone(),
+            id: self.id.clone(),
+            client: self.client.clone(),
+            request_id: self.request_id.clone(),
+            parent: self.parent.clone(),
+            start: Instant::now(),
+            model: self.model.clone(),
+            registered: None,
+            answers: Vec::new(),
+            usage: Usage::default(),
+            result: CallResult::Rejected,
+            rounds: false,
+            ..*self
+        }
+    }
+
+    /// Leaves the books to those of its rounds.
+    pub fn in_rounds(&mut self) {
+        self.result = CallResult::Success;
+        self.rounds = true;
     }
 
     /// Notes what the body asked for.
@@ -223,6 +255,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.rounds {
+            return;
+        }
         let (endpoint, ttft) = (self.endpoint, self.ttft());
         self.app.shared.inference.record(endpoint, self.stream, self.result, self.start.elapsed(), ttft, self.usage);
         if self.answers.is_empty() {
