@@ -242,7 +242,8 @@ impl Header {
         let recipient = text.split_once("to=").map(|(_, after)| {
             after.split(|c: char| c.is_whitespace() || c == '<').next().unwrap_or_default().to_owned()
         });
-        let recipient = recipient.filter(|name| !matches!(name.as_str(), "" | "user" | "all" | "assistant"));
+        let recipient =
+            recipient.filter(|name| !matches!(name.as_str(), "" | "functions." | "user" | "all" | "assistant"));
         Self { text: text.to_owned(), recipient, analysis: channel == "analysis" }
     }
 

@@ -35,7 +35,7 @@ enum Body {
     #[default]
     Text,
     Thought,
-    /// A call's, of which nothing went out yet.
+    /// A call's, of which nothing went out yet; the header's text goes on with what was read of it.
     Call(Header, Arguments),
     /// The arguments of one that did.
     Called(Arguments),
@@ -70,6 +70,9 @@ impl Harmony {
     fn more(&mut self, text: &str) {
         let mut json = String::new();
         let mut rest = text.chars();
+        if let Body::Call(header, _) = &mut self.body {
+            header.text.push_str(text);
+        }
         let arguments = match &mut self.body {
             Body::Text => {
                 self.wrote = true;
@@ -92,8 +95,7 @@ impl Harmony {
             (Step::More, _) => {}
             (Step::Refused, Body::Call(header, _)) => {
                 // No arguments: a message whose recipient is no tool of ours, with the text that it consists of.
-                let text = format!("{}{text}", header.text);
-                self.emitter.text(&text);
+                self.emitter.text(&header.text);
                 self.wrote = true;
                 self.body = Body::Text;
             }

@@ -76,6 +76,12 @@ fn calls() {
             one("x = 1"),
             vec![text("<|channel|>commentary to=functions.f <|constrain|>json<|message|>x = 1")],
         ),
+        case(
+            "no JSON, but like null at first",
+            one("no"),
+            vec![text("<|channel|>commentary to=functions.f <|constrain|>json<|message|>no")],
+        ),
+        case("a recipient without a name", one("{}").replace("functions.f", "functions."), vec![text("{}")]),
         case("broken JSON", one("{\"a\": x}"), vec![cut("f", "{\"a\": ")]),
         case("text behind the call", format!("{}ok", one("{}")), vec![call("f", json!({})), text("ok")]),
     ];
