@@ -76,7 +76,10 @@ pub fn attention(pool: &Pool, q: &[f32], kv: &KvPool, batch: &RaggedBatch<'_>, l
         shape.kv_heads
     );
     assert!(layer.window != Some(0), "attention: a window of 0 lets a query see nothing, itself included");
-    assert!(layer.causal || layer.window.is_none(), "attention: a window ends at the query, which must not see further");
+    assert!(
+        layer.causal || layer.window.is_none(),
+        "attention: a window ends at the query, which must not see further"
+    );
     assert!(
         q.len() == out.len() && q.len() == batch.tokens() * width,
         "attention: {} numbers of queries, {} of output for {} tokens of {} heads of {}",
