@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-kernels-cpu", &[]),
     ("vllm-platform-mlx", &["vllm-platform", "vllm-checkpoint", "vllm-kernels-cpu", "mlx-sys"]),
     ("vllm-models-llm", &["vllm-platform", "vllm-checkpoint", "vllm-platform-mlx"]),
+    ("vllm-models-embed", &["vllm-platform-mlx"]),
     // What composes them.
     (
         BINARY,
@@ -30,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-parsers",
             "vllm-platform-mlx",
             "vllm-models-llm",
+            "vllm-models-embed",
             // Its build script wants to know where libmlx is.
             "mlx-sys",
         ],
