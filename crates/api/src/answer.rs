@@ -20,11 +20,13 @@ pub struct TextOptions {
     pub include_stop: bool,
     /// Whether special tokens give no text.
     pub skip_special: bool,
+    /// Special tokens that give text all the same: a parser wants to see them.
+    pub keep: Vec<TokenId>,
 }
 
 impl Default for TextOptions {
     fn default() -> Self {
-        Self { stop: Vec::new(), include_stop: false, skip_special: true }
+        Self { stop: Vec::new(), include_stop: false, skip_special: true, keep: Vec::new() }
     }
 }
 
@@ -47,6 +49,8 @@ pub struct Answer {
     text: TextStream,
     /// The stop string that came, while the engine's last word is waited for.
     stopped: Option<String>,
+    /// Whoever reads it has had enough.
+    enough: bool,
     usage: Usage,
     first_token: Option<Instant>,
     /// Time spent on text so far, if the request is traced.
@@ -103,13 +107,23 @@ impl Answer {
         options: &TextOptions,
     ) -> Result<Self, AnswerError> {
         let tail: &[TokenId] = &request.prompt[request.prompt.len().saturating_sub(PROMPT_TAIL)..];
-        let detokenizer = Detokenizer::new(tokenizer, tail, options.skip_special)?;
+        let detokenizer = Detokenizer::new(tokenizer, tail, options.skip_special)?.keeping(&options.keep);
         let stop = StopStrings::new(&options.stop, options.include_stop)?;
         let usage = Usage { prompt_tokens: request.prompt.len(), ..Usage::default() };
         let text_time = request.trace.then_some(Duration::ZERO);
         let events = Some(engine.submit(request)?);
         let text = TextStream::new(detokenizer, stop);
-        Ok(Self { events, text, stopped: None, usage, first_token: None, text_time })
+        Ok(Self { events, text, stopped: None, enough: false, usage, first_token: None, text_time })
+    }
+
+    /// Nothing more of it is wanted. Its ending comes as if the model had stopped here.
+    pub fn stop(&mut self) {
+        if let Some(events) = &self.events
+            && !self.enough
+        {
+            self.enough = true;
+            events.stop();
+        }
     }
 
     /// The next piece; `None` after the last.
@@ -167,7 +181,7 @@ impl Answer {
     /// What an event means for the text; nothing if it comes after a stop string and isn't the last.
     fn take_in(&mut self, event: Event) -> Option<Piece> {
         match event {
-            Event::Token(_) if self.stopped.is_some() => None,
+            Event::Token(_) if self.stopped.is_some() || self.enough => None,
             Event::Token(token) => {
                 let now = Instant::now();
                 self.usage.completion_tokens += 1;
@@ -185,21 +199,22 @@ impl Answer {
             }
             Event::Finished(finished) => {
                 self.events = None;
+                let cut = self.enough || self.stopped.is_some();
                 let (text, stop, usage) = match self.stopped.take() {
-                    // Tokens that came after the stop string are nobody's.
-                    Some(stop) => {
+                    // Tokens that came after the end are nobody's.
+                    stop if cut => {
                         let completion_tokens = self.usage.completion_tokens;
-                        (String::new(), Some(stop), Usage { completion_tokens, ..finished.usage })
+                        (String::new(), stop, Usage { completion_tokens, ..finished.usage })
                     }
                     // What was held back at the end may still turn out to hold a stop string.
-                    None => {
+                    _ => {
                         let delta = self.text.finish();
                         (delta.text, delta.stopped, finished.usage)
                     }
                 };
                 self.usage = usage;
                 let ending = Ending {
-                    reason: if stop.is_some() { FinishReason::Stop } else { finished.reason },
+                    reason: if cut || stop.is_some() { FinishReason::Stop } else { finished.reason },
                     stop,
                     usage,
                     timings: finished.timings,
@@ -211,7 +226,7 @@ impl Answer {
                 self.events = None;
                 // Whatever happens after a stop string, the answer is complete.
                 let end = match self.stopped.take() {
-                    None => End::Failed(failure),
+                    None if !self.enough => End::Failed(failure),
                     stop => End::Finished(Ending {
                         reason: FinishReason::Stop,
                         stop,

@@ -14,4 +14,5 @@ pub mod http;
 mod memory;
 pub mod model;
 mod random;
+pub mod residency;
 pub mod telemetry;

@@ -13,6 +13,7 @@ use vllm_checkpoint::{
     Checkpoint,
     hub::{self, HubOptions},
 };
+use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{LoadOptions, ModelRunner, ModelSource, Platform, SamplingParams, TokenId};
 use vllm_scheduler::{Engine, EngineConfig, EngineHandle};
 use vllm_text::{ChatTemplate, RenderRequest, TemplateError, TextError, Tokenizer};
@@ -28,14 +29,20 @@ pub struct ServedModel {
     pub tokenizer: Tokenizer,
     /// Messages to text, for models that have one.
     pub template: Option<ChatTemplate>,
-    /// What `generation_config.json` says about sampling.
+    /// How it writes tool calls.
+    pub calls: Option<&'static CallFormat>,
+    /// How it writes its chain of thought, if it has one.
+    pub reasoning: Option<&'static ReasoningFormat>,
+    /// How to sample where a request doesn't say: what the operator says, else `generation_config.json`.
     pub sampling: SamplingDefaults,
+    /// What else an operator has set for requests that don't say.
+    pub chat: ChatDefaults,
     /// Where tokens come from.
     pub engine: EngineHandle,
 }
 
 impl ServedModel {
-    /// Puts the parts together.
+    /// Puts the parts together. Formats of tool calls and reasoning are those that the template shows.
     #[must_use]
     pub fn new(
         names: Vec<String>,
@@ -45,7 +52,26 @@ impl ServedModel {
         engine: EngineHandle,
     ) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { names, created, tokenizer, template, sampling, engine }
+        let source = template.as_ref().map_or("", ChatTemplate::source);
+        let calls = calls::detect(source).or_else(|| calls::by_name("auto"));
+        let reasoning = reasoning::detect(source);
+        Self { names, created, tokenizer, template, calls, reasoning, sampling, chat: ChatDefaults::default(), engine }
+    }
+
+    /// Takes an operator's defaults instead of the model's makers', where there are any.
+    #[must_use]
+    pub fn with_defaults(mut self, sampling: SamplingDefaults, chat: ChatDefaults) -> Self {
+        self.sampling = sampling.or(self.sampling);
+        self.chat = chat;
+        self
+    }
+
+    /// Takes these formats instead of those that the template shows.
+    #[must_use]
+    pub fn with_formats(mut self, formats: Formats) -> Self {
+        self.calls = formats.calls.or(self.calls);
+        self.reasoning = formats.reasoning.or(self.reasoning);
+        self
     }
 
     /// Tokens that end an answer.
@@ -72,6 +98,24 @@ impl ServedModel {
     }
 }
 
+/// What an operator has set for conversations whose request doesn't say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChatDefaults {
+    /// Variables for the chat template.
+    pub template: Map<String, Value>,
+    /// Most tokens of the chain of thought.
+    pub thinking_budget: Option<usize>,
+}
+
+/// Formats that an operator named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Formats {
+    /// How tool calls are written.
+    pub calls: Option<&'static CallFormat>,
+    /// How the chain of thought is written.
+    pub reasoning: Option<&'static ReasoningFormat>,
+}
+
 /// What a chat template is given.
 #[derive(Debug, Clone, Default)]
 pub struct ChatPrompt {
@@ -94,12 +138,15 @@ pub enum PromptError {
     /// The template refused the messages.
     #[error("the model's chat template cannot render these messages: {0}")]
     Template(#[source] TemplateError),
+    /// The last message is not to be found in what the template made of it.
+    #[error("the last message can't be continued: it is empty, or the model's chat template changes its text")]
+    NotContinuable,
     /// The text could not be encoded.
     #[error(transparent)]
     Tokenizer(TextError),
 }
 
-/// Sampling parameters that a model's makers recommend.
+/// Sampling parameters that a model's makers recommend, or an operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct SamplingDefaults {
@@ -108,9 +155,23 @@ pub struct SamplingDefaults {
     pub top_p: Option<f32>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
 }
 
 impl SamplingDefaults {
+    /// These, and `others` where these don't say.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            temperature: self.temperature.or(others.temperature),
+            top_k: self.top_k.or(others.top_k),
+            top_p: self.top_p.or(others.top_p),
+            min_p: self.min_p.or(others.min_p),
+            repetition_penalty: self.repetition_penalty.or(others.repetition_penalty),
+            presence_penalty: self.presence_penalty.or(others.presence_penalty),
+        }
+    }
+
     /// From a `generation_config.json`. Values out of their ranges are left out, not passed on to every request.
     #[must_use]
     pub fn from_config(config: &Value) -> Self {
@@ -127,6 +188,7 @@ impl SamplingDefaults {
                 ..Default::default()
             }),
             top_k: config.get("top_k").and_then(Value::as_u64).map(|k| k as usize),
+            presence_penalty: None,
         }
     }
 }
@@ -144,6 +206,29 @@ pub struct LoadSpec {
     pub load: LoadOptions,
     /// For the engine.
     pub engine: EngineConfig,
+    /// How its answers are written; what isn't given is found out.
+    pub formats: Formats,
+    /// How to sample where requests don't say.
+    pub sampling: SamplingDefaults,
+    /// What else holds where requests don't say.
+    pub chat: ChatDefaults,
+}
+
+impl LoadSpec {
+    /// A model of these names, and all else as it is by default.
+    #[must_use]
+    pub fn named(names: &[String]) -> Self {
+        Self {
+            model: names.first().cloned().unwrap_or_default(),
+            names: names.to_vec(),
+            hub: HubOptions::from_env(),
+            load: LoadOptions::default(),
+            engine: EngineConfig::default(),
+            formats: Formats::default(),
+            sampling: SamplingDefaults::default(),
+            chat: ChatDefaults::default(),
+        }
+    }
 }
 
 /// What loading is at.
@@ -189,6 +274,7 @@ pub fn open_platform() -> vllm_platform::Result<Box<dyn Platform>> {
 pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedModel> {
     let path = resolve(&spec.model, &spec.hub, observer)?;
     let names = if spec.names.is_empty() { vec![spec.model.clone()] } else { spec.names.clone() };
+    let (formats, defaults) = (spec.formats, (spec.sampling, spec.chat.clone()));
     // The vocabulary takes as long to read as the weights of a small model: side by side.
     let (text, engine) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&path));
@@ -198,7 +284,9 @@ pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedMod
     let engine = engine?;
     let (tokenizer, template, sampling) = text.map_err(|_| anyhow!("reading the tokenizer panicked"))??;
     observer(LoadStage::Ready);
-    Ok(ServedModel::new(names, tokenizer, template, sampling, engine))
+    Ok(ServedModel::new(names, tokenizer, template, sampling, engine)
+        .with_formats(formats)
+        .with_defaults(defaults.0, defaults.1))
 }
 
 fn make_runner(

@@ -102,7 +102,7 @@ async fn fields_that_change_the_answer() {
             json!({ "tools": [{ "type": "function", "function": { "name": "f" } }], "tool_choice": "auto" }),
             "hello",
             "stop",
-            "user:hi;[1 tools]>".len(),
+            "user:hi;[f]>".len(),
         ),
         (
             "tools not to be used",
@@ -229,16 +229,29 @@ async fn bad_requests_are_named() {
             "stream_options.include_usage is 1: it must be true or false",
             "stream_options.include_usage",
         ),
+        (json!({ "tools": [{}] }), "tools[0] has no type: it must be function", "tools[0]"),
+        (json!({ "tools": [tool, tool] }), "tools has \"f\" twice: each needs a name of its own", "tools"),
+        (json!({ "tool_choice": "required" }), "tool_choice is required: there are no tools", "tool_choice"),
         (
-            json!({ "tools": [tool], "tool_choice": "required" }),
-            "tool_choice required is not supported yet: use none or auto",
+            json!({ "tools": [tool], "tool_choice": { "type": "function", "function": { "name": "g" } } }),
+            "tool_choice names \"g\": there is no such tool in tools",
             "tool_choice",
         ),
-        (json!({ "tools": [{}] }), "tools[0] is not of type function", "tools[0]"),
         (
-            json!({ "response_format": { "type": "json_object" } }),
-            "response_format: json_object is not supported yet: only text is",
+            json!({ "tools": [tool], "tool_choice": "maybe" }),
+            "tool_choice is \"maybe\": it must be none, auto, required or a function",
+            "tool_choice",
+        ),
+        (
+            json!({ "response_format": { "type": "yaml" } }),
+            "response_format is of type \"yaml\": it must be text, json_object or json_schema",
             "response_format",
+        ),
+        (json!({ "guided_choice": [] }), "guided_choice is empty: there must be at least one", "guided_choice"),
+        (
+            json!({ "guided_regex": "a", "structured_outputs": { "json": {} } }),
+            "structured_outputs.json and guided_regex can't both be kept: give one",
+            "guided_regex",
         ),
         (json!({ "store": true }), "store: this server stores nothing: leave it out or set it to false", "store"),
         (json!({ "audio": {} }), "audio: this model takes and gives text only", "audio"),
@@ -259,10 +272,10 @@ async fn bad_requests_are_named() {
 #[tokio::test]
 async fn a_template_error_is_quoted() {
     let server = server("hello");
-    let reply = server.chat(json!({ "messages": [{ "role": "tool", "content": "x" }] })).await;
+    let reply = server.chat(json!({ "messages": [{ "role": "function", "content": "x" }] })).await;
     let (message, param, code) = reply.error();
     assert_eq!((reply.status.as_u16(), param, code), (400, json!("messages"), json!("chat_template_error")));
-    assert!(message.contains("no tools here"), "{message}");
+    assert!(message.contains("no functions here"), "{message}");
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub struct Detokenizer {
     table: Arc<TokenTable>,
     utf8: Utf8Assembler,
     skip_special: bool,
+    /// Control tokens that give text all the same; few.
+    keep: Vec<u32>,
     /// Spaces still to be removed; `StartRule::Keep` once the start of the text is over.
     start_rule: StartRule,
     /// Text of the latest push, reused so that a push does not allocate.
@@ -55,6 +57,7 @@ impl Detokenizer {
             table,
             utf8: Utf8Assembler::default(),
             skip_special,
+            keep: Vec::new(),
             out: String::new(),
         };
         for &token in prompt_tail {
@@ -63,13 +66,20 @@ impl Detokenizer {
         Ok(detokenizer)
     }
 
+    /// From now on these control tokens give text whatever `skip_special` says: the markers that a parser looks for.
+    #[must_use]
+    pub fn keeping(mut self, tokens: &[u32]) -> Self {
+        self.keep = tokens.to_vec();
+        self
+    }
+
     /// Adds a token and returns the text that became certain by it (often, but not always, the token's own).
     ///
     /// An id that the tokenizer does not know gives no text: a model's output layer is often padded beyond the
     /// vocabulary.
     pub fn push(&mut self, token: u32) -> &str {
         self.out.clear();
-        if !(self.skip_special && self.table.is_special(token)) {
+        if !(self.skip_special && self.table.is_special(token) && !self.keep.contains(&token)) {
             let bytes = strip_start(&mut self.start_rule, self.table.bytes(token));
             self.utf8.push(bytes, &mut self.out);
         }

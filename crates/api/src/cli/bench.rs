@@ -58,7 +58,8 @@ struct Measured {
 /// # Errors
 /// One line each: model, context, engine.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let model = load(load_spec(&args.model, &args.runtime, args.concurrency), &progress::bars())?;
+    let model =
+        load(load_spec(&args.model.model, &args.model.source, &args.runtime, args.concurrency), &progress::bars())?;
     if args.concurrency > 1 || args.num_prompts.is_some() {
         throughput::run(&model.engine, args)?;
     } else {

@@ -55,7 +55,7 @@ pub struct Args {
 /// One line each: model, parameters, terminal.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.sampling.check()?;
-    let model = load(load_spec(&args.model, &args.runtime, 1), &progress::bars())?;
+    let model = load(load_spec(&args.model.model, &args.model.source, &args.runtime, 1), &progress::bars())?;
     // Fails now rather than after the first question.
     model.chat_prompt(&ChatPrompt {
         messages: vec![json!({ "role": "user", "content": "?" })],

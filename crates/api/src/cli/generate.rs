@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(prompt) => prompt.clone(),
         None => read_stdin()?,
     };
-    let model = load(load_spec(&args.model, &args.runtime, 1), &progress::bars())?;
+    let model = load(load_spec(&args.model.model, &args.model.source, &args.runtime, 1), &progress::bars())?;
     let info = model.engine.info();
     let params = args.sampling.params(&model.sampling, info.vocab_size)?;
     let tokens = tokenise(args, &model, prompt)?;

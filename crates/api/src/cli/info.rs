@@ -24,10 +24,10 @@ pub struct Args {
 /// # Errors
 /// One line each: files, device.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let path = resolve(&args.model.model, &args.model.hub(), &progress::bars())?;
+    let path = resolve(&args.model.model, &args.model.source.hub(), &progress::bars())?;
     let checkpoint = Checkpoint::open(&path)?;
     let platform = open_platform()?;
-    let device = args.model.device.resolve(&platform.devices())?;
+    let device = args.model.source.device.resolve(&platform.devices())?;
     let architecture = checkpoint.architecture()?.to_owned();
     let facts = Facts {
         path: path.display().to_string(),

@@ -12,6 +12,7 @@ mod serve;
 
 use std::process::ExitCode;
 
+pub(crate) use args::bytes as parse_bytes;
 use clap::{Parser, Subcommand};
 
 use crate::telemetry::LogArgs;

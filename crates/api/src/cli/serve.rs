@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,20 +13,30 @@ use tokio::{net::TcpListener, sync::oneshot};
 use vllm_scheduler::EngineConfig;
 
 use super::{
-    args::{ModelArgs, RuntimeArgs, at_least_one, load_spec, seconds},
+    args::{DefaultArgs, FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
     progress,
 };
 use crate::{
     http::{App, HttpConfig},
-    model::{ServedModel, load},
+    model::load,
+    residency::{Catalog, LeaseError, Residency},
     telemetry::{LogArgs, Tracer, watch},
 };
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A folder, a GGUF file, or org/name on the Hugging Face hub
+    #[arg(required_unless_present = "models_config", conflicts_with = "models_config")]
+    model: Option<String>,
     #[command(flatten)]
-    model: ModelArgs,
+    source: SourceArgs,
+    #[command(flatten)]
+    residency: ResidencyArgs,
+    #[command(flatten)]
+    formats: FormatArgs,
+    #[command(flatten)]
+    defaults: DefaultArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
     /// Address to listen on
@@ -35,7 +46,7 @@ pub struct Args {
     #[arg(long, default_value_t = 8000)]
     port: u16,
     /// Name to answer to (can be given several times) [default: MODEL]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "models_config")]
     served_model_name: Vec<String>,
     /// Most requests computed at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
@@ -72,12 +83,56 @@ pub struct Args {
     /// Most tokens of a chat answer whose request doesn't say
     #[arg(long, value_name = "TOKENS", default_value_t = HttpConfig::default().default_max_tokens, value_parser = at_least_one)]
     max_tokens: usize,
+    /// Most tokens that a request may ask for [default: what the model takes]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    max_request_tokens: Option<usize>,
+}
+
+/// Which models are loaded when.
+#[derive(Debug, clap::Args)]
+struct ResidencyArgs {
+    /// Serve the models that this YAML file lists, each loaded when it is asked for
+    #[arg(long, value_name = "FILE")]
+    models_config: Option<PathBuf>,
+    /// Most GiB that loaded models need together; those that were not used for longest give way
+    #[arg(long, value_name = "GIB", value_parser = positive)]
+    memory_budget_gb: Option<f64>,
+    /// Load the model when it is first asked for
+    #[arg(long)]
+    lazy_load_model: bool,
+    /// Unload a model that nobody has used for so long, in seconds; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = seconds)]
+    auto_unload_idle_seconds: f64,
 }
 
 impl Args {
+    /// The models to serve.
+    fn catalog(&self) -> anyhow::Result<Catalog> {
+        let model = self.model.as_deref().unwrap_or_default();
+        let mut spec = load_spec(model, &self.source, &self.runtime, self.max_num_seqs);
+        spec.names.clone_from(&self.served_model_name);
+        spec.engine.max_waiting = self.max_waiting;
+        spec.engine.max_waiting_per_client = self.max_waiting_per_client;
+        spec.formats = self.formats.formats();
+        self.defaults.apply(&mut spec);
+        let residency = &self.residency;
+        let idle = duration(residency.auto_unload_idle_seconds);
+        let catalog = match &residency.models_config {
+            None => Catalog::of(spec).with_residency(residency.lazy_load_model, idle),
+            Some(path) => {
+                let shown = path.display();
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+                Catalog::from_yaml(&text, &spec).with_context(|| shown.to_string())?.with_idle_unload(idle)
+            }
+        };
+        let budget = residency.memory_budget_gb.map(|gib| (gib * f64::from(1 << 30)) as u64);
+        Ok(catalog.with_budget(budget))
+    }
+
     fn http(&self) -> HttpConfig {
         HttpConfig {
             default_max_tokens: self.max_tokens,
+            max_request_tokens: self.max_request_tokens,
             stream_interval: self.stream_interval,
             timeout: duration(self.timeout),
             metrics: !self.disable_metrics,
@@ -132,18 +187,20 @@ async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result
         server.await
     });
 
-    let model = tokio::select! {
-        model = load_model(args) => model?,
+    let models = tokio::select! {
+        models = load_models(args) => models?,
         () = signals.next() => return Ok(()),
         ended = &mut server => {
             ended??;
             anyhow::bail!("the server ended by itself");
         }
     };
-    app.set_model(Arc::clone(&model));
+    app.set_models(models.clone());
     if let Some(limit) = duration(args.watchdog_seconds) {
         tokio::spawn(watch(app.clone(), limit));
     }
+    let reaper = models.clone();
+    tokio::spawn(async move { reaper.reap().await });
 
     tokio::select! {
         () = signals.next() => {}
@@ -151,7 +208,7 @@ async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result
             ended??;
             anyhow::bail!("the server ended by itself");
         }
-        state = model.engine.stopped() => anyhow::bail!("the engine has stopped: {state:?}"),
+        why = models.lost() => anyhow::bail!("{why}"),
     }
     eprintln!("finishing the requests under way; a second signal stops at once");
     let _ = drain.send(());
@@ -159,30 +216,36 @@ async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result
         ended = &mut server => ended??,
         () = signals.next() => {}
     }
-    model.engine.shutdown();
-    // Gives the device's memory back in order, but never hangs on it.
-    let _ = tokio::time::timeout(Duration::from_secs(5), model.engine.stopped()).await;
+    models.close().await;
     Ok(())
 }
 
-async fn load_model(args: &Args) -> anyhow::Result<Arc<ServedModel>> {
-    let mut spec = load_spec(&args.model, &args.runtime, args.max_num_seqs);
-    spec.names.clone_from(&args.served_model_name);
-    spec.engine.max_waiting = args.max_waiting;
-    spec.engine.max_waiting_per_client = args.max_waiting_per_client;
+async fn load_models(args: &Args) -> anyhow::Result<Residency> {
     let start = Instant::now();
-    let model = tokio::task::spawn_blocking(move || load(spec, &progress::bars())).await??;
-    let info = model.engine.info();
-    let _ = writeln!(
-        std::io::stderr(),
-        "ready: {} on {} in {:.2} s, context {} tokens, KV cache {} tokens",
-        model.names.join(", "),
-        info.device,
-        start.elapsed().as_secs_f64(),
-        info.context_length,
-        info.kv_cache.capacity(),
-    );
-    Ok(Arc::new(model))
+    let models = Residency::new(args.catalog()?, Arc::new(load), progress::bars());
+    // What is wrong with the model is all there is to say.
+    models.preload().await.map_err(|error| match error {
+        LeaseError::Failed { why, .. } if models.is_single() => anyhow::anyhow!(why),
+        error => error.into(),
+    })?;
+    let mut out = std::io::stderr();
+    for model in models.loaded() {
+        let info = model.engine.info();
+        let _ = writeln!(
+            out,
+            "ready: {} on {} in {:.2} s, context {} tokens, KV cache {} tokens",
+            model.names.join(", "),
+            info.device,
+            start.elapsed().as_secs_f64(),
+            info.context_length,
+            info.kv_cache.capacity(),
+        );
+    }
+    if models.loaded().is_empty() {
+        let names: Vec<String> = models.status().into_iter().flat_map(|model| model.names).collect();
+        let _ = writeln!(out, "ready: {} to be loaded when asked for", names.join(", "));
+    }
+    Ok(models)
 }
 
 /// Ctrl-C, and what service managers send. Kept for the whole run, so that no signal falls between two waits.

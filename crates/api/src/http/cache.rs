@@ -8,17 +8,32 @@ use super::{ApiError, App, engine_says, health::json_response};
 use crate::model::ServedModel;
 
 pub(super) async fn stats(State(app): State<App>) -> Result<Response, ApiError> {
-    let model = app.model()?;
-    Ok(json_response(&cache_json(&model, &model.engine.stats())))
+    Ok(json_response(&stats_json(&app)?))
 }
 
-/// Forgets every prefix that no running request holds, in memory and on the SSD.
+/// Forgets every prefix that no running request holds, in memory and on the SSD, of all loaded models.
 pub(super) async fn clear(State(app): State<App>) -> Result<Response, ApiError> {
-    let model = app.model()?;
-    let blocks = engine_says(model.engine.clear_cache()).await?;
+    app.models()?;
+    let mut blocks = 0;
+    for model in app.loaded() {
+        blocks += engine_says(model.engine.clear_cache()).await?;
+    }
     tracing::info!(blocks, "cache cleared");
-    let stats = cache_json(&model, &model.engine.stats());
+    let stats = stats_json(&app)?;
     Ok(json_response(&json!({ "status": "cleared", "blocks": blocks, "engine_cache": stats["engine_cache"] })))
+}
+
+/// The first loaded model's cache; where there may be several models, those of all by name.
+fn stats_json(app: &App) -> Result<Value, ApiError> {
+    let single = app.models()?.is_single();
+    let loaded = app.loaded();
+    let caches: Vec<Value> = loaded.iter().map(|model| cache_json(model, &model.engine.stats())).collect();
+    let mut body = caches.first().cloned().unwrap_or_else(|| json!({ "engine_cache": null, "ssd": null }));
+    if !single {
+        let names = loaded.iter().map(|model| model.names.first().cloned().unwrap_or_default());
+        body["models"] = Value::Object(names.zip(caches).collect());
+    }
+    Ok(body)
 }
 
 /// What the cache holds and did.

@@ -11,6 +11,7 @@ use vllm_scheduler::{FailureKind, FinishReason, RequestId, Usage};
 use super::{App, choices::reason_name, client, registry::Registered, request_id::Id};
 use crate::{
     answer::{Answer, End, Ending},
+    residency::Lease,
     telemetry::{AnswerTrace, Parent, RequestTrace},
 };
 
@@ -137,10 +138,10 @@ impl Call {
 
     /// Enters its requests to the engine, `count` of them, before they are submitted, so that it can be cancelled from
     /// the first on; returns their names.
-    pub fn register(&mut self, count: usize) -> Vec<RequestId> {
+    pub fn register(&mut self, model: &Lease, count: usize) -> Vec<RequestId> {
         // The client's own id need not be unique; this one is.
         let ids: Vec<RequestId> = (0..count).map(|index| format!("{}-{index}", self.id).into()).collect();
-        self.registered = Some(self.app.shared.registry.register(&self.id, &self.request_id, ids.clone()));
+        self.registered = Some(self.app.shared.registry.register(&self.id, &self.request_id, model, ids.clone()));
         ids
     }
 

@@ -1,6 +1,7 @@
 //! Several answers under way at once.
 
 use std::{
+    ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -9,10 +10,16 @@ use serde_json::{Value, json};
 use vllm_platform::{SamplingParams, TokenId, sampling::LogitsProcessor};
 use vllm_scheduler::{FinishReason, GeneratedToken, Request, Usage};
 
-use super::{ApiError, call::Call, extras::Scheduling, sampling::params_of_choice};
+use super::{
+    ApiError,
+    call::Call,
+    chat::{AnswerParser, ChatMessage, OutputPlan},
+    extras::Scheduling,
+    sampling::params_of_choice,
+};
 use crate::{
     answer::{Answer, End, Ending, Piece, TextOptions},
-    model::ServedModel,
+    residency::Lease,
 };
 
 /// A prompt with the room for its answers.
@@ -58,15 +65,10 @@ impl Choices {
     ///
     /// # Errors
     /// If the engine refuses one, or the call was cancelled meanwhile; those submitted are cancelled.
-    pub fn start(
-        model: &ServedModel,
-        mut call: Call,
-        prompts: &[Prompt],
-        generation: &Generation,
-    ) -> Result<Self, ApiError> {
+    pub fn start(model: &Lease, mut call: Call, prompts: &[Prompt], generation: &Generation) -> Result<Self, ApiError> {
         let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
         let n = generation.n;
-        let ids = call.register(prompts.len() * n);
+        let ids = call.register(model, prompts.len() * n);
         let mut answers = Vec::with_capacity(ids.len());
         for (index, id) in ids.into_iter().enumerate() {
             let prompt = &prompts[index / n];
@@ -125,6 +127,11 @@ impl Choices {
         if all_ended { Poll::Ready(None) } else { Poll::Pending }
     }
 
+    /// Nothing more of answer `index` is wanted.
+    pub fn stop(&mut self, index: usize) {
+        self.answers[index].stop();
+    }
+
     /// The ending of an answer that was not cut short against its client's will. One that was cancelled has the reason
     /// [`FinishReason::Abort`].
     ///
@@ -140,26 +147,38 @@ impl Choices {
         }
     }
 
-    /// All answers, when they are complete.
+    /// All answers, when they are complete, understood as `output` says.
     ///
     /// # Errors
     /// If one fails or is cancelled; the others are cancelled.
-    pub async fn collect(mut self) -> Result<Collected, ApiError> {
-        let mut texts: Vec<(String, Vec<GeneratedToken>, Option<Ending>)> =
-            self.answers.iter().map(|_| (String::new(), Vec::new(), None)).collect();
+    pub async fn collect(mut self, output: &OutputPlan) -> Result<Collected, ApiError> {
+        struct Open {
+            parser: AnswerParser,
+            message: ChatMessage,
+            tokens: Vec<GeneratedToken>,
+            ending: Option<Ending>,
+        }
+        let open =
+            || Open { parser: output.parser(), message: ChatMessage::default(), tokens: Vec::new(), ending: None };
+        let mut answers: Vec<Open> = self.answers.iter().map(|_| open()).collect();
         while let Some((index, piece)) = self.next().await {
-            let (text, tokens, ending) = &mut texts[index];
-            text.push_str(&piece.text);
+            let Open { parser, message, tokens, ending } = &mut answers[index];
             tokens.extend(piece.token);
             *ending = piece.end.map(|end| self.ending(end)).transpose()?;
             if ending.as_ref().is_some_and(|ending| ending.reason == FinishReason::Abort) {
                 return Err(ApiError::cancelled());
             }
+            let flow = parser.push(&piece.text, |event| message.push(event));
+            match (flow, &ending) {
+                (ControlFlow::Break(()), _) => self.stop(index),
+                (ControlFlow::Continue(()), Some(_)) => parser.finish(|event| message.push(event)),
+                (ControlFlow::Continue(()), None) => {}
+            }
         }
         let usage = self.usage();
-        let answers = texts.into_iter().map(|(text, tokens, ending)| {
+        let answers = answers.into_iter().map(|Open { message, tokens, ending, .. }| {
             let ending = ending.ok_or_else(|| ApiError::engine("an answer broke off"))?;
-            Ok(Complete { text, tokens, ending })
+            Ok(Complete { message, tokens, ending })
         });
         Ok(Collected { answers: answers.collect::<Result<_, ApiError>>()?, usage })
     }
@@ -195,8 +214,8 @@ pub struct Collected {
 /// A complete answer.
 #[derive(Debug)]
 pub struct Complete {
-    /// All of its text.
-    pub text: String,
+    /// What it says.
+    pub message: ChatMessage,
     /// All of its tokens.
     pub tokens: Vec<GeneratedToken>,
     /// How it ended.

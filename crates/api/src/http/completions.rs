@@ -1,33 +1,28 @@
 //! `POST /v1/completions`: plain continuation of texts or tokens.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
-use axum::{
-    Extension,
-    body::{Body, Bytes},
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use vllm_platform::TokenId;
 use vllm_scheduler::{GeneratedToken, Usage};
 
 use super::{
-    ApiError, App, Fields, HttpConfig, blocking,
+    ApiError, App, Fields, HttpConfig, Opened, blocking,
     call::{Call, Endpoint},
+    chat::OutputPlan,
     choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
     extras::{Extras, Scheduling},
     fields::{read_body, show},
     health::json_response,
     logprobs::CompletionLogprobs,
+    open,
     request_id::Id,
     sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
     sse::{self, Chunk, Encoder, write_event, write_json},
-    take_model,
 };
-use crate::{answer::TextOptions, model::ServedModel};
+use crate::{answer::TextOptions, model::ServedModel, residency::Lease};
 
 /// Tokens of an answer whose request doesn't say, as OpenAI has it.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -41,17 +36,17 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::Completions, id, &headers);
-    let model = app.model()?;
     let body = read_body(body, app.config.body_limit).await?;
-    let (config, served) = (app.config, Arc::clone(&model));
-    let request = blocking(move || CompletionRequest::parse(&body, &served, &config)).await?;
-    call.describe(&request.model, request.streaming.on);
+    let Opened { fields, name, model } = open(&app, body).await?;
+    let (config, served) = (app.config, model.clone());
+    let request = blocking(move || CompletionRequest::parse(fields, &served, &config)).await?;
+    call.describe(&name, request.streaming.on);
     let (id, created) = (call.id.clone(), call.created);
     let choices = Choices::start(&model, call, &request.prompts, &request.generation)?;
     let encoder = CompletionEncoder {
         id,
         created,
-        name: request.model,
+        name,
         model,
         echo: request.echo,
         n: request.generation.n,
@@ -63,13 +58,12 @@ pub(super) async fn create(
     if request.streaming.on {
         return Ok(sse::respond(choices, encoder.for_stream(), app.config.pace()));
     }
-    let collected = choices.collect().await?;
+    let collected = choices.collect(&OutputPlan::default()).await?;
     Ok(json_response(&encoder.complete(collected)))
 }
 
 /// A body that was understood.
 struct CompletionRequest {
-    model: String,
     prompts: Vec<Prompt>,
     generation: Generation,
     streaming: Streaming,
@@ -80,9 +74,7 @@ struct CompletionRequest {
 
 impl CompletionRequest {
     /// Blocks for as long as tokenising takes.
-    fn parse(body: &Bytes, model: &ServedModel, config: &HttpConfig) -> Result<Self, ApiError> {
-        let mut fields = Fields::parse(body)?;
-        let name = take_model(&mut fields, model)?;
+    fn parse(mut fields: Fields, model: &ServedModel, config: &HttpConfig) -> Result<Self, ApiError> {
         let add_special = fields.boolean("add_special_tokens")?.unwrap_or(true);
         let inputs = take_prompts(&mut fields)?;
         let mut params = take_sampling(&mut fields, model)?;
@@ -125,7 +117,8 @@ impl CompletionRequest {
                     Input::Tokens(tokens) => model.tokenizer.decode(&tokens, false).map_err(invalid)?,
                 });
             }
-            let max_tokens = token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, "prompt")?;
+            let max_tokens =
+                token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, config.max_request_tokens, "prompt")?;
             prompts.push(Prompt { tokens, max_tokens });
         }
         let shortest = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);
@@ -135,10 +128,15 @@ impl CompletionRequest {
             stop_tokens: extras.stop_tokens(model),
             processors: extras.processors(model, shortest)?,
             scheduling,
-            text: TextOptions { stop, include_stop: extras.include_stop, skip_special: extras.skip_special },
+            text: TextOptions {
+                stop,
+                include_stop: extras.include_stop,
+                skip_special: extras.skip_special,
+                keep: Vec::new(),
+            },
         };
         let logprobs = alternatives.is_some();
-        Ok(Self { model: name, prompts, generation, streaming, logprobs, echo: texts })
+        Ok(Self { prompts, generation, streaming, logprobs, echo: texts })
     }
 }
 
@@ -183,7 +181,7 @@ struct CompletionEncoder {
     id: String,
     created: u64,
     name: String,
-    model: Arc<ServedModel>,
+    model: Lease,
     /// Text of each prompt; empty if prompts are not echoed.
     echo: Vec<String>,
     /// Answers to each prompt.
@@ -245,7 +243,7 @@ impl CompletionEncoder {
         let logprobs = self.take_logprobs(index, &answer.tokens);
         json!({
             "index": index,
-            "text": format!("{}{}", self.echo(index), answer.text),
+            "text": format!("{}{}", self.echo(index), answer.message.text),
             "logprobs": logprobs,
             "finish_reason": reason_name(answer.ending.reason),
         })
@@ -253,12 +251,12 @@ impl CompletionEncoder {
 }
 
 impl Encoder for CompletionEncoder {
-    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>) {
+    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>) -> ControlFlow<()> {
         let index = chunk.index;
         let logprobs = if chunk.tokens.is_empty() { None } else { self.take_logprobs(index, chunk.tokens) };
         let echo = if std::mem::replace(&mut self.started[index], true) { "" } else { self.echo(index) };
         if echo.is_empty() && chunk.text.is_empty() && logprobs.is_none() && chunk.ending.is_none() {
-            return;
+            return ControlFlow::Continue(());
         }
         // As in chat completions: a chunk's beginning and end are always the same.
         out.extend_from_slice(&self.head);
@@ -275,6 +273,7 @@ impl Encoder for CompletionEncoder {
         write_json(out, &chunk.ending.map(|ending| reason_name(ending.reason)));
         let tail: &[u8] = if self.include_usage { b"}],\"usage\":null}\n\n" } else { b"}]}\n\n" };
         out.extend_from_slice(tail);
+        ControlFlow::Continue(())
     }
 
     fn end(&mut self, out: &mut BytesMut, usage: Usage) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vllm_platform::sampling::InvalidParam;
 use vllm_scheduler::{Failure, FailureKind, SubmitError};
 
-use crate::answer::AnswerError;
+use crate::{answer::AnswerError, residency::LeaseError};
 
 /// What a client did wrong, or what went wrong for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +103,8 @@ impl IntoResponse for ApiError {
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // For whoever has to say it in the words of another API.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -127,6 +129,21 @@ impl From<SubmitError> for ApiError {
             SubmitError::ClientBusy { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message),
             SubmitError::Draining => Self::shutting_down(),
             SubmitError::Stopped(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stopped", message),
+        }
+    }
+}
+
+impl From<LeaseError> for ApiError {
+    fn from(error: LeaseError) -> Self {
+        let unavailable = |code| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string());
+        match error {
+            LeaseError::Unknown { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", error.to_string()).with_param("model")
+            }
+            LeaseError::Loading => unavailable("model_loading"),
+            LeaseError::Failed { .. } => unavailable("model_load_failed"),
+            LeaseError::NoRoom { .. } => unavailable("model_no_room"),
+            LeaseError::ShuttingDown => Self::shutting_down(),
         }
     }
 }

@@ -7,25 +7,32 @@ use axum::{
     response::Response,
 };
 use serde_json::json;
-use vllm_scheduler::EngineState;
+use vllm_scheduler::{EngineState, Stats};
 
 use super::App;
 
 pub(super) async fn get(State(app): State<App>) -> Response {
-    let Ok(model) = app.model() else {
+    if app.models().is_err() {
         return with_status(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading" }));
+    }
+    let stats: Vec<Stats> = app.loaded().iter().map(|model| model.engine.stats()).collect();
+    let worst = |state: EngineState| stats.iter().any(|stats| stats.state == state);
+    let silence = app.stalled();
+    let (code, status) = if silence.is_some() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stalled")
+    } else if worst(EngineState::Broken) {
+        (StatusCode::SERVICE_UNAVAILABLE, "broken")
+    } else if worst(EngineState::Stopped) {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopped")
+    } else if worst(EngineState::Draining) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else {
+        (StatusCode::OK, "ok")
     };
-    let stats = model.engine.stats();
-    let (code, status) = match stats.state {
-        _ if app.stalled().is_some() => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
-        EngineState::Running => (StatusCode::OK, "ok"),
-        EngineState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        EngineState::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
-        EngineState::Broken => (StatusCode::SERVICE_UNAVAILABLE, "broken"),
-    };
-    let requests = json!({ "running": stats.running, "waiting": stats.waiting });
+    let sum = |count: fn(&Stats) -> usize| stats.iter().map(count).sum::<usize>();
+    let requests = json!({ "running": sum(|stats| stats.running), "waiting": sum(|stats| stats.waiting) });
     let mut body = json!({ "status": status, "requests": requests });
-    if let Some(silence) = app.stalled() {
+    if let Some(silence) = silence {
         body["silence_s"] = json!(silence.as_secs_f64());
     }
     with_status(code, &body)

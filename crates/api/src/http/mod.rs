@@ -2,6 +2,7 @@
 
 mod cache;
 mod call;
+mod chat;
 mod chat_completions;
 mod choices;
 mod client;
@@ -23,11 +24,12 @@ mod status;
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
     Router,
+    body::Bytes,
     http::{Method, StatusCode, Uri},
     middleware,
     routing::{delete, get, post},
@@ -38,13 +40,19 @@ pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
 
-use crate::{model::ServedModel, telemetry::Tracer};
+use crate::{
+    model::ServedModel,
+    residency::{Lease, LeaseError, Residency},
+    telemetry::Tracer,
+};
 
 /// What an operator may set.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpConfig {
     /// Most tokens of a chat answer whose request doesn't say.
     pub default_max_tokens: usize,
+    /// Most tokens that a request may ask for; `None`: what the model takes.
+    pub max_request_tokens: Option<usize>,
     /// Longest body, in bytes.
     pub body_limit: usize,
     /// Longest silence in a stream.
@@ -63,6 +71,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             default_max_tokens: 1024,
+            max_request_tokens: None,
             body_limit: 32 << 20,
             heartbeat: Duration::from_secs(15),
             stream_interval: 1,
@@ -82,7 +91,7 @@ impl HttpConfig {
 /// What all handlers share. Exists before the model does.
 #[derive(Debug, Clone)]
 pub struct App {
-    model: Arc<OnceLock<Arc<ServedModel>>>,
+    models: Arc<OnceLock<Residency>>,
     config: HttpConfig,
     shared: Arc<Shared>,
 }
@@ -95,6 +104,8 @@ struct Shared {
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
     started: Instant,
+    /// The same, in seconds since 1970.
+    created: u64,
 }
 
 impl App {
@@ -113,20 +124,31 @@ impl App {
             inference: InferenceMetrics::default(),
             tracer,
             started: Instant::now(),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { model: Arc::default(), config, shared: Arc::new(shared) }
+        Self { models: Arc::default(), config, shared: Arc::new(shared) }
     }
 
-    /// How long the engine has been silent, if that is longer than it may be.
+    /// How long an engine has been silent, if that is longer than it may be: the longest of all.
     #[must_use]
     pub fn stalled(&self) -> Option<Duration> {
-        let silence = self.model.get()?.engine.silence()?;
+        self.loaded().iter().filter_map(|model| self.stalled_for(model)).max()
+    }
+
+    /// [`stalled`](Self::stalled), of one model's engine.
+    fn stalled_for(&self, model: &ServedModel) -> Option<Duration> {
+        let silence = model.engine.silence()?;
         self.config.stall.filter(|&limit| silence > limit).map(|_| silence)
     }
 
     /// From now on, requests are served. Only the first call counts.
+    pub fn set_models(&self, models: Residency) {
+        let _ = self.models.set(models);
+    }
+
+    /// [`set_models`](Self::set_models) with one that is there already.
     pub fn set_model(&self, model: Arc<ServedModel>) {
-        let _ = self.model.set(model);
+        self.set_models(Residency::of(model));
     }
 
     /// Sends the traces that wait to be sent. Blocks, for a few seconds at most; none can be made after that.
@@ -136,14 +158,26 @@ impl App {
         }
     }
 
-    /// The model.
+    /// The models.
     ///
     /// # Errors
-    /// 503 while it is being loaded.
-    pub fn model(&self) -> Result<Arc<ServedModel>, ApiError> {
-        self.model.get().cloned().ok_or_else(|| {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", "the model is being loaded: try again")
-        })
+    /// 503 while those are being loaded that are to be there from the start.
+    pub fn models(&self) -> Result<&Residency, ApiError> {
+        self.models.get().ok_or_else(|| LeaseError::Loading.into())
+    }
+
+    /// The models that are loaded.
+    #[must_use]
+    pub fn loaded(&self) -> Vec<Arc<ServedModel>> {
+        self.models.get().map(Residency::loaded).unwrap_or_default()
+    }
+
+    /// The model of that name, loaded if need be, to be used as long as the lease lives.
+    ///
+    /// # Errors
+    /// 404 if there is none, 503 if it can't be loaded now.
+    pub async fn lease(&self, name: &str) -> Result<Lease, ApiError> {
+        Ok(self.models()?.lease(name).await?)
     }
 
     /// All routes.
@@ -177,14 +211,23 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
-/// Checks a request's `model` against the names that are served; returns it.
-fn take_model(fields: &mut Fields, model: &ServedModel) -> Result<String, ApiError> {
+/// A body with the model it is for.
+#[derive(Debug)]
+struct Opened {
+    /// What is left of the body.
+    fields: Fields,
+    /// The model as the request names it.
+    name: String,
+    model: Lease,
+}
+
+/// Parses a body and finds its model.
+async fn open(app: &App, body: Bytes) -> Result<Opened, ApiError> {
+    let mut fields = blocking(move || Fields::parse(&body)).await?;
     let name = fields.string("model")?;
     let name = name.ok_or_else(|| ApiError::field("model", "model is missing: it must name the model to use"))?;
-    if model.names.contains(&name) {
-        return Ok(name);
-    }
-    Err(models::not_found(&name, model).with_param("model"))
+    let model = app.lease(&name).await?;
+    Ok(Opened { fields, name, model })
 }
 
 /// Longest wait for a word of the engine, which answers between two steps only.

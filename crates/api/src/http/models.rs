@@ -2,40 +2,40 @@
 
 use axum::{
     extract::{Path, State},
-    http::StatusCode,
     response::Response,
 };
 use serde_json::{Value, json};
 
 use super::{ApiError, App, health::json_response};
-use crate::model::ServedModel;
+use crate::residency::{LeaseError, ResidentStatus};
 
 pub(super) async fn list(State(app): State<App>) -> Result<Response, ApiError> {
-    let model = app.model()?;
-    let data: Vec<Value> = model.names.iter().map(|name| entry(name, &model)).collect();
+    let models = app.models()?.status();
+    let data: Vec<Value> =
+        models.iter().flat_map(|model| model.names.iter().map(|name| entry(&app, name, model))).collect();
     Ok(json_response(&json!({ "object": "list", "data": data })))
 }
 
 pub(super) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let model = app.model()?;
-    if model.names.contains(&id) {
-        return Ok(json_response(&entry(&id, &model)));
+    let models = app.models()?.status();
+    match models.iter().find(|model| model.names.contains(&id)) {
+        Some(model) => Ok(json_response(&entry(&app, &id, model))),
+        None => {
+            let known = models.into_iter().flat_map(|model| model.names).collect();
+            Err(LeaseError::Unknown { name: id, known }.into())
+        }
     }
-    Err(not_found(&id, &model))
 }
 
-fn entry(name: &str, model: &ServedModel) -> Value {
+fn entry(app: &App, name: &str, model: &ResidentStatus) -> Value {
+    let loaded = model.loaded.as_ref();
     json!({
         "id": name,
         "object": "model",
-        "created": model.created,
+        "created": loaded.map_or(app.shared.created, |loaded| loaded.created),
         "owned_by": "vllm-mlx",
-        "max_model_len": model.engine.info().context_length,
+        // Known when it is loaded.
+        "max_model_len": loaded.map(|loaded| loaded.engine.info().context_length),
+        "status": model.phase.name(),
     })
-}
-
-/// 404 that says what there is.
-pub(super) fn not_found(name: &str, model: &ServedModel) -> ApiError {
-    let message = format!("the model {name:?} does not exist: this server has {}", model.names.join(", "));
-    ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message)
 }

@@ -10,6 +10,8 @@ use std::{
 
 use vllm_scheduler::RequestId;
 
+use crate::residency::Lease;
+
 /// All requests under way. Holds an entry for as long as its [`Registered`] lives.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -22,6 +24,8 @@ pub struct Registry {
 pub struct Entry {
     /// The response's own id, `chatcmpl-…` or `cmpl-…`.
     pub id: String,
+    /// The model that answers it.
+    pub model: Lease,
     /// Its requests to the engine.
     pub engine_ids: Vec<RequestId>,
     cancelled: AtomicBool,
@@ -36,8 +40,15 @@ impl Entry {
 
 impl Registry {
     /// Enters a request under the response's id and the id of the HTTP request.
-    pub fn register(self: &Arc<Self>, id: &str, request_id: &str, engine_ids: Vec<RequestId>) -> Registered {
-        let entry = Arc::new(Entry { id: id.to_owned(), engine_ids, cancelled: AtomicBool::new(false) });
+    pub fn register(
+        self: &Arc<Self>,
+        id: &str,
+        request_id: &str,
+        model: &Lease,
+        engine_ids: Vec<RequestId>,
+    ) -> Registered {
+        let entry =
+            Arc::new(Entry { id: id.to_owned(), model: model.clone(), engine_ids, cancelled: AtomicBool::new(false) });
         let names = [id.to_owned(), request_id.to_owned()];
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         for name in &names {
@@ -85,12 +96,13 @@ impl Drop for Registered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::residency::tests::lease;
 
-    #[test]
-    fn entries_are_found_by_either_name_and_leave_nothing_behind() {
-        let registry = Arc::new(Registry::default());
-        let first = registry.register("chatcmpl-1", "mine", vec!["chatcmpl-1-0".into()]);
-        let second = registry.register("chatcmpl-2", "mine", vec!["chatcmpl-2-0".into()]);
+    #[tokio::test]
+    async fn entries_are_found_by_either_name_and_leave_nothing_behind() {
+        let (registry, model) = (Arc::new(Registry::default()), lease().await);
+        let first = registry.register("chatcmpl-1", "mine", &model, vec!["chatcmpl-1-0".into()]);
+        let second = registry.register("chatcmpl-2", "mine", &model, vec!["chatcmpl-2-0".into()]);
         assert_eq!((registry.find("mine").len(), registry.find("chatcmpl-2").len()), (2, 1));
         registry.find("chatcmpl-1")[0].set_cancelled();
         assert_eq!((first.is_cancelled(), second.is_cancelled()), (true, false));
@@ -100,10 +112,10 @@ mod tests {
         assert!(registry.by_name.lock().unwrap().is_empty());
     }
 
-    #[test]
-    fn one_name_for_both_is_no_trouble() {
-        let registry = Arc::new(Registry::default());
-        drop(registry.register("same", "same", Vec::new()));
+    #[tokio::test]
+    async fn one_name_for_both_is_no_trouble() {
+        let (registry, model) = (Arc::new(Registry::default()), lease().await);
+        drop(registry.register("same", "same", &model, Vec::new()));
         assert!(registry.find("same").is_empty());
     }
 }

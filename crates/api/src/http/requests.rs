@@ -14,14 +14,15 @@ use super::{ApiError, App, engine_says, health::json_response};
 /// The id is the one of the response's body, or of its `x-request-id`. The call that is cancelled gets 499
 /// `request_cancelled`, or, if it streams, `finish_reason: "abort"` on the answers that were under way.
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let model = app.model()?;
+    let mut model = None;
     let mut cancelled = false;
     for entry in app.shared.registry.find(&id) {
         // First, so that whoever sees the end knows whose doing it was.
         entry.set_cancelled();
         for engine_id in &entry.engine_ids {
-            cancelled |= engine_says(model.engine.cancel(engine_id)).await?;
+            cancelled |= engine_says(entry.model.engine.cancel(engine_id)).await?;
         }
+        model = entry.model.names.first().cloned();
         tracing::info!(id = entry.id, cancelled, "cancelled");
     }
     if !cancelled {
@@ -32,6 +33,6 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Re
         "object": "request.cancel",
         "id": id,
         "cancelled": true,
-        "model": model.names.first(),
+        "model": model,
     })))
 }

@@ -30,7 +30,7 @@ pub fn take_sampling(fields: &mut Fields, model: &ServedModel) -> Result<Samplin
         top_p: fields.number("top_p")?.unwrap_or(defaults.top_p.unwrap_or(1.0)),
         min_p: fields.number("min_p")?.unwrap_or(defaults.min_p.unwrap_or(0.0)),
         repetition_penalty: fields.number("repetition_penalty")?.unwrap_or(defaults.repetition_penalty.unwrap_or(1.0)),
-        presence_penalty: fields.number("presence_penalty")?.unwrap_or(0.0),
+        presence_penalty: fields.number("presence_penalty")?.unwrap_or(defaults.presence_penalty.unwrap_or(0.0)),
         frequency_penalty: fields.number("frequency_penalty")?.unwrap_or(0.0),
         logit_bias: take_logit_bias(fields)?,
         // The sign is of no meaning to a seed.
@@ -136,8 +136,15 @@ pub fn token_budget(
     prompt: usize,
     asked: Option<usize>,
     default: usize,
+    limit: Option<usize>,
     param: &str,
 ) -> Result<usize, ApiError> {
+    if let (Some(asked), Some(limit)) = (asked, limit)
+        && asked > limit
+    {
+        let message = format!("max_tokens is {asked}: this server allows at most {limit} (--max-request-tokens)");
+        return Err(ApiError::field("max_tokens", message));
+    }
     let info = model.engine.info();
     let context = info.context_length;
     if prompt >= context {
@@ -157,7 +164,7 @@ pub fn token_budget(
         Some(tokens) => Ok(tokens),
         None => {
             let room = context.min(info.kv_cache.capacity()).saturating_sub(prompt);
-            Ok(default.min(room).max(1))
+            Ok(default.min(limit.unwrap_or(usize::MAX)).min(room).max(1))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -18,17 +19,38 @@ use serde::Serialize;
 use tokio::time::{Instant, Sleep};
 use vllm_scheduler::{GeneratedToken, Usage};
 
-use super::choices::Choices;
+use super::{ApiError, choices::Choices};
 use crate::answer::{Ending, Piece};
 
 /// Writes the events of one route. Most of a chunk is the same for every token, so encoders write text into `out`
 /// rather than build a tree for each.
 pub trait Encoder: Send + 'static {
-    /// Writes the events for a chunk of an answer.
-    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>);
+    /// Writes the events that come before any answer.
+    fn start(&mut self, out: &mut BytesMut) {
+        let _ = out;
+    }
+
+    /// Writes the events for a chunk of an answer. After `Break` nothing more of that answer is wanted: the engine
+    /// stops it, and its ending comes as if it had stopped by itself.
+    fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>) -> ControlFlow<()>;
 
     /// Writes the events after all answers are complete.
     fn end(&mut self, out: &mut BytesMut, usage: Usage);
+
+    /// Writes the event that says why there won't be more.
+    fn error(&mut self, out: &mut BytesMut, error: &ApiError) {
+        write_event(out, &error.to_json());
+    }
+
+    /// Writes what ends the stream, whichever way it went.
+    fn close(&mut self, out: &mut BytesMut) {
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    /// What breaks a silence. A comment, which no client sees, unless the API has something better.
+    fn heartbeat(&self) -> &'static [u8] {
+        b": still here\n\n"
+    }
 }
 
 /// What came of an answer since its last chunk.
@@ -77,15 +99,16 @@ struct Held {
     started: bool,
 }
 
-/// A response that streams until all answers have ended, with `[DONE]` at its end, and a comment whenever nothing
-/// has come for a while, so that neither proxies nor a silent client's death go unnoticed.
-pub fn respond<E: Encoder>(choices: Choices, encoder: E, pace: Pace) -> Response {
+/// A response that streams until all answers have ended, with a heartbeat whenever nothing has come for a while, so that neither proxies nor a silent client's death go unnoticed.
+pub fn respond<E: Encoder>(choices: Choices, mut encoder: E, pace: Pace) -> Response {
+    let mut out = BytesMut::new();
+    encoder.start(&mut out);
     let mut stream = Box::new(Stream {
         held: (0..choices.count()).map(|_| Held::default()).collect(),
         choices,
         encoder,
         pace,
-        out: BytesMut::new(),
+        out,
         ended: false,
         last_frame: Instant::now(),
         alarm: Box::pin(tokio::time::sleep(pace.heartbeat)),
@@ -133,7 +156,7 @@ impl<E: Encoder> Stream<E> {
             }
             self.alarm.as_mut().reset(self.last_frame + self.pace.heartbeat);
             if due {
-                return Poll::Ready(Some(Bytes::from_static(b": still here\n\n")));
+                return Poll::Ready(Some(Bytes::from_static(self.encoder.heartbeat())));
             }
         }
     }
@@ -143,7 +166,7 @@ impl<E: Encoder> Stream<E> {
             Ok(ending) => ending,
             // The status is sent already: an error is an event like others, and the last one.
             Err(error) => {
-                write_event(&mut self.out, &error.to_json());
+                self.encoder.error(&mut self.out, &error);
                 return self.finish();
             }
         };
@@ -154,7 +177,10 @@ impl<E: Encoder> Stream<E> {
             held.tokens.extend(token.logprobs.is_some().then_some(token));
         }
         if ending.is_some() || !held.started || held.count >= self.pace.interval {
-            self.encoder.chunk(&mut self.out, Chunk { index, text: &held.text, tokens: &held.tokens, ending });
+            let chunk = Chunk { index, text: &held.text, tokens: &held.tokens, ending };
+            if self.encoder.chunk(&mut self.out, chunk).is_break() {
+                self.choices.stop(index);
+            }
             held.text.clear();
             held.tokens.clear();
             (held.count, held.started) = (0, true);
@@ -162,9 +188,17 @@ impl<E: Encoder> Stream<E> {
     }
 
     fn finish(&mut self) {
-        self.out.extend_from_slice(b"data: [DONE]\n\n");
+        self.encoder.close(&mut self.out);
         self.ended = true;
     }
+}
+
+/// Writes one event with a name.
+pub fn write_named_event(out: &mut BytesMut, name: &str, event: &impl Serialize) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\n");
+    write_event(out, event);
 }
 
 /// Writes one event.

@@ -8,6 +8,10 @@ use vllm_platform::MemoryInfo;
 use vllm_scheduler::{EngineState, Histogram, Phase, RequestStatus, Stats};
 
 use super::{App, cache::cache_json, health::json_response};
+use crate::{
+    model::ServedModel,
+    residency::{self, Residency},
+};
 
 /// How long the list of requests is waited for: the engine gives it between two steps, and one that is stuck is just
 /// what somebody may want to look at.
@@ -15,11 +19,50 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn get(State(app): State<App>) -> Response {
     let uptime = app.shared.started.elapsed().as_secs_f64();
-    let Ok(model) = app.model() else {
-        return json_response(&json!({ "status": "not_loaded", "model": null, "uptime_s": uptime, "requests": [] }));
-    };
+    let loaded = app.loaded();
+    let mut models = Vec::with_capacity(loaded.len());
+    for model in &loaded {
+        models.push(model_json(&app, model).await);
+    }
+    let mut body = models.first().cloned();
+    let body = body.get_or_insert_with(|| json!({ "status": "not_loaded", "model": null, "requests": [] }));
+    body["uptime_s"] = json!(uptime);
+    if let Ok(residency) = app.models()
+        && !residency.is_single()
+    {
+        // The fields above are the first loaded model's.
+        body["models"] = Value::Array(models);
+        body["model_manager"] = residency_json(residency);
+    }
+    json_response(body)
+}
+
+fn residency_json(residency: &Residency) -> Value {
+    let config = residency.config();
+    let models = residency.status();
+    let models = models.iter().map(|model| {
+        json!({
+            "id": model.names.first(),
+            "names": model.names,
+            "status": model.phase.name(),
+            "loaded": model.phase == residency::Phase::Loaded,
+            "pinned": model.pinned,
+            "active_requests": model.uses,
+            "memory_gb": gib(model.bytes),
+            "idle_s": model.last_used.map(|then| then.elapsed().as_secs_f64()),
+            "last_error": model.last_error,
+        })
+    });
+    json!({
+        "memory_budget_gb": config.budget.map(gib),
+        "idle_unload_seconds": config.idle_unload.map(|limit| limit.as_secs_f64()),
+        "models": models.collect::<Vec<_>>(),
+    })
+}
+
+async fn model_json(app: &App, model: &ServedModel) -> Value {
     let stats = model.engine.stats();
-    let (stalled, silence) = (app.stalled().is_some(), model.engine.silence());
+    let (stalled, silence) = (app.stalled_for(model).is_some(), model.engine.silence());
     let requests = tokio::time::timeout(PATIENCE, model.engine.requests()).await.ok();
     let requests: Option<Vec<Value>> = requests.map(|requests| requests.iter().map(request_json).collect());
     let status = match stats.state {
@@ -29,11 +72,10 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         EngineState::Stopped => "stopped",
         EngineState::Broken => "broken",
     };
-    let cache = cache_json(&model, &stats);
-    json_response(&json!({
+    let cache = cache_json(model, &stats);
+    json!({
         "status": status,
         "model": model.names.first(),
-        "uptime_s": uptime,
         "steps_executed": stats.steps,
         "num_running": stats.running,
         "num_waiting": stats.waiting,
@@ -51,7 +93,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         "cache": cache["engine_cache"],
         "ssd": cache["ssd"],
         "requests": requests,
-    }))
+    })
 }
 
 /// Tokens a second of one request that is being answered, on average; `None` before there was one.
@@ -65,8 +107,11 @@ fn rate(time: &Histogram, tokens: u64) -> Option<f64> {
     (time.sum() > 0.0).then(|| tokens as f64 / time.sum())
 }
 
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 fn memory_json(memory: &MemoryInfo) -> Value {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     json!({
         "active_memory_gb": gib(memory.active),
         "peak_memory_gb": gib(memory.peak),

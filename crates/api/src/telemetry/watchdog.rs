@@ -11,20 +11,22 @@ pub async fn watch(app: App, limit: Duration) {
     let mut since: Option<Instant> = None;
     loop {
         tokio::time::sleep(pause).await;
-        let Ok(model) = app.model() else { continue };
         match (app.stalled(), since) {
             (Some(silence), None) => {
                 since = Some(Instant::now());
-                let stats = model.engine.stats();
-                tracing::error!(
-                    silence_s = silence.as_secs_f64(),
-                    running = stats.running,
-                    waiting = stats.waiting,
-                    blocks_in_use = stats.blocks_in_use(),
-                    steps = stats.steps,
-                    last_step_s = stats.last_step.map(|then| then.elapsed().as_secs_f64()),
-                    "the engine has work in hand and ends no step"
-                );
+                for model in app.loaded() {
+                    let stats = model.engine.stats();
+                    tracing::error!(
+                        model = model.names.first(),
+                        silence_s = silence.as_secs_f64(),
+                        running = stats.running,
+                        waiting = stats.waiting,
+                        blocks_in_use = stats.blocks_in_use(),
+                        steps = stats.steps,
+                        last_step_s = stats.last_step.map(|then| then.elapsed().as_secs_f64()),
+                        "an engine has work in hand and ends no step"
+                    );
+                }
             }
             (None, Some(start)) => {
                 since = None;

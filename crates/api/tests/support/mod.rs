@@ -7,7 +7,6 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode},
 };
@@ -16,6 +15,7 @@ use tower::ServiceExt as _;
 use vllm_api::{
     http::{App, HttpConfig},
     model::{SamplingDefaults, ServedModel},
+    residency::{Catalog, Loader, Residency},
 };
 use vllm_platform::testing::{FakeConfig, FakeProbe, FakeRunner};
 use vllm_scheduler::{Engine, EngineConfig};
@@ -60,13 +60,13 @@ fn byte_name(byte: u8) -> char {
     char::from_u32(256 + rank).unwrap()
 }
 
-const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}\
-    {{ m.role }}:{{ m.content }};{% endfor %}{% if tools %}[{{ tools | length }} tools]{% endif %}\
+const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'function' %}{{ raise_exception('no functions here') }}{% endif %}\
+    {{ m.role }}:{{ m.content }};{% endfor %}{% for tool in tools %}[{{ tool.function.name }}]{% endfor %}\
     {% if mood %}({{ mood }}){% endif %}{% if add_generation_prompt %}>{% endif %}";
 
 /// A server to ask.
 pub struct Server {
-    pub router: Router,
+    pub router: axum::Router,
     pub app: App,
     pub model: Arc<ServedModel>,
     pub probe: Arc<FakeProbe>,
@@ -105,6 +105,47 @@ pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
     Server { router: app.clone().router(), app, model, probe: probe.recv().unwrap() }
 }
 
+/// A model that answers with `answer`.
+pub fn fake_model(answer: &str, names: Vec<String>) -> ServedModel {
+    let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
+    script.push(EOS);
+    let make = move || Ok(Box::new(FakeRunner::new(FakeConfig { script, ..fake() })) as Box<_>);
+    let engine = Engine::start(make, EngineConfig::default()).unwrap();
+    let template = ChatTemplate::new(TEMPLATE, Default::default()).unwrap();
+    let sampling = SamplingDefaults { temperature: Some(0.0), ..SamplingDefaults::default() };
+    ServedModel::new(names, tokenizer(), Some(template), sampling, engine)
+}
+
+/// A server of several models.
+pub fn server_of_models(catalog: Catalog, load: Loader) -> Router {
+    let app = App::new(HttpConfig::default());
+    app.set_models(Residency::new(catalog, load, Arc::new(|_| {})));
+    Router(app.router())
+}
+
+/// Routes alone.
+pub struct Router(pub axum::Router);
+
+impl Router {
+    pub async fn get(&self, path: &str) -> Reply {
+        send(&self.0, Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// A chat completion of one user message, with further fields.
+    pub async fn chat(&self, fields: Value) -> Reply {
+        let body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "hi" }] });
+        let body = merged(body, fields).to_string();
+        send(&self.0, Request::post("/v1/chat/completions").body(Body::from(body)).unwrap()).await
+    }
+}
+
+async fn send(router: &axum::Router, request: Request<Body>) -> Reply {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Reply {
@@ -139,10 +180,7 @@ impl Reply {
 
 impl Server {
     pub async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap();
-        Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+        send(&self.router, request).await
     }
 
     pub async fn get(&self, path: &str) -> Reply {

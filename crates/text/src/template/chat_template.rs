@@ -78,6 +78,8 @@ struct Compiled {
     source: String,
     content: OnceLock<ContentForm>,
     tool_calls: OnceLock<ToolCallForm>,
+    shows_tools: OnceLock<bool>,
+    shows_tool_calls: OnceLock<bool>,
 }
 
 impl ChatTemplate {
@@ -168,21 +170,37 @@ impl ChatTemplate {
             Some(tool_use) if tools.is_some() => tool_use,
             _ => &self.default,
         };
-        // The template's own nature is asked for, so without this request's variables.
-        let probe = |messages: &[Value], tools: Option<&[Value]>| {
-            self.run(
-                template,
-                messages,
-                &RenderRequest { messages, tools, add_generation_prompt: false, extra: &Map::new() },
-            )
-            .ok()
-        };
+        let probe = |messages: &[Value], tools: Option<&[Value]>| self.probe(template, messages, tools);
         let messages = messages::fit(
             request.messages,
             || *template.content.get_or_init(|| messages::probe_content(&probe)),
             || *template.tool_calls.get_or_init(|| messages::probe_tool_calls(&probe)),
         )?;
         self.run(template, &messages, &RenderRequest { tools, ..*request })
+    }
+
+    /// Whether prompts tell the model of the tools it has. Many templates ignore them without a word.
+    pub fn shows_tools(&self) -> bool {
+        let template = self.tool_use.as_ref().unwrap_or(&self.default);
+        *template.shows_tools.get_or_init(|| {
+            messages::probe_tools(&|messages: &[Value], tools: Option<&[Value]>| self.probe(template, messages, tools))
+        })
+    }
+
+    /// Whether prompts show the calls that the assistant made earlier, and what came of them.
+    pub fn shows_tool_calls(&self) -> bool {
+        let template = self.tool_use.as_ref().unwrap_or(&self.default);
+        *template.shows_tool_calls.get_or_init(|| {
+            messages::shows_tool_calls(&|messages: &[Value], tools: Option<&[Value]>| {
+                self.probe(template, messages, tools)
+            })
+        })
+    }
+
+    /// Asks for a template's own nature, so without a request's variables.
+    fn probe(&self, template: &Compiled, messages: &[Value], tools: Option<&[Value]>) -> Option<String> {
+        let request = RenderRequest { messages, tools, add_generation_prompt: false, extra: &Map::new() };
+        self.run(template, messages, &request).ok()
     }
 
     /// Renders `messages` as they are, and the rest of `request`.
@@ -211,7 +229,14 @@ impl Compiled {
         let syntax = |error: minijinja::Error| TemplateError::syntax(&error, source);
         let mut env = environment::new(clock).map_err(syntax)?;
         env.add_template_owned(DEFAULT, generation_tag::rewrite(source).into_owned()).map_err(syntax)?;
-        Ok(Self { env, source: source.to_owned(), content: OnceLock::new(), tool_calls: OnceLock::new() })
+        Ok(Self {
+            env,
+            source: source.to_owned(),
+            content: OnceLock::new(),
+            tool_calls: OnceLock::new(),
+            shows_tools: OnceLock::new(),
+            shows_tool_calls: OnceLock::new(),
+        })
     }
 
     fn run(&self, context: Variable) -> Result<String, TemplateError> {

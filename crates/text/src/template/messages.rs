@@ -51,33 +51,54 @@ pub(crate) fn probe_content(render: Render<'_>) -> ContentForm {
 
 /// Finds out how a template reads tool calls. One that knows none gets what most would want.
 pub(crate) fn probe_tool_calls(render: Render<'_>) -> ToolCallForm {
+    find_tool_call_form(render).unwrap_or(ToolCallForm { object_arguments: true, null_content: false })
+}
+
+/// Whether a template shows the calls of earlier turns and their results.
+pub(crate) fn shows_tool_calls(render: Render<'_>) -> bool {
+    find_tool_call_form(render).is_some()
+}
+
+/// Whether a template tells of the tools that there are.
+pub(crate) fn probe_tools(render: Render<'_>) -> bool {
+    let messages = [json!({"role": "user", "content": "x"})];
+    render(&messages, Some(&[probe_tool()])).is_some_and(|prompt| prompt.contains(PROBE))
+}
+
+/// Name of a tool that no template contains by itself.
+const PROBE: &str = "qx7probe";
+
+fn probe_tool() -> Value {
+    let parameters = json!({"type": "object", "properties": {}});
+    json!({"type": "function", "function": {"name": PROBE, "description": "x", "parameters": parameters}})
+}
+
+fn find_tool_call_form(render: Render<'_>) -> Option<ToolCallForm> {
     let key = format!("{NEEDLE}key");
     let value = format!("{NEEDLE}value");
+    let result = format!("{NEEDLE}result");
     let shows = |form: &ToolCallForm, tools: Option<&[Value]>| {
         let arguments = json!({key.as_str(): value});
         let arguments = if form.object_arguments { arguments } else { Value::String(arguments.to_string()) };
         let content = if form.null_content { Value::Null } else { json!("") };
-        let call =
-            json!({"id": "call00001", "type": "function", "function": {"name": "probe", "arguments": arguments}});
+        let call = json!({"id": "call00001", "type": "function", "function": {"name": PROBE, "arguments": arguments}});
         let messages = [
             json!({"role": "user", "content": "x"}),
             json!({"role": "assistant", "content": content, "tool_calls": [call]}),
-            json!({"role": "tool", "tool_call_id": "call00001", "name": "probe", "content": "y"}),
+            json!({"role": "tool", "tool_call_id": "call00001", "name": PROBE, "content": result}),
         ];
         render(&messages, tools).is_some_and(|prompt| {
             // Not as Python's notation of a dict, not as JSON text within JSON, no "None" for the missing content.
             let clean = !prompt.contains(&format!("'{key}'")) && !prompt.contains("\\\"") && !prompt.contains("None");
-            prompt.contains(&key) && prompt.contains(&value) && clean
+            prompt.contains(&key) && prompt.contains(&value) && prompt.contains(&result) && clean
         })
     };
     let forms = [(true, true), (true, false), (false, true), (false, false)]
         .map(|(object_arguments, null_content)| ToolCallForm { object_arguments, null_content });
-    let tool = json!({"type": "function", "function": {"name": "probe", "description": "x", "parameters": {"type": "object", "properties": {}}}});
     // Without tools first: their own notation in the prompt could be mistaken for that of the arguments.
-    [None, Some(std::slice::from_ref(&tool))]
+    [None, Some(std::slice::from_ref(&probe_tool()))]
         .into_iter()
         .find_map(|tools| forms.into_iter().find(|form| shows(form, tools)))
-        .unwrap_or(ToolCallForm { object_arguments: true, null_content: false })
 }
 
 /// A copy of `messages` in the forms a template wants. The forms are looked up only if some message needs them.

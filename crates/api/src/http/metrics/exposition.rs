@@ -7,11 +7,13 @@ use vllm_scheduler::Histogram;
 /// Names and values of a sample's labels.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Metrics as text. All samples of a family must be written one after another.
+/// Metrics as text.
 #[derive(Debug, Default)]
 pub struct Exposition {
-    text: String,
-    family: String,
+    /// Families in the order of their first samples: all of a family's must stand together.
+    families: Vec<(String, String)>,
+    /// Where the samples of the family in hand go.
+    current: usize,
 }
 
 impl Exposition {
@@ -41,32 +43,33 @@ impl Exposition {
     /// The text.
     #[must_use]
     pub fn finish(self) -> String {
-        self.text
+        self.families.into_iter().map(|(_, text)| text).collect()
     }
 
-    /// Writes a family's head before its first sample.
+    /// Turns to a family, with its head if it is new.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        if self.family != name {
-            name.clone_into(&mut self.family);
+        self.current = self.families.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
             let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-            // Writing to a string cannot fail; so too below.
-            let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        }
+            self.families.push((name.to_owned(), format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")));
+            self.families.len() - 1
+        });
     }
 
     fn sample(&mut self, name: &str, labels: Labels<'_>, end: Option<f64>, value: f64) {
-        self.text.push_str(name);
+        let Some((_, text)) = self.families.get_mut(self.current) else { return };
+        text.push_str(name);
         let mut separator = '{';
         let le = end.map(number);
         for (label, value) in labels.iter().copied().chain(le.as_deref().map(|end| ("le", end))) {
             let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.text, "{separator}{label}=\"{value}\"");
+            // Writing to a string cannot fail; so too below.
+            let _ = write!(text, "{separator}{label}=\"{value}\"");
             separator = ',';
         }
         if separator == ',' {
-            self.text.push('}');
+            text.push('}');
         }
-        let _ = writeln!(self.text, " {}", number(value));
+        let _ = writeln!(text, " {}", number(value));
     }
 }
 

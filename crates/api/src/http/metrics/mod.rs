@@ -24,22 +24,30 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         return ApiError::new(StatusCode::NOT_FOUND, "not_found", message).into_response();
     }
     let mut out = Exposition::default();
-    let model = app.model().ok();
-    out.gauge("vllm_mlx_model_loaded", "Whether the model is loaded.", &[], f64::from(model.is_some()));
+    let models = app.loaded();
+    let loaded = f64::from(u8::from(!models.is_empty()));
+    out.gauge("vllm_mlx_model_loaded", "Whether a model is loaded.", &[], loaded);
     let uptime = app.shared.started.elapsed().as_secs_f64();
     out.gauge("vllm_mlx_engine_uptime_seconds", "Time since the start of the server.", &[], uptime);
-    if let Some(model) = &model {
+    if let Ok(residency) = app.models() {
+        let entries = residency.status().len() as f64;
+        out.gauge("vllm_mlx_model_registry_entries", "Models that may be served.", &[], entries);
+    }
+    for (index, model) in models.iter().enumerate() {
         let source = engine::Source {
             model: model.names.first().map_or("", String::as_str),
             info: model.engine.info(),
             stats: &model.engine.stats(),
             memory: &model.engine.memory(),
             silence: model.engine.silence(),
-            stalled: app.stalled().is_some(),
+            stalled: app.stalled_for(model).is_some(),
         };
         engine::write_vllm(&mut out, &source);
-        app.shared.inference.write_n(&mut out, &[("model_name", source.model), ("engine", "0")]);
-        engine::write_original(&mut out, &source);
+        if index == 0 {
+            app.shared.inference.write_n(&mut out, &[("model_name", source.model), ("engine", "0")]);
+            // The original's have no label for the model: they are the first loaded one's.
+            engine::write_original(&mut out, &source);
+        }
     }
     app.shared.http.write(&mut out);
     app.shared.inference.write(&mut out);

@@ -1,0 +1,47 @@
+//! `POST /v1/chat/completions`.
+
+mod request;
+mod response;
+mod stream;
+
+use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
+use response::Envelope;
+use stream::ChatEncoder;
+
+use super::{
+    ApiError, App, Opened, blocking,
+    call::{Call, Endpoint},
+    choices::Choices,
+    fields::read_body,
+    health::json_response,
+    open,
+    request_id::Id,
+    sse,
+};
+
+pub(super) async fn create(
+    State(app): State<App>,
+    Extension(id): Extension<Id>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let mut call = Call::new(&app, Endpoint::ChatCompletions, id, &headers);
+    let body = read_body(body, app.config.body_limit).await?;
+    let Opened { fields, name, model } = open(&app, body).await?;
+    let (config, served) = (app.config, model.clone());
+    let (request, chat) = blocking(move || {
+        let request = request::Request::parse(fields, &served, &config)?;
+        let chat = request.chat.prepare(&served, &config)?;
+        Ok((request, chat))
+    })
+    .await?;
+    call.describe(&name, request.streaming.on);
+    let envelope = Envelope { id: call.id.clone(), created: call.created, model: name };
+    let choices = Choices::start(&model, call, &[chat.prompt], &chat.generation)?;
+    if request.streaming.on {
+        let encoder = ChatEncoder::new(envelope, model, &chat.output, choices.count(), request.streaming.include_usage);
+        return Ok(sse::respond(choices, encoder, app.config.pace()));
+    }
+    let collected = choices.collect(&chat.output).await?;
+    Ok(json_response(&envelope.complete(&model, collected, request.logprobs)))
+}
