@@ -157,11 +157,7 @@ impl EngineHandle {
     /// Figures as of the last step, and the requests that wait now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats {
-            waiting: self.shared.waiting.len(),
-            state: *self.state.borrow(),
-            ..lock(&self.shared.stats).clone()
-        }
+        Stats { waiting: self.shared.waiting.len(), state: *self.state.borrow(), ..lock(&self.shared.stats).clone() }
     }
 
     /// Memory of the model's device, as of a moment ago.

@@ -1,6 +1,8 @@
 //! Texts for encoders: alone or in pairs, with their special tokens, cut to what the model takes.
 
-use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::{
+    Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
 
 use crate::{
     error::{Result, TextError},

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod bench_serve;
 mod chat;
+mod encoders;
 mod generate;
 mod info;
 mod progress;

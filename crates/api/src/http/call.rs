@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use vllm_scheduler::{FailureKind, FinishReason, RequestId, Usage};
+use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings, Usage};
 
 use super::{App, choices::reason_name, client, registry::Registered, request_id::Id};
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 pub enum Endpoint {
     ChatCompletions,
     Completions,
+    Embeddings,
+    Rerank,
+    Score,
 }
 
 impl Endpoint {
@@ -30,6 +33,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chat_completions",
             Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
         }
     }
 
@@ -37,6 +43,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chatcmpl",
             Self::Completions => "cmpl",
+            Self::Embeddings => "embd",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
         }
     }
 
@@ -45,6 +54,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chat",
             Self::Completions => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
         }
     }
 }
@@ -150,6 +162,28 @@ impl Call {
         self.app.shared.inference.submitted(n);
         self.result = CallResult::ClientClosed;
         self.answers = vec![AnswerTrace::default(); answers];
+    }
+
+    /// Its texts are submitted to be encoded.
+    pub fn encoding(&mut self) {
+        self.result = CallResult::ClientClosed;
+        self.answers = vec![AnswerTrace::default()];
+    }
+
+    /// Notes what became of its texts.
+    pub fn encoded(&mut self, result: &Result<Encoded, Failure>) {
+        self.result = match result {
+            Ok(_) => CallResult::Success,
+            Err(failure) if failure.kind == FailureKind::Timeout => CallResult::Timeout,
+            Err(_) => CallResult::Error,
+        };
+        for record in &mut self.answers {
+            record.reason = Some(if result.is_ok() { "encoded" } else { "error" });
+            record.end = Some(Instant::now());
+            if let Ok(encoded) = result {
+                record.timings = Timings { queue: encoded.queue, ttft: encoded.queue, decode: encoded.compute };
+            }
+        }
     }
 
     /// Whether somebody asked for its end.

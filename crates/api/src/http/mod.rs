@@ -7,6 +7,8 @@ mod chat_completions;
 mod choices;
 mod client;
 mod completions;
+mod embeddings;
+mod encoders;
 mod error;
 mod extras;
 mod fields;
@@ -18,7 +20,9 @@ mod models;
 mod registry;
 mod request_id;
 mod requests;
+mod rerank;
 mod sampling;
+mod score;
 mod sse;
 mod status;
 
@@ -35,12 +39,14 @@ use axum::{
     routing::{delete, get, post},
 };
 pub use choices::reason_name;
+use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
 
 use crate::{
+    encoder::ServedEncoder,
     model::ServedModel,
     residency::{Lease, LeaseError, Residency},
     telemetry::Tracer,
@@ -92,6 +98,7 @@ impl HttpConfig {
 #[derive(Debug, Clone)]
 pub struct App {
     models: Arc<OnceLock<Residency>>,
+    encoders: Arc<Encoders>,
     config: HttpConfig,
     shared: Arc<Shared>,
 }
@@ -126,13 +133,17 @@ impl App {
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { models: Arc::default(), config, shared: Arc::new(shared) }
+        Self { models: Arc::default(), encoders: Arc::default(), config, shared: Arc::new(shared) }
     }
 
     /// How long an engine has been silent, if that is longer than it may be: the longest of all.
     #[must_use]
     pub fn stalled(&self) -> Option<Duration> {
-        self.loaded().iter().filter_map(|model| self.stalled_for(model)).max()
+        let models = self.loaded();
+        let models = models.iter().filter_map(|model| self.stalled_for(model));
+        let encoders = self.encoders.all().into_iter().filter_map(|encoder| encoder.engine.silence());
+        let limit = self.config.stall?;
+        models.chain(encoders.filter(|&silence| silence > limit)).max()
     }
 
     /// [`stalled`](Self::stalled), of one model's engine.
@@ -149,6 +160,17 @@ impl App {
     /// [`set_models`](Self::set_models) with one that is there already.
     pub fn set_model(&self, model: Arc<ServedModel>) {
         self.set_models(Residency::of(model));
+    }
+
+    /// Serves a model that makes embeddings or scores, too.
+    pub fn add_encoder(&self, encoder: Arc<ServedEncoder>) {
+        self.encoders.add(encoder);
+    }
+
+    /// The models that make embeddings and scores.
+    #[must_use]
+    pub fn encoders(&self) -> Vec<Arc<ServedEncoder>> {
+        self.encoders.all()
     }
 
     /// Sends the traces that wait to be sent. Blocks, for a few seconds at most; none can be made after that.
@@ -177,7 +199,13 @@ impl App {
     /// # Errors
     /// 404 if there is none, 503 if it can't be loaded now.
     pub async fn lease(&self, name: &str) -> Result<Lease, ApiError> {
-        Ok(self.models()?.lease(name).await?)
+        if let Some(encoder) = self.encoders.find(name) {
+            return Err(encoders::other_route(&encoder, name));
+        }
+        match self.models()?.lease(name).await {
+            Err(LeaseError::Unknown { .. }) => Err(encoders::unknown(self, name)),
+            leased => Ok(leased?),
+        }
     }
 
     /// All routes.
@@ -188,6 +216,12 @@ impl App {
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
             .route("/v1/completions", post(completions::create))
+            .route("/v1/embeddings", post(embeddings::create))
+            .route("/v1/rerank", post(rerank::create))
+            .route("/v2/rerank", post(rerank::create))
+            .route("/rerank", post(rerank::create))
+            .route("/v1/score", post(score::create))
+            .route("/score", post(score::create))
             .route("/v1/requests/{id}", delete(requests::cancel))
             .route("/v1/requests/{id}/cancel", post(requests::cancel))
             .route("/v1/status", get(status::get))

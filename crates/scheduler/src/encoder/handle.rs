@@ -18,11 +18,7 @@ use crate::{EngineState, Failure, SubmitError, handle::lock, waiting::Waiting};
 /// What a handle tells the engine's thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit {
-        request: EncodeRequest,
-        answer: oneshot::Sender<Result<Encoded, Failure>>,
-        submitted: Instant,
-    },
+    Submit { request: EncodeRequest, answer: oneshot::Sender<Result<Encoded, Failure>>, submitted: Instant },
     Drain,
     Shutdown,
 }
@@ -100,11 +96,7 @@ impl EncoderHandle {
     /// Figures as of the last step, and the requests that are there now.
     #[must_use]
     pub fn stats(&self) -> EncoderStats {
-        EncoderStats {
-            waiting: self.shared.waiting.len(),
-            state: *self.state.borrow(),
-            ..*lock(&self.shared.stats)
-        }
+        EncoderStats { waiting: self.shared.waiting.len(), state: *self.state.borrow(), ..*lock(&self.shared.stats) }
     }
 
     /// Memory of the model's device, as of a moment ago.

@@ -177,14 +177,22 @@ mod tests {
         let cases = [
             ("one request", vec![job(1, None, &[4, 4, 4])], vec![vec![1, 1], vec![1]]),
             ("too long for the budget", vec![job(1, None, &[9, 1])], vec![vec![1], vec![1]]),
-            ("a long list and a short one", vec![job(1, None, &[4; 3]), job(2, None, &[4])], vec![vec![1, 2], vec![1, 1]]),
+            (
+                "a long list and a short one",
+                vec![job(1, None, &[4; 3]), job(2, None, &[4])],
+                vec![vec![1, 2], vec![1, 1]],
+            ),
             // The second and third are one client's: together they get as much as the first.
             (
                 "clients",
                 vec![job(1, Some("a"), &[2; 4]), job(2, Some("b"), &[2; 2]), job(3, Some("b"), &[2; 2])],
                 vec![vec![1, 2, 1, 3], vec![1, 2, 1, 3]],
             ),
-            ("what does not fit waits", vec![job(1, None, &[6, 6]), job(2, None, &[6])], vec![vec![1], vec![2], vec![1]]),
+            (
+                "what does not fit waits",
+                vec![job(1, None, &[6, 6]), job(2, None, &[6])],
+                vec![vec![1], vec![2], vec![1]],
+            ),
         ];
         for (name, jobs, wanted) in cases {
             assert_eq!(batches(jobs, 8), wanted, "{name}");

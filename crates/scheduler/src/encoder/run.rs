@@ -173,7 +173,9 @@ impl EncoderLoop {
         let wanted = batch.len();
         let result = result.and_then(|vectors| match vectors.len() {
             found if found == wanted => Ok(vectors),
-            found => Err(failure(FailureKind::Step, format!("the model runner gave {found} vectors for {wanted} texts"))),
+            found => {
+                Err(failure(FailureKind::Step, format!("the model runner gave {found} vectors for {wanted} texts")))
+            }
         });
         self.stats.steps += 1;
         self.stats.busy += now - start;

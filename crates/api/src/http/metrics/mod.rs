@@ -1,5 +1,6 @@
 //! `GET /metrics`: figures for Prometheus, in vLLM's names and in those of the original vllm-mlx.
 
+mod encoder;
 mod engine;
 mod exposition;
 mod http;
@@ -49,6 +50,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
             engine::write_original(&mut out, &source);
         }
     }
+    encoder::write(&mut out, &app.encoders());
     app.shared.http.write(&mut out);
     app.shared.inference.write(&mut out);
     let mut response = Response::new(Body::from(out.finish()));
