@@ -53,6 +53,17 @@ pub fn smollm2() -> PathBuf {
     path.canonicalize().expect("an existing path")
 }
 
+/// all-MiniLM-L6-v2's folder.
+///
+/// # Panics
+/// If it wasn't fetched.
+#[must_use]
+pub fn minilm() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models/minilm");
+    assert!(path.join("config.json").exists(), "{} is missing: run `cargo xtask models fetch minilm`", path.display());
+    path.canonicalize().expect("an existing path")
+}
+
 /// The Python of the environment that holds the client SDKs.
 ///
 /// # Panics
@@ -92,7 +103,7 @@ impl Server {
         server
     }
 
-    /// Starts one without waiting.
+    /// Starts one without waiting; without a model of its own if `model` is empty.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -100,7 +111,9 @@ impl Server {
     pub fn start(model: &str, args: &[&str]) -> Self {
         let port = free_port();
         let mut child = Command::new(binary())
-            .args(["serve", model, "--host", "127.0.0.1", "--port", &port.to_string()])
+            .arg("serve")
+            .args(Some(model).filter(|model| !model.is_empty()))
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -186,7 +186,7 @@ mod tests {
             (
                 "clients",
                 vec![job(1, Some("a"), &[2; 4]), job(2, Some("b"), &[2; 2]), job(3, Some("b"), &[2; 2])],
-                vec![vec![1, 2, 1, 3], vec![1, 2, 1, 3]],
+                vec![vec![1, 2, 3, 1], vec![2, 1, 3, 1]],
             ),
             (
                 "what does not fit waits",

@@ -184,11 +184,9 @@ impl EncoderLoop {
             Ok(vectors) => {
                 self.stats.texts += wanted as u64;
                 self.stats.tokens += tokens as u64;
-                for job in self.queue.complete(&batch, vectors) {
-                    self.stats.finished += 1;
-                    self.shared.waiting.leave(job.client.as_ref());
-                    job.end(Ok(()), now);
-                }
+                let ended = self.queue.complete(&batch, vectors);
+                self.stats.finished += ended.len() as u64;
+                self.answer(ended, &Ok(()));
             }
             Err(failure) => {
                 let failed = self.queue.take(|job| batch.contains(&job.id));
@@ -201,11 +199,16 @@ impl EncoderLoop {
     }
 
     fn fail(&mut self, jobs: Vec<Job>, failure: &Failure) {
-        for job in jobs {
-            self.stats.failed += 1;
-            self.shared.waiting.leave(job.client.as_ref());
-            job.end(Err(failure.clone()), Instant::now());
-        }
+        self.stats.failed += jobs.len() as u64;
+        self.answer(jobs, &Err(failure.clone()));
+    }
+
+    /// Tells clients, who may then look at the figures.
+    fn answer(&self, jobs: Vec<Job>, result: &Result<(), Failure>) {
+        jobs.iter().for_each(|job| self.shared.waiting.leave(job.client.as_ref()));
+        *lock(&self.shared.stats) = self.stats;
+        let now = Instant::now();
+        jobs.into_iter().for_each(|job| job.end(result.clone(), now));
     }
 
     /// Starts the watchdog's clock if there is work and it doesn't run yet, and stops it if there is none.
