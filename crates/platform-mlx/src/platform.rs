@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
-use vllm_kernels_cpu::Pool;
+use vllm_kernels_cpu::{Isa, Pool};
 use vllm_platform::{
     DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress, MemoryInfo,
     ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, inventory,
@@ -13,6 +13,7 @@ use vllm_platform::{
 use crate::{
     Error, MlxRunner, Ops, Result, device,
     encoder::encoder_families,
+    ffi,
     fingerprint::fingerprint,
     kv::{ContiguousKv, KvStore, PagedKv, budget, group_layers},
     load::{LoadContext, Loading},
@@ -38,6 +39,16 @@ impl Platform for MlxPlatform {
 
     fn memory(&self, device: DeviceKind) -> vllm_platform::Result<MemoryInfo> {
         device::memory(device, 0).map_err(Error::into_step_error)
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let version = ffi::mlx_version().unwrap_or_else(|| "unknown".into());
+        let isas = Isa::available().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        vec![
+            ("MLX", version),
+            ("CPU kernels", format!("{} (this processor has {isas})", Isa::detect())),
+            ("CPU threads", Pool::new(0).threads().to_string()),
+        ]
     }
 
     fn architectures(&self) -> Vec<&'static str> {

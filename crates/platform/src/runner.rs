@@ -71,6 +71,11 @@ pub trait Platform {
     /// If the backend cannot say.
     fn memory(&self, device: DeviceKind) -> Result<MemoryInfo>;
 
+    /// What somebody who looks for the cause of a problem wants to know of this backend: names and values.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Architectures that can be loaded, as in `config.json`'s `architectures`, sorted.
     fn architectures(&self) -> Vec<&'static str>;
 

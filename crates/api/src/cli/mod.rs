@@ -4,17 +4,23 @@ mod args;
 mod bench;
 mod bench_serve;
 mod chat;
+mod completions;
+mod doctor;
 mod encoders;
 mod generate;
 mod info;
+mod launch;
+mod list;
 mod progress;
+mod pull;
 mod report;
+mod rm;
 mod serve;
 
 use std::process::ExitCode;
 
 pub(crate) use args::bytes as parse_bytes;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
 
@@ -35,6 +41,21 @@ enum Command {
     Serve(serve::Args),
     /// Say what a model is and whether it fits, without loading it
     Info(info::Args),
+    /// Fetch a model from the hub
+    #[command(visible_alias = "download")]
+    Pull(pull::Args),
+    /// List the models in the hub's cache
+    List(list::Args),
+    /// Remove models from the hub's cache
+    Rm(rm::Args),
+    /// Look at everything that a server needs: device, memory, kernels, port, cache
+    Doctor(doctor::Args),
+    /// Run a coding agent with a server's model: claude, opencode or codex
+    Launch(launch::Args),
+    /// Print a script that completes this program's flags in a shell
+    Completions(completions::Args),
+    /// Print the manual page
+    Man,
     /// Measure prompt and generation speed
     Bench(bench::Args),
     /// Put load on a server that speaks OpenAI's API, and measure it
@@ -62,6 +83,13 @@ pub fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Launch(args) => launch::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man => completions::man(Cli::command()),
         Command::Bench(args) => bench::run(&args),
         Command::BenchServe(args) => bench_serve::run(&args),
     };
@@ -107,8 +135,6 @@ fn usage_error(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -17,6 +17,7 @@ mod logprobs;
 mod messages;
 mod metrics;
 mod models;
+mod openapi;
 mod registry;
 mod request_id;
 mod requests;
@@ -229,6 +230,8 @@ impl App {
             .route("/v1/cache", delete(cache::clear))
             .route("/v1/cache/prefix", delete(cache::clear))
             .route("/metrics", get(metrics::get))
+            .route("/openapi.json", get(openapi::document))
+            .route("/docs", get(openapi::page))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))

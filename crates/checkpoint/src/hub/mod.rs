@@ -10,6 +10,7 @@
 
 mod cache;
 mod client;
+mod inventory;
 mod options;
 mod plan;
 mod reference;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use self::cache::RepoCache;
 use self::client::{Client, Source};
+pub use self::inventory::{CachedModel, list, remove};
 pub use self::options::HubOptions;
 use self::plan::{Listing, Wanted};
 use self::reference::Reference;
@@ -70,6 +72,14 @@ pub enum HubError {
     NotAName {
         /// What was given.
         model: String,
+    },
+    /// A model to be removed isn't there.
+    #[error("{repo} is not in the cache at {}", .cache.display())]
+    NotCached {
+        /// `org/name`.
+        repo: String,
+        /// The cache.
+        cache: PathBuf,
     },
     /// The hub does not know the repository or revision, or hides it.
     #[error(

@@ -60,3 +60,19 @@ fn gpu_info_size(key: &CStr) -> Option<u64> {
         known.then_some(size as u64)
     }
 }
+
+/// Version of the linked MLX, e.g. `0.32.4`.
+#[must_use]
+pub fn mlx_version() -> Option<String> {
+    set_error_handler();
+    // SAFETY: the handle is made here and freed once; its data is a C string that lives as long as the handle, and is
+    // copied before that ends.
+    unsafe {
+        let mut text = mlx_sys::mlx_string_new();
+        let known = mlx_sys::mlx_version(&raw mut text) == 0;
+        let data = mlx_sys::mlx_string_data(text);
+        let version = (known && !data.is_null()).then(|| CStr::from_ptr(data).to_string_lossy().into_owned());
+        mlx_sys::mlx_string_free(text);
+        version
+    }
+}
