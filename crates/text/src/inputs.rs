@@ -61,7 +61,11 @@ impl Tokenizer {
         let bytes = first.len() + second.map_or(0, str::len);
         let failed = |error: tokenizers::Error| TextError::Encode { bytes, message: error.to_string() };
         let bare = |text: &str| -> Result<Encoding> { tokenizer.encode_fast(text, false).map_err(failed) };
-        let (first, second) = (bare(first)?, second.map(bare).transpose()?);
+        let (first, mut second) = (bare(first)?, second.map(bare).transpose()?);
+        if let Some(second) = &mut second {
+            // As the library has it before post-processors that say nothing about types.
+            second.set_type_ids(vec![1; second.len()]);
+        }
         let added = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(second.is_some()));
         let whole_len = first.len() + second.as_ref().map_or(0, Encoding::len) + added;
         let params = TruncationParams {
