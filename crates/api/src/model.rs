@@ -13,6 +13,7 @@ use vllm_checkpoint::{
     Checkpoint,
     hub::{self, HubOptions},
 };
+use vllm_grammar::Vocabulary;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{LoadOptions, ModelRunner, ModelSource, Platform, SamplingParams, TokenId};
 use vllm_scheduler::{Engine, EngineConfig, EngineHandle};
@@ -26,7 +27,9 @@ pub struct ServedModel {
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
     /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
+    /// The same for grammars; made when the first one is.
+    pub vocabulary: Arc<Vocabulary>,
     /// Messages to text, for models that have one.
     pub template: Option<ChatTemplate>,
     /// How it writes tool calls.
@@ -55,7 +58,20 @@ impl ServedModel {
         let source = template.as_ref().map_or("", ChatTemplate::source);
         let calls = calls::detect(source).or_else(|| calls::by_name("auto"));
         let reasoning = reasoning::detect(source);
-        Self { names, created, tokenizer, template, calls, reasoning, sampling, chat: ChatDefaults::default(), engine }
+        let tokenizer = Arc::new(tokenizer);
+        let vocabulary = Arc::new(Vocabulary::new(Arc::clone(&tokenizer)));
+        Self {
+            names,
+            created,
+            tokenizer,
+            vocabulary,
+            template,
+            calls,
+            reasoning,
+            sampling,
+            chat: ChatDefaults::default(),
+            engine,
+        }
     }
 
     /// Takes an operator's defaults instead of the model's makers', where there are any.

@@ -1,5 +1,38 @@
 //! Tool calls in the formats that models write them in. One file a format.
 
+mod arg_pairs;
+mod arguments;
+mod auto;
+mod bracket;
+mod deepseek;
+mod deepseek_v4;
+mod detect;
+mod emitter;
+mod envelope;
+mod function_tag;
+mod functionary;
+mod gemma4;
+mod granite;
+mod harmony;
+mod hermes;
+mod invoke;
+mod items;
+mod json_calls;
+mod kimi;
+mod llama;
+mod minimax;
+mod mistral;
+mod nemotron;
+mod parameter;
+mod parameters;
+mod qwen;
+mod qwen3_xml;
+mod scanner;
+mod shapes;
+mod step3p5;
+mod steps;
+mod xlam;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,7 +67,30 @@ pub struct CallFormat {
 }
 
 /// All formats.
-pub const FORMATS: &[&CallFormat] = &[];
+///
+/// Where two have a marker in common, `auto` takes the first.
+pub const FORMATS: &[&CallFormat] = &[
+    &hermes::FORMAT,
+    &qwen::FORMAT,
+    &qwen3_xml::FORMAT,
+    &llama::FORMAT,
+    &mistral::FORMAT,
+    &granite::FORMAT,
+    &nemotron::FORMAT,
+    &xlam::FORMAT,
+    &functionary::FORMAT,
+    &deepseek::DEEPSEEK,
+    &deepseek::DEEPSEEK_V31,
+    &deepseek_v4::DEEPSEEK_V4,
+    &kimi::KIMI,
+    &arg_pairs::GLM47,
+    &arg_pairs::POOLSIDE_V1,
+    &harmony::HARMONY,
+    &minimax::MINIMAX,
+    &gemma4::GEMMA4,
+    &step3p5::STEP3P5,
+    &auto::FORMAT,
+];
 
 /// The format of that name.
 #[must_use]
@@ -45,6 +101,5 @@ pub fn by_name(name: &str) -> Option<&'static CallFormat> {
 /// The format that a chat template writes and so its model, too; `None` if the template doesn't show any.
 #[must_use]
 pub fn detect(template: &str) -> Option<&'static CallFormat> {
-    let _ = template;
-    None
+    detect::name(template).and_then(by_name)
 }

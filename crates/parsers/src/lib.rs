@@ -12,10 +12,16 @@
 
 pub mod calls;
 mod event;
+mod feed;
+mod harmony;
+mod hold_back;
+mod json_scan;
+mod json_strings;
 mod output;
 pub mod reasoning;
 mod shape;
 mod tool;
+mod typed_value;
 
 pub use calls::{CallFormat, CallParser};
 pub use event::OutputEvent;

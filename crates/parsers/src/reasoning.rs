@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+mod block;
+mod gemma4;
+mod harmony;
+mod tags;
+mod thought;
+
 /// A piece of an answer on one side or the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Split {
@@ -36,7 +42,17 @@ pub struct ReasoningFormat {
 }
 
 /// All formats.
-pub const FORMATS: &[&ReasoningFormat] = &[];
+pub const FORMATS: &[&ReasoningFormat] = &[
+    &tags::QWEN3,
+    &tags::DEEPSEEK_R1,
+    &tags::DEEPSEEK_V4,
+    &tags::GLM4,
+    &tags::STEP3P5,
+    &tags::MISTRAL,
+    &harmony::GPT_OSS,
+    &gemma4::GEMMA4,
+    &tags::POOLSIDE_V1,
+];
 
 /// The format of that name.
 #[must_use]
@@ -47,15 +63,30 @@ pub fn by_name(name: &str) -> Option<&'static ReasoningFormat> {
 /// The format that a chat template shows; `None` if its model doesn't reason.
 #[must_use]
 pub fn detect(template: &str) -> Option<&'static ReasoningFormat> {
-    let _ = template;
-    None
+    let has = |marker: &str| template.contains(marker);
+    let thinks = has("<think>") || has("</think>");
+    Some(match () {
+        () if has("<|channel|>") => &harmony::GPT_OSS,
+        () if has("<|channel>") => &gemma4::GEMMA4,
+        () if has("[THINK]") => &tags::MISTRAL,
+        () if !thinks => return None,
+        () if has("｜DSML｜") => &tags::DEEPSEEK_V4,
+        () if has("<｜Assistant｜>") => &tags::DEEPSEEK_R1,
+        () if has("〈|EOS|〉") => &tags::POOLSIDE_V1,
+        () if has("[gMASK]") => &tags::GLM4,
+        () if has("<im_patch>") => &tags::STEP3P5,
+        () => &tags::QWEN3,
+    })
 }
 
-/// Whether `prompt` ends inside a chain of thought of this format: its template opened one.
+/// Marks that stand between turns, so that a chain of thought opened before them isn't open any more.
+const TURNS: &[&str] =
+    &["<|", "<｜", "<end_of_turn>", "<turn|>", "</s>", "[/INST]", "]~b]", "[e~[", "<assistant>", "</user>"];
+
+/// Whether `prompt` ends inside a chain of thought of this format: its template opened one, or the answer to be
+/// continued did. A tag that a user wrote doesn't count.
 #[must_use]
 pub fn is_open(format: &ReasoningFormat, prompt: &str) -> bool {
-    match (prompt.rfind(format.start), prompt.rfind(format.end)) {
-        (Some(start), Some(end)) => start > end,
-        (start, _) => start.is_some(),
-    }
+    let Some((_, thought)) = prompt.rsplit_once(format.start) else { return false };
+    !thought.contains(format.end) && !TURNS.iter().any(|mark| thought.contains(mark))
 }

@@ -316,7 +316,10 @@ impl Planner {
         let reason = match (stopped, sequence.is_full()) {
             (true, _) => Some(FinishReason::Stop),
             (false, true) => Some(FinishReason::Length),
-            (false, false) => None,
+            (false, false) => {
+                sequence.announce();
+                None
+            }
         };
         let ended = reason.and_then(|reason| Some((reason, self.remove(sampled.seq)?)));
         let token = (!stopped).then_some(GeneratedToken { token: sampled.token, logprobs: sampled.logprobs });

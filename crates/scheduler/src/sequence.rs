@@ -146,6 +146,14 @@ impl Sequence {
         self.tokens.push(token);
     }
 
+    /// Tells its logits processors of the last token, while there is still time before they are asked for the next.
+    pub fn announce(&self) {
+        let (prompt, output) = self.tokens.split_at(self.prompt_len);
+        for processor in &self.processors {
+            processor.sampled(prompt, output);
+        }
+    }
+
     pub fn ends_with_stop_token(&self) -> bool {
         self.output().last().is_some_and(|token| self.stop_tokens.contains(token))
     }

@@ -1,13 +1,13 @@
 //! The engine over a fake runner: one case a behaviour.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed, mpsc},
     time::{Duration, Instant},
 };
 
 use vllm_platform::{
     Error, SamplingParams,
-    sampling::InvalidParam,
+    sampling::{InvalidParam, LogitsProcessor},
     testing::{FakeConfig, FakeProbe, FakeRunner},
 };
 use vllm_scheduler::{
@@ -438,4 +438,29 @@ async fn async_start_stream_and_stop() {
     assert_eq!(events.next().await, None);
     engine.drain();
     assert_eq!(engine.stopped().await, EngineState::Stopped);
+}
+
+#[test]
+fn processors_hear_of_each_token_before_they_are_asked_for_the_next() {
+    #[derive(Debug, Default)]
+    struct Recorder(Mutex<Vec<(bool, Vec<u32>)>>);
+    impl LogitsProcessor for Recorder {
+        fn process(&self, prompt: &[u32], output: &[u32], _logits: &mut [f32]) {
+            assert_eq!(prompt, [1, 2, 3]);
+            self.0.lock().unwrap().push((false, output.to_vec()));
+        }
+        fn sampled(&self, prompt: &[u32], output: &[u32]) {
+            assert_eq!(prompt, [1, 2, 3]);
+            self.0.lock().unwrap().push((true, output.to_vec()));
+        }
+    }
+    let (engine, _) = start(FakeConfig { script: vec![7, 8, 9, 10], ..Default::default() }, EngineConfig::default());
+    let recorder = Arc::new(Recorder::default());
+    let processors: Vec<Arc<dyn LogitsProcessor>> = vec![recorder.clone()];
+    let (tokens, last) = collect(engine.submit(Request { processors, ..request("a", &[1, 2, 3], 3) }).unwrap());
+    assert_eq!(finished(last).reason, FinishReason::Length);
+    let heard: Vec<Vec<u32>> =
+        recorder.0.lock().unwrap().iter().filter(|(sampled, _)| *sampled).map(|(_, output)| output.clone()).collect();
+    // Nothing follows the last one.
+    assert_eq!(heard, [&tokens[..1], &tokens[..2]]);
 }

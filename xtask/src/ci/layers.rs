@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-text", &["vllm-platform", "vllm-checkpoint"]),
     ("vllm-scheduler", &["vllm-platform", "vllm-cache"]),
     ("vllm-parsers", &[]),
+    ("vllm-grammar", &["vllm-platform", "vllm-text", "vllm-parsers"]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -29,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-text",
             "vllm-scheduler",
             "vllm-parsers",
+            "vllm-grammar",
             "vllm-platform-mlx",
             "vllm-models-llm",
             "vllm-models-embed",
@@ -45,7 +47,7 @@ const BINARY: &str = "vllm-api";
 
 /// Crates that must not reach MLX, through whatever crate.
 const CONTROL_PLANE: &[&str] =
-    &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler", "vllm-parsers"];
+    &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler", "vllm-parsers", "vllm-grammar"];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];
 

@@ -15,6 +15,7 @@ use super::{
     call::Call,
     chat::{AnswerParser, ChatMessage, OutputPlan},
     extras::Scheduling,
+    guide::Guide,
     sampling::params_of_choice,
 };
 use crate::{
@@ -42,6 +43,8 @@ pub struct Generation {
     pub stop_tokens: Vec<TokenId>,
     /// Further changes to the logits.
     pub processors: Vec<Arc<dyn LogitsProcessor>>,
+    /// What holds each answer to what was asked for.
+    pub guide: Guide,
     /// When they are computed.
     pub scheduling: Scheduling,
     /// How tokens are made into text.
@@ -72,13 +75,15 @@ impl Choices {
         let mut answers = Vec::with_capacity(ids.len());
         for (index, id) in ids.into_iter().enumerate() {
             let prompt = &prompts[index / n];
+            let mut processors = generation.processors.clone();
+            processors.extend(generation.guide.processors(model)?);
             let request = Request {
                 id,
                 prompt: prompt.tokens.clone(),
                 params: params_of_choice(&generation.params, index % n),
                 max_tokens: prompt.max_tokens,
                 stop_tokens: generation.stop_tokens.clone(),
-                processors: generation.processors.clone(),
+                processors,
                 priority: generation.scheduling.priority,
                 client: call.client.clone(),
                 cache_salt: generation.scheduling.cache_salt.clone(),

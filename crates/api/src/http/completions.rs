@@ -11,10 +11,11 @@ use vllm_scheduler::{GeneratedToken, Usage};
 use super::{
     ApiError, App, Fields, HttpConfig, Opened, blocking,
     call::{Call, Endpoint},
-    chat::OutputPlan,
+    chat::{OutputFormat, OutputPlan},
     choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
     extras::{Extras, Scheduling},
     fields::{read_body, show},
+    guide::Guide,
     health::json_response,
     logprobs::CompletionLogprobs,
     open,
@@ -99,6 +100,7 @@ impl CompletionRequest {
             return Err(ApiError::unsupported("suffix", "suffix: this model does not fill in the middle"));
         }
         fields.string("user")?;
+        let format = OutputFormat::take(&mut fields)?;
         let extras = Extras::take(&mut fields, model)?;
         let scheduling = Scheduling::take(&mut fields, config.timeout)?;
         fields.finish();
@@ -122,10 +124,14 @@ impl CompletionRequest {
             prompts.push(Prompt { tokens, max_tokens });
         }
         let shortest = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);
+        let stop_tokens = extras.stop_tokens(model);
+        let constraint = format.constraint();
+        let constraint = constraint.as_ref().map(|constraint| (constraint, "structured_outputs"));
         let generation = Generation {
             params,
             n,
-            stop_tokens: extras.stop_tokens(model),
+            guide: Guide::new(model, constraint, None, None, &stop_tokens)?,
+            stop_tokens,
             processors: extras.processors(model, shortest)?,
             scheduling,
             text: TextOptions {

@@ -12,6 +12,7 @@ mod encoders;
 mod error;
 mod extras;
 mod fields;
+mod guide;
 mod health;
 mod logprobs;
 mod messages;

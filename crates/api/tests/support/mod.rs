@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use vllm_api::{
     http::{App, HttpConfig},
-    model::{SamplingDefaults, ServedModel},
+    model::{Formats, SamplingDefaults, ServedModel},
     residency::{Catalog, Loader, Residency},
 };
+use vllm_parsers::{calls, reasoning};
 use vllm_platform::testing::{FakeConfig, FakeProbe, FakeRunner};
 use vllm_scheduler::{Engine, EngineConfig};
 use vllm_text::{ChatTemplate, Tokenizer};
@@ -79,6 +80,18 @@ pub fn server(answer: &str) -> Server {
     server_with(FakeConfig { script, ..fake() }, EngineConfig::default(), HttpConfig::default())
 }
 
+/// The same, in formats of these names.
+pub fn server_in(answer: &str, calls: Option<&str>, reasoning: Option<&str>) -> Server {
+    let formats = Formats {
+        calls: calls.map(|name| calls::by_name(name).unwrap()),
+        reasoning: reasoning.map(|name| reasoning::by_name(name).unwrap()),
+    };
+    let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
+    script.push(EOS);
+    let fake = FakeConfig { script, context_length: 4096, ..fake() };
+    serve(fake, EngineConfig::default(), App::new(HttpConfig::default()), formats)
+}
+
 /// The fake that goes with the tokenizer.
 pub fn fake() -> FakeConfig {
     FakeConfig { vocab_size: 258, context_length: 200, num_blocks: 1000, ..FakeConfig::default() }
@@ -89,6 +102,10 @@ pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> 
 }
 
 pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
+    serve(fake, engine, app, Formats::default())
+}
+
+fn serve(fake: FakeConfig, engine: EngineConfig, app: App, formats: Formats) -> Server {
     let (sender, probe) = mpsc::channel();
     let make = move || {
         let runner = FakeRunner::new(fake);
@@ -100,7 +117,8 @@ pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
     let template = ChatTemplate::new(TEMPLATE, Default::default()).unwrap();
     let names = vec!["tiny".to_owned(), "org/tiny".to_owned()];
     let sampling = SamplingDefaults { temperature: Some(0.0), ..SamplingDefaults::default() };
-    let model = Arc::new(ServedModel::new(names, tokenizer(), Some(template), sampling, engine));
+    let model = ServedModel::new(names, tokenizer(), Some(template), sampling, engine).with_formats(formats);
+    let model = Arc::new(model);
     app.set_model(Arc::clone(&model));
     Server { router: app.clone().router(), app, model, probe: probe.recv().unwrap() }
 }

@@ -11,6 +11,13 @@ use crate::TokenId;
 pub trait LogitsProcessor: fmt::Debug + Send + Sync {
     /// `logits` `[vocab]` of the token that follows `output`. Negative infinity forbids a token.
     fn process(&self, prompt: &[TokenId], output: &[TokenId], logits: &mut [f32]);
+
+    /// The last token of `output` was taken: the time to start on what [`process`](Self::process) will be asked next,
+    /// on threads of one's own. Called on the engine's thread, so it must return at once. Nothing may depend on it
+    /// having been called.
+    fn sampled(&self, prompt: &[TokenId], output: &[TokenId]) {
+        let _ = (prompt, output);
+    }
 }
 
 /// Allows no token but these.
@@ -34,7 +41,8 @@ impl LogitsProcessor for AllowedTokens {
     }
 }
 
-/// Forbids the tokens that would end an answer before it has `tokens` tokens.
+/// Forbids the tokens that would end an answer before it has `tokens` tokens, unless only they are left: a grammar may
+/// be at its end before. So it belongs behind all others.
 #[derive(Debug, Clone)]
 pub struct MinTokens {
     /// Tokens the answer has at least.
@@ -46,6 +54,11 @@ pub struct MinTokens {
 impl LogitsProcessor for MinTokens {
     fn process(&self, _prompt: &[TokenId], output: &[TokenId], logits: &mut [f32]) {
         if output.len() < self.tokens {
+            let stops = |token: usize| self.stop.iter().any(|&stop| stop as usize == token);
+            let mut left = logits.iter().enumerate().filter(|&(_, &logit)| logit > f32::NEG_INFINITY);
+            if left.all(|(token, _)| stops(token)) {
+                return;
+            }
             for &token in &self.stop {
                 if let Some(logit) = logits.get_mut(token as usize) {
                     *logit = f32::NEG_INFINITY;
@@ -83,5 +96,14 @@ mod tests {
         assert_eq!(greedy(processor.clone(), &[]), 3);
         assert_eq!(greedy(processor.clone(), &[3]), 3);
         assert_eq!(greedy(processor, &[3, 3]), 1);
+    }
+
+    #[test]
+    fn an_answer_that_can_only_end_ends() {
+        let processors: [Arc<dyn LogitsProcessor>; 2] =
+            [Arc::new(AllowedTokens::new([1])), Arc::new(MinTokens { tokens: 2, stop: vec![1] })];
+        let params = SamplingParams::default();
+        let at = SampleAt { params: &params, prompt: &[1], output: &[], processors: &processors };
+        assert_eq!(Sampler::default().sample(&[0.1, 2.5, -1.0, 2.0], &at).unwrap().token, 1);
     }
 }

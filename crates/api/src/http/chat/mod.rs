@@ -4,6 +4,7 @@
 //! it, and an [`OutputPlan`], by which each answer's text is understood as [`ChatEvent`]s. What differs between the
 //! APIs is only how these are written.
 
+mod constraint;
 mod format;
 mod history;
 mod message;

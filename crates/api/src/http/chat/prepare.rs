@@ -3,15 +3,18 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use vllm_grammar::Reasoning;
 use vllm_parsers::reasoning;
+use vllm_platform::TokenId;
 use vllm_text::{ChatTemplate, RenderRequest, TemplateError};
 
-use super::{ChatRequest, OutputFormat, OutputPlan, history, tools::ToolChoice};
+use super::{ChatRequest, OutputPlan, constraint::constraint, history};
 use crate::{
     answer::TextOptions,
     http::{
         ApiError, HttpConfig,
         choices::{Generation, Prompt},
+        guide::Guide,
         sampling::token_budget,
     },
     model::{PromptError, ServedModel},
@@ -35,7 +38,6 @@ impl ChatRequest {
     /// 400 if the template refuses the messages or the prompt is too long.
     pub fn prepare(&self, model: &ServedModel, config: &HttpConfig) -> Result<PreparedChat, ApiError> {
         let param = self.messages_param;
-        self.refuse_grammars()?;
         let text = self.render(model).map_err(|error| prompt_error(param, &error))?;
         // The template writes the special tokens out.
         let tokens = model.tokenizer.encode(&text, false);
@@ -49,10 +51,12 @@ impl ChatRequest {
             param,
         )?;
         let output = self.output_plan(model, &text);
+        let stop_tokens = self.extras.stop_tokens(model);
         let generation = Generation {
             params: self.params.clone(),
             n: self.n,
-            stop_tokens: self.extras.stop_tokens(model),
+            guide: self.guide(model, &output, &stop_tokens)?,
+            stop_tokens,
             processors: self.extras.processors(model, max_tokens)?,
             scheduling: self.scheduling.clone(),
             text: TextOptions {
@@ -76,18 +80,18 @@ impl ChatRequest {
         Ok(tokens.len())
     }
 
-    fn refuse_grammars(&self) -> Result<(), ApiError> {
-        if self.format != OutputFormat::Text {
-            return Err(ApiError::unsupported("response_format", "response_format is not supported yet: only text is"));
-        }
-        if matches!(self.tools.choice, ToolChoice::Required | ToolChoice::Named(_)) {
-            return Err(ApiError::unsupported("tool_choice", "tool_choice is not supported yet: use none or auto"));
-        }
-        if self.thinking.budget.is_some() {
-            let message = "thinking_token_budget is not supported yet";
-            return Err(ApiError::unsupported("thinking_token_budget", message));
-        }
-        Ok(())
+    /// What the answers are held to.
+    fn guide(&self, model: &ServedModel, output: &OutputPlan, stop: &[TokenId]) -> Result<Guide, ApiError> {
+        let constraint = constraint(&self.format, &self.tools, model.calls)?;
+        let constraint = constraint.as_ref().map(|(constraint, param)| (constraint, *param));
+        let reasoning = output.reasoning.map(|(format, open)| Reasoning { format, open });
+        let told = model.template.as_ref().is_some_and(|template| template.source().contains("thinking"));
+        let budget = match (self.thinking.enabled, self.thinking.budget.or(model.chat.thinking_budget)) {
+            // A template that can't be told not to think.
+            (Some(false), _) if !told => Some(0),
+            (_, budget) => budget,
+        };
+        Guide::new(model, constraint, reasoning, budget, stop)
     }
 
     fn stop(&self, output: &OutputPlan) -> Vec<String> {
