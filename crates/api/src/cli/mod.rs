@@ -38,7 +38,7 @@ enum Command {
     /// Talk with a model in the terminal
     Chat(chat::Args),
     /// Serve a model over HTTP, with OpenAI's API
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Say what a model is and whether it fits, without loading it
     Info(info::Args),
     /// Fetch a model from the hub

@@ -1,20 +1,4 @@
-//! An engine for models that encode whole texts.
-//!
-//! A request has any number of texts. Each step takes texts of all requests that wait, so many as its budget of tokens has
-//! room for: those of the client and then of the request that have had least so far, so that a long list holds up
-//! nobody. Steps are short, and give way to engines that generate.
-//!
-//! ```
-//! use vllm_platform::testing::FakeEncoder;
-//! use vllm_scheduler::{EncodeInput, EncodeRequest, EncoderConfig, EncoderEngine};
-//!
-//! let encoder = || Ok(Box::new(FakeEncoder::new(Default::default())) as Box<_>);
-//! let engine = EncoderEngine::start(encoder, EncoderConfig::default()).unwrap();
-//! let text = EncodeInput { tokens: vec![1, 2, 3], types: Vec::new() };
-//! let request = EncodeRequest { inputs: vec![text; 2], client: None, timeout: None };
-//! let encoded = engine.submit(request).unwrap().blocking_wait().unwrap();
-//! assert_eq!((encoded.vectors.len(), encoded.tokens), (2, 6));
-//! ```
+//! An engine for models that encode whole texts: see [`EncoderEngine`].
 
 mod handle;
 mod queue;
@@ -141,7 +125,23 @@ pub struct EncoderStats {
     pub last_step: Option<Instant>,
 }
 
-/// Makes engines; see the [module](self).
+/// Makes engines for models that encode whole texts.
+///
+/// A request has any number of texts. Each step takes texts of all requests that wait, so many as its budget of tokens has
+/// room for: those of the client and then of the request that have had least so far, so that a long list holds up
+/// nobody. Steps are short, and give way to engines that generate.
+///
+/// ```
+/// use vllm_platform::testing::FakeEncoder;
+/// use vllm_scheduler::{EncodeInput, EncodeRequest, EncoderConfig, EncoderEngine};
+///
+/// let encoder = || Ok(Box::new(FakeEncoder::new(Default::default())) as Box<_>);
+/// let engine = EncoderEngine::start(encoder, EncoderConfig::default()).unwrap();
+/// let text = EncodeInput { tokens: vec![1, 2, 3], types: Vec::new() };
+/// let request = EncodeRequest { inputs: vec![text; 2], client: None, timeout: None };
+/// let encoded = engine.submit(request).unwrap().blocking_wait().unwrap();
+/// assert_eq!((encoded.vectors.len(), encoded.tokens), (2, 6));
+/// ```
 #[derive(Debug)]
 pub struct EncoderEngine;
 
