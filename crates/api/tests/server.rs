@@ -38,10 +38,11 @@ async fn health_follows_the_engine() {
 
     let Server { model, .. } = server("x");
     app.set_model(model.clone());
-    assert_eq!(ask("/health").await, (200, json!({ "status": "ok", "requests": { "running": 0, "waiting": 0 } })));
+    let health = |status: &str| json!({ "status": status, "requests": { "running": 0, "waiting": 0 }, "mcp": null });
+    assert_eq!(ask("/health").await, (200, health("ok")));
     model.engine.drain();
     model.engine.stopped().await;
-    assert_eq!(ask("/health").await, (503, json!({ "status": "stopped", "requests": { "running": 0, "waiting": 0 } })));
+    assert_eq!(ask("/health").await, (503, health("stopped")));
 }
 
 #[tokio::test]

@@ -183,3 +183,20 @@ async fn a_history_with_calls_reaches_the_model() {
         user:<tool_response>\nnothing\n</tool_response>;[look][count]>";
     assert_eq!(tokens(messages).await, shown.len());
 }
+
+#[tokio::test]
+async fn schemas_that_no_grammar_can_follow() {
+    let server = server_in("anything", Some("hermes"), None);
+    let ask = async |strict: bool| {
+        let parameters = json!({ "type": "object", "properties": { "a": { "not": { "type": "string" } } } });
+        let tool = json!({ "type": "function",
+            "function": { "name": "f", "parameters": parameters, "strict": strict } });
+        server.chat(json!({ "tools": [tool], "tool_choice": "required", "max_tokens": 300 })).await
+    };
+    let reply = ask(true).await;
+    assert_eq!((reply.status.as_u16(), reply.error().2), (400, json!("invalid_grammar")), "{}", reply.body);
+    // Not strict: the call is forced, its arguments are any object.
+    let reply = ask(false).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(reply.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "f");
+}

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-scheduler", &["vllm-platform", "vllm-cache"]),
     ("vllm-parsers", &[]),
     ("vllm-grammar", &["vllm-platform", "vllm-text", "vllm-parsers"]),
+    ("vllm-mcp", &[]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -31,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-scheduler",
             "vllm-parsers",
             "vllm-grammar",
+            "vllm-mcp",
             "vllm-platform-mlx",
             "vllm-models-llm",
             "vllm-models-embed",
@@ -46,8 +48,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const BINARY: &str = "vllm-api";
 
 /// Crates that must not reach MLX, through whatever crate.
-const CONTROL_PLANE: &[&str] =
-    &["vllm-platform", "vllm-checkpoint", "vllm-cache", "vllm-text", "vllm-scheduler", "vllm-parsers", "vllm-grammar"];
+const CONTROL_PLANE: &[&str] = &[
+    "vllm-platform",
+    "vllm-checkpoint",
+    "vllm-cache",
+    "vllm-text",
+    "vllm-scheduler",
+    "vllm-parsers",
+    "vllm-grammar",
+    "vllm-mcp",
+];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];
 

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use tokio::{net::TcpListener, sync::oneshot};
+use vllm_mcp::{McpClient, McpConfig};
 use vllm_scheduler::EngineConfig;
 
 use super::{
@@ -82,6 +83,9 @@ pub struct Args {
     /// Send a trace of each request to this OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
+    /// MCP servers whose tools chats may use: JSON or YAML [default: ~/.config/vllm-mlx/mcp.json, if it is there]
+    #[arg(long, value_name = "FILE", env = "VLLM_MLX_MCP_CONFIG")]
+    mcp_config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) log: LogArgs,
     /// Most tokens of a chat answer whose request doesn't say
@@ -168,11 +172,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 async fn serve(args: &Args) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-    let app = App::with_tracer(args.http(), endpoint.map(Tracer::start).transpose()?);
+    let mcp = mcp(args)?;
+    let tracer = endpoint.map(Tracer::start).transpose()?;
+    let app = App::with_tracer(args.http(), tracer).with_mcp(mcp.clone());
     let result = listen(args, &app, &mut signals).await;
+    if let Some(mcp) = mcp {
+        mcp.shutdown().await;
+    }
     // The last requests' traces, too, have to get out.
     let flushed = tokio::task::spawn_blocking(move || app.flush_traces()).await;
     result.and(flushed.context("sending the last traces panicked"))
+}
+
+/// The client of the configured MCP servers, which connects while the model loads.
+fn mcp(args: &Args) -> anyhow::Result<Option<McpClient>> {
+    let given = args.mcp_config.clone().filter(|path| !path.as_os_str().is_empty());
+    let Some(path) = given.or_else(vllm_mcp::config::default_path) else { return Ok(None) };
+    Ok(Some(McpClient::start(McpConfig::read(&path)?)))
 }
 
 async fn listen(args: &Args, app: &App, signals: &mut Signals) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ pub enum Endpoint {
     Embeddings,
     Rerank,
     Score,
+    AnthropicMessages,
 }
 
 impl Endpoint {
@@ -36,23 +37,25 @@ impl Endpoint {
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",
             Self::Score => "score",
+            Self::AnthropicMessages => "anthropic_messages",
         }
     }
 
     const fn id_prefix(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "chatcmpl",
-            Self::Completions => "cmpl",
-            Self::Embeddings => "embd",
-            Self::Rerank => "rerank",
-            Self::Score => "score",
+            Self::ChatCompletions => "chatcmpl-",
+            Self::Completions => "cmpl-",
+            Self::Embeddings => "embd-",
+            Self::Rerank => "rerank-",
+            Self::Score => "score-",
+            Self::AnthropicMessages => "msg_",
         }
     }
 
     /// OpenTelemetry's `gen_ai.operation.name`.
     const fn operation(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "chat",
+            Self::ChatCompletions | Self::AnthropicMessages => "chat",
             Self::Completions => "text_completion",
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",
@@ -113,6 +116,8 @@ pub struct Call {
     answers: Vec<AnswerTrace>,
     usage: Usage,
     result: CallResult,
+    /// Whether only its rounds count.
+    rounds: bool,
 }
 
 impl Call {
@@ -120,7 +125,7 @@ impl Call {
     pub(super) fn new(app: &App, endpoint: Endpoint, request_id: Id, headers: &HeaderMap) -> Self {
         Self {
             endpoint,
-            id: format!("{}-{}", endpoint.id_prefix(), crate::random::hex_id()),
+            id: format!("{}{}", endpoint.id_prefix(), crate::random::hex_id()),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             client: client::identity(headers),
             request_id: request_id.0,
@@ -132,8 +137,35 @@ impl Call {
             answers: Vec::new(),
             usage: Usage::default(),
             result: CallResult::Rejected,
+            rounds: false,
             app: app.clone(),
         }
+    }
+
+    /// The books on another round of the same request: it is computed, counted and logged by itself.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            app: self.app.clone(),
+            id: self.id.clone(),
+            client: self.client.clone(),
+            request_id: self.request_id.clone(),
+            parent: self.parent.clone(),
+            start: Instant::now(),
+            model: self.model.clone(),
+            registered: None,
+            answers: Vec::new(),
+            usage: Usage::default(),
+            result: CallResult::Rejected,
+            rounds: false,
+            ..*self
+        }
+    }
+
+    /// Leaves the books to those of its rounds.
+    pub fn in_rounds(&mut self) {
+        self.result = CallResult::Success;
+        self.rounds = true;
     }
 
     /// Notes what the body asked for.
@@ -257,6 +289,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.rounds {
+            return;
+        }
         let (endpoint, ttft) = (self.endpoint, self.ttft());
         self.app.shared.inference.record(endpoint, self.stream, self.result, self.start.elapsed(), ttft, self.usage);
         if self.answers.is_empty() {

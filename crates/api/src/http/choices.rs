@@ -75,8 +75,9 @@ impl Choices {
         let mut answers = Vec::with_capacity(ids.len());
         for (index, id) in ids.into_iter().enumerate() {
             let prompt = &prompts[index / n];
-            let mut processors = generation.processors.clone();
-            processors.extend(generation.guide.processors(model)?);
+            // The guide first: what forbids an early end has to see whether an end is all that a grammar allows.
+            let mut processors = generation.guide.processors(model)?;
+            processors.extend(generation.processors.iter().cloned());
             let request = Request {
                 id,
                 prompt: prompt.tokens.clone(),

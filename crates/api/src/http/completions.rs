@@ -127,10 +127,12 @@ impl CompletionRequest {
         let stop_tokens = extras.stop_tokens(model);
         let constraint = format.constraint();
         let constraint = constraint.as_ref().map(|constraint| (constraint, "structured_outputs"));
+        let guide = Guide::new(model, constraint, None, None, &stop_tokens)?;
+        extras.check_with(&guide)?;
         let generation = Generation {
             params,
             n,
-            guide: Guide::new(model, constraint, None, None, &stop_tokens)?,
+            guide,
             stop_tokens,
             processors: extras.processors(model, shortest)?,
             scheduling,

@@ -82,6 +82,24 @@ impl ApiError {
         Self { param: self.param.or_else(|| Some(param.into())), ..self }
     }
 
+    /// Its HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Its code, if it has one.
+    #[must_use]
+    pub fn code(&self) -> Option<&'static str> {
+        self.code
+    }
+
     /// `{"error": {"message", "type", "param", "code"}}`.
     pub fn to_json(&self) -> Value {
         let kind = match self.status {

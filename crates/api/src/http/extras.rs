@@ -8,7 +8,7 @@ use vllm_platform::{
     sampling::{AllowedTokens, LogitsProcessor, MinTokens},
 };
 
-use super::{ApiError, Fields, fields::show};
+use super::{ApiError, Fields, fields::show, guide::Guide};
 use crate::model::ServedModel;
 
 /// How an answer is bounded.
@@ -49,6 +49,18 @@ impl Extras {
             include_stop: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
             skip_special: fields.boolean("skip_special_tokens")?.unwrap_or(true),
         })
+    }
+
+    /// Refuses what can't be had together with a grammar: between them there may be no token left to choose.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn check_with(&self, guide: &Guide) -> Result<(), ApiError> {
+        if guide.has_grammar() && self.allowed_token_ids.is_some() {
+            let message = "allowed_token_ids can't be kept together with structured output or forced tool calls";
+            return Err(ApiError::unsupported("allowed_token_ids", message));
+        }
+        Ok(())
     }
 
     /// Tokens that end an answer.

@@ -50,6 +50,17 @@ impl Fields {
         }
     }
 
+    /// The fields of an object within a body; `path` is where it stands: `messages[0]`.
+    #[must_use]
+    pub fn within(path: &str, map: Map<String, Value>) -> Self {
+        Self { map, prefix: format!("{path}.") }
+    }
+
+    /// Puts a field back, or another in its place.
+    pub fn put(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
     /// A field as it stands.
     pub fn value(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())

@@ -43,6 +43,12 @@ impl Guide {
         Ok(Self { grammar, reasoning, thinking, stop: stop.to_vec() })
     }
 
+    /// Whether it may leave few tokens to choose from.
+    #[must_use]
+    pub fn has_grammar(&self) -> bool {
+        self.grammar.is_some()
+    }
+
     /// Processors for one answer.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use axum::{
 use serde_json::json;
 use vllm_scheduler::{EncoderStats, EngineState, Stats};
 
-use super::App;
+use super::{App, mcp::Totals};
 
 pub(super) async fn get(State(app): State<App>) -> Response {
     if app.models().is_err() {
@@ -35,7 +35,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let sum = |count: fn(&Stats) -> usize| stats.iter().map(count).sum::<usize>();
     let waiting = sum(|stats| stats.waiting) + encoders.iter().map(|stats| stats.waiting).sum::<usize>();
     let requests = json!({ "running": sum(|stats| stats.running), "waiting": waiting });
-    let mut body = json!({ "status": status, "requests": requests });
+    let mut body = json!({ "status": status, "requests": requests, "mcp": Totals::of(&app).map(|mcp| mcp.to_json()) });
     if let Some(silence) = silence {
         body["silence_s"] = json!(silence.as_secs_f64());
     }

@@ -1,5 +1,6 @@
-//! The HTTP server: OpenAI's routes over one model.
+//! The HTTP server: OpenAI's and Anthropic's routes over one model.
 
+mod anthropic;
 mod cache;
 mod call;
 mod chat;
@@ -15,6 +16,7 @@ mod fields;
 mod guide;
 mod health;
 mod logprobs;
+mod mcp;
 mod messages;
 mod metrics;
 mod models;
@@ -46,6 +48,7 @@ pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
+use vllm_mcp::McpClient;
 
 use crate::{
     encoder::ServedEncoder,
@@ -103,6 +106,7 @@ pub struct App {
     encoders: Arc<Encoders>,
     config: HttpConfig,
     shared: Arc<Shared>,
+    mcp: Option<McpClient>,
 }
 
 /// The books on requests.
@@ -135,7 +139,13 @@ impl App {
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { models: Arc::default(), encoders: Arc::default(), config, shared: Arc::new(shared) }
+        Self { models: Arc::default(), encoders: Arc::default(), config, shared: Arc::new(shared), mcp: None }
+    }
+
+    /// The application, with the tools of these MCP servers.
+    #[must_use]
+    pub fn with_mcp(self, mcp: Option<McpClient>) -> Self {
+        Self { mcp, ..self }
     }
 
     /// How long an engine has been silent, if that is longer than it may be: the longest of all.
@@ -224,17 +234,24 @@ impl App {
             .route("/rerank", post(rerank::create))
             .route("/v1/score", post(score::create))
             .route("/score", post(score::create))
+            .route("/v1/messages", post(anthropic::create))
+            .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
             .route("/v1/requests/{id}", delete(requests::cancel))
             .route("/v1/requests/{id}/cancel", post(requests::cancel))
             .route("/v1/status", get(status::get))
             .route("/v1/cache/stats", get(cache::stats))
             .route("/v1/cache", delete(cache::clear))
             .route("/v1/cache/prefix", delete(cache::clear))
+            .route("/v1/mcp/tools", get(mcp::tools))
+            .route("/v1/mcp/servers", get(mcp::servers))
+            .route("/v1/mcp/execute", post(mcp::execute))
             .route("/metrics", get(metrics::get))
             .route("/openapi.json", get(openapi::document))
             .route("/docs", get(openapi::page))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
+            // Around all that may refuse a request, within what counts the answers and names the request.
+            .layer(middleware::from_fn(anthropic::layer))
             .layer(middleware::from_fn_with_state(self.clone(), request_id::layer))
             .with_state(self)
     }

@@ -17,8 +17,10 @@ use super::{App, health::json_response};
 
 const BASE: &str = include_str!("../../openapi/base.yaml");
 const FAMILIES: &[&str] = &[
+    include_str!("../../openapi/anthropic.yaml"),
     include_str!("../../openapi/chat.yaml"),
     include_str!("../../openapi/completions.yaml"),
+    include_str!("../../openapi/mcp.yaml"),
     include_str!("../../openapi/models.yaml"),
     include_str!("../../openapi/operation.yaml"),
     include_str!("../../openapi/vectors.yaml"),

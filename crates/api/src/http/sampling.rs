@@ -69,25 +69,33 @@ pub fn take_n(fields: &mut Fields) -> Result<usize, ApiError> {
 /// # Errors
 /// 400 for anything else, an empty string, or too many or too long ones.
 pub fn take_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let error = |message: String| Err(ApiError::field("stop", message));
-    let items = match fields.value("stop") {
+    take_stop_named(fields, "stop")
+}
+
+/// [`take_stop`] where the field has another name.
+///
+/// # Errors
+/// See [`take_stop`].
+pub fn take_stop_named(fields: &mut Fields, name: &str) -> Result<Vec<String>, ApiError> {
+    let error = |message: String| Err(ApiError::field(name, message));
+    let items = match fields.value(name) {
         None => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
         Some(single) => vec![single],
     };
     if items.len() > MAX_STOPS {
-        return error(format!("stop has {} strings: it may have at most {MAX_STOPS}", items.len()));
+        return error(format!("{name} has {} strings: it may have at most {MAX_STOPS}", items.len()));
     }
     let mut stops = Vec::with_capacity(items.len());
     for item in items {
         match item {
-            Value::String(text) if text.is_empty() => return error("stop has an empty string".into()),
+            Value::String(text) if text.is_empty() => return error(format!("{name} has an empty string")),
             Value::String(text) if text.len() > MAX_STOP_BYTES => {
-                return error(format!("stop has a string of {} bytes: at most {MAX_STOP_BYTES}", text.len()));
+                return error(format!("{name} has a string of {} bytes: at most {MAX_STOP_BYTES}", text.len()));
             }
             Value::String(text) => stops.push(text),
             other => {
-                return error(format!("stop has {}: it must be a string or a list of strings", show(&other)));
+                return error(format!("{name} has {}: it must be a string or a list of strings", show(&other)));
             }
         }
     }

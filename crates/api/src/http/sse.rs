@@ -114,7 +114,12 @@ pub fn respond<E: Encoder>(choices: Choices, mut encoder: E, pace: Pace) -> Resp
         alarm: Box::pin(tokio::time::sleep(pace.heartbeat)),
     });
     let frames = poll_fn(move |context| stream.poll_frame(context).map(|frame| frame.map(Ok::<_, Infallible>)));
-    let mut response = Response::new(Body::from_stream(frames));
+    event_stream(Body::from_stream(frames))
+}
+
+/// A response of server-sent events.
+pub fn event_stream(body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

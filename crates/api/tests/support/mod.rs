@@ -1,6 +1,8 @@
 //! A server over a fake engine and a tokenizer of single bytes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod formats;
+
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     time::{Duration, Instant},
@@ -89,7 +91,7 @@ pub fn server_in(answer: &str, calls: Option<&str>, reasoning: Option<&str>) -> 
     let mut script: Vec<u32> = answer.bytes().map(u32::from).collect();
     script.push(EOS);
     let fake = FakeConfig { script, context_length: 4096, ..fake() };
-    serve(fake, EngineConfig::default(), App::new(HttpConfig::default()), formats)
+    server_like(fake, EngineConfig::default(), App::new(HttpConfig::default()), TEMPLATE, formats)
 }
 
 /// The fake that goes with the tokenizer.
@@ -102,10 +104,11 @@ pub fn server_with(fake: FakeConfig, engine: EngineConfig, http: HttpConfig) -> 
 }
 
 pub fn server_of(fake: FakeConfig, engine: EngineConfig, app: App) -> Server {
-    serve(fake, engine, app, Formats::default())
+    server_like(fake, engine, app, TEMPLATE, Formats::default())
 }
 
-fn serve(fake: FakeConfig, engine: EngineConfig, app: App, formats: Formats) -> Server {
+/// A server whose model has this chat template and writes in these formats.
+pub fn server_like(fake: FakeConfig, engine: EngineConfig, app: App, template: &str, formats: Formats) -> Server {
     let (sender, probe) = mpsc::channel();
     let make = move || {
         let runner = FakeRunner::new(fake);
@@ -114,7 +117,7 @@ fn serve(fake: FakeConfig, engine: EngineConfig, app: App, formats: Formats) -> 
     };
     // Tests run inside tokio, which a blocking start refuses.
     let engine = std::thread::spawn(move || Engine::start(make, engine).unwrap()).join().unwrap();
-    let template = ChatTemplate::new(TEMPLATE, Default::default()).unwrap();
+    let template = ChatTemplate::new(template, Default::default()).unwrap();
     let names = vec!["tiny".to_owned(), "org/tiny".to_owned()];
     let sampling = SamplingDefaults { temperature: Some(0.0), ..SamplingDefaults::default() };
     let model = ServedModel::new(names, tokenizer(), Some(template), sampling, engine).with_formats(formats);
@@ -194,6 +197,31 @@ impl Reply {
         assert_eq!(data.pop(), Some("[DONE]"), "{}", self.body);
         data.into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
     }
+
+    /// Message and type of an error in Anthropic's schema, which must be complete.
+    pub fn anthropic_error(&self) -> (String, String) {
+        let body = self.json();
+        assert_eq!((&body["type"], body.as_object().unwrap().len()), (&json!("error"), 3), "{body}");
+        assert_eq!(body["request_id"], self.headers["request-id"].to_str().unwrap());
+        assert_eq!(self.headers["x-request-id"], self.headers["request-id"]);
+        assert_eq!(self.headers["content-type"], "application/json");
+        assert_eq!(body["error"].as_object().unwrap().len(), 2, "{body}");
+        let text = |field: &str| body["error"][field].as_str().unwrap().to_owned();
+        (text("message"), text("type"))
+    }
+
+    /// Names and data of all server-sent events that have both; heartbeats are left out.
+    pub fn named_events(&self) -> Vec<(String, Value)> {
+        assert_eq!(self.headers["content-type"], "text/event-stream; charset=utf-8");
+        let event = |frame: &str| {
+            let (name, data) = frame.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name);
+            (name.to_owned(), data)
+        };
+        assert!(self.body.ends_with("\n\n"), "{}", self.body);
+        self.body.trim_end().split("\n\n").map(event).filter(|(name, _)| name != "ping").collect()
+    }
 }
 
 impl Server {
@@ -217,6 +245,12 @@ impl Server {
     pub async fn chat(&self, fields: Value) -> Reply {
         let body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "hi" }] });
         self.post("/v1/chat/completions", &merged(body, fields).to_string()).await
+    }
+
+    /// A message of Anthropic's API in answer to one of the user, with further fields.
+    pub async fn message(&self, fields: Value) -> Reply {
+        let body = json!({ "model": "tiny", "max_tokens": 50, "messages": [{ "role": "user", "content": "hi" }] });
+        self.post("/v1/messages", &merged(body, fields).to_string()).await
     }
 
     /// A completion, with further fields.

@@ -11,10 +11,15 @@ mod message;
 mod output;
 mod prepare;
 mod request;
+mod rounds;
+mod server_tools;
 mod tools;
 
 pub use format::OutputFormat;
 pub use message::{ChatMessage, ToolCall};
 pub use output::{AnswerParser, ChatEvent, OutputPlan};
+pub use prepare::PreparedChat;
 pub use request::{ChatRequest, Thinking};
-pub use tools::ToolOffer;
+pub use rounds::{Finished, Rounds, Turn};
+pub use server_tools::{RunCall, ServerTools};
+pub use tools::{ToolChoice, ToolOffer};

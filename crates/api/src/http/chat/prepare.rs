@@ -8,7 +8,7 @@ use vllm_parsers::reasoning;
 use vllm_platform::TokenId;
 use vllm_text::{ChatTemplate, RenderRequest, TemplateError};
 
-use super::{ChatRequest, OutputPlan, constraint::constraint, history};
+use super::{ChatRequest, OutputPlan, ToolOffer, constraint::constraint, history};
 use crate::{
     answer::TextOptions,
     http::{
@@ -52,10 +52,12 @@ impl ChatRequest {
         )?;
         let output = self.output_plan(model, &text);
         let stop_tokens = self.extras.stop_tokens(model);
+        let guide = self.guide(model, &output, &stop_tokens)?;
+        self.extras.check_with(&guide)?;
         let generation = Generation {
             params: self.params.clone(),
             n: self.n,
-            guide: self.guide(model, &output, &stop_tokens)?,
+            guide,
             stop_tokens,
             processors: self.extras.processors(model, max_tokens)?,
             scheduling: self.scheduling.clone(),
@@ -82,8 +84,6 @@ impl ChatRequest {
 
     /// What the answers are held to.
     fn guide(&self, model: &ServedModel, output: &OutputPlan, stop: &[TokenId]) -> Result<Guide, ApiError> {
-        let constraint = constraint(&self.format, &self.tools, model.calls)?;
-        let constraint = constraint.as_ref().map(|(constraint, param)| (constraint, *param));
         let reasoning = output.reasoning.map(|(format, open)| Reasoning { format, open });
         let told = model.template.as_ref().is_some_and(|template| template.source().contains("thinking"));
         let budget = match (self.thinking.enabled, self.thinking.budget.or(model.chat.thinking_budget)) {
@@ -91,7 +91,13 @@ impl ChatRequest {
             (Some(false), _) if !told => Some(0),
             (_, budget) => budget,
         };
-        Guide::new(model, constraint, reasoning, budget, stop)
+        let guide = |tools: &ToolOffer| {
+            let constraint = constraint(&self.format, tools, model.calls)?;
+            let constraint = constraint.as_ref().map(|(constraint, param)| (constraint, *param));
+            Guide::new(model, constraint, reasoning, budget, stop)
+        };
+        // Arguments need not follow a schema that isn't strict, and some say what no grammar can.
+        guide(&self.tools).or_else(|error| self.tools.relaxed().map_or(Err(error), |tools| guide(&tools)))
     }
 
     fn stop(&self, output: &OutputPlan) -> Vec<String> {

@@ -104,6 +104,14 @@ impl ToolOffer {
         (!self.parallel || matches!(self.choice, ToolChoice::Named(_))).then_some(1)
     }
 
+    /// The same tools, those that aren't strict with any arguments; `None` if nothing changes by it.
+    #[must_use]
+    pub fn relaxed(&self) -> Option<Self> {
+        let relax = |tool: &Tool| Tool { parameters: tool.parameters.clone().filter(|_| tool.strict), ..tool.clone() };
+        let tools = Tools(self.tools.0.iter().map(relax).collect());
+        (tools != *self.tools).then(|| Self { tools: Arc::new(tools), ..self.clone() })
+    }
+
     /// The tools that may be called.
     #[must_use]
     pub fn callable(&self) -> Tools {

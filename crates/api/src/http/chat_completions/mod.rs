@@ -2,6 +2,7 @@
 
 mod request;
 mod response;
+mod rounds;
 mod stream;
 
 use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
@@ -11,6 +12,7 @@ use stream::ChatEncoder;
 use super::{
     ApiError, App, Opened, blocking,
     call::{Call, Endpoint},
+    chat::Rounds,
     choices::Choices,
     fields::read_body,
     health::json_response,
@@ -28,15 +30,24 @@ pub(super) async fn create(
     let mut call = Call::new(&app, Endpoint::ChatCompletions, id, &headers);
     let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, name, model } = open(&app, body).await?;
-    let (config, served) = (app.config, model.clone());
+    let (config, served, this) = (app.config, model.clone(), app.clone());
     let (request, chat) = blocking(move || {
-        let request = request::Request::parse(fields, &served, &config)?;
+        let request = request::Request::parse(fields, &served, &config, this.mcp())?;
         let chat = request.chat.prepare(&served, &config)?;
         Ok((request, chat))
     })
     .await?;
     call.describe(&name, request.streaming.on);
     let envelope = Envelope { id: call.id.clone(), created: call.created, model: name };
+    if let Some(tools) = request.server_tools {
+        call.in_rounds();
+        let turns = Rounds { model: model.clone(), config, chat: request.chat, tools, call }.start();
+        if request.streaming.on {
+            let encoder = ChatEncoder::new(envelope, model, &chat.output, 1, request.streaming.include_usage);
+            return Ok(rounds::respond(turns, encoder, config.heartbeat));
+        }
+        return rounds::collect(turns, &envelope).await;
+    }
     let choices = Choices::start(&model, call, &[chat.prompt], &chat.generation)?;
     if request.streaming.on {
         let encoder = ChatEncoder::new(envelope, model, &chat.output, choices.count(), request.streaming.include_usage);

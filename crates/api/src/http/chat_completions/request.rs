@@ -1,12 +1,13 @@
 //! What a body asks for.
 
 use serde_json::{Map, Value};
+use vllm_mcp::McpClient;
 use vllm_platform::sampling::MAX_LOGPROBS;
 
 use crate::{
     http::{
         ApiError, Fields, HttpConfig,
-        chat::{ChatRequest, OutputFormat, Thinking, ToolOffer},
+        chat::{ChatRequest, OutputFormat, ServerTools, Thinking, ToolOffer},
         extras::{Extras, Scheduling},
         fields::show,
         messages::normalise,
@@ -20,11 +21,19 @@ pub struct Request {
     pub chat: ChatRequest,
     pub streaming: Streaming,
     pub logprobs: bool,
+    /// Tools that this server runs.
+    pub server_tools: Option<ServerTools>,
 }
 
 impl Request {
     /// Takes all fields.
-    pub fn parse(mut fields: Fields, model: &ServedModel, config: &HttpConfig) -> Result<Self, ApiError> {
+    pub fn parse(
+        mut fields: Fields,
+        model: &ServedModel,
+        config: &HttpConfig,
+        mcp: Result<&McpClient, ApiError>,
+    ) -> Result<Self, ApiError> {
+        let server_tools = ServerTools::take(&mut fields, mcp)?;
         let messages = fields
             .array("messages")?
             .ok_or_else(|| ApiError::field("messages", "messages is missing: it must be an array of messages"))?;
@@ -57,7 +66,11 @@ impl Request {
         let streaming = take_streaming(&mut fields)?;
         refuse_what_is_not_there(&mut fields)?;
         fields.finish();
-        Ok(Self { chat, streaming, logprobs })
+        if server_tools.is_some() && (chat.n > 1 || logprobs) {
+            let message = "tools of MCP servers go with one answer without logprobs: n must be 1";
+            return Err(ApiError::unsupported("tools", message));
+        }
+        Ok(Self { chat, streaming, logprobs, server_tools })
     }
 }
 

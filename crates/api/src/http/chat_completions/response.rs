@@ -59,7 +59,7 @@ impl Envelope {
     }
 }
 
-fn message_json(message: &ChatMessage) -> Value {
+pub fn message_json(message: &ChatMessage) -> Value {
     let content = (message.calls.is_empty() || !message.text.is_empty()).then_some(&message.text);
     let mut json = json!({ "role": "assistant", "content": content, "refusal": null });
     if !message.reasoning.is_empty() {

@@ -16,7 +16,7 @@ use crate::residency::Lease;
 
 /// Writes chunks: only what stands between the same beginning and the same end is made for each.
 pub struct ChatEncoder {
-    writer: Writer,
+    pub(super) writer: Writer,
     answers: Vec<AnswerState>,
 }
 
@@ -27,8 +27,8 @@ struct AnswerState {
     started: bool,
 }
 
-struct Writer {
-    envelope: Envelope,
+pub(super) struct Writer {
+    pub(super) envelope: Envelope,
     model: Lease,
     include_usage: bool,
     /// A chunk up to the index of its choice.
@@ -59,8 +59,7 @@ impl Encoder for ChatEncoder {
     fn chunk(&mut self, out: &mut BytesMut, chunk: Chunk<'_>) -> ControlFlow<()> {
         let (writer, answer, index) = (&self.writer, &mut self.answers[chunk.index], chunk.index);
         if !std::mem::replace(&mut answer.started, true) {
-            let role = |out: &mut BytesMut| out.extend_from_slice(b"{\"role\":\"assistant\",\"content\":\"\"}");
-            writer.write(out, index, role, &[NO_REASON]);
+            writer.role(out, index);
         }
         let mut flow = ControlFlow::Continue(());
         // With log probabilities every token has a chunk, even one whose text is held back.
@@ -80,23 +79,39 @@ impl Encoder for ChatEncoder {
         }
         if let Some(ending) = &chunk.ending {
             let calls = answer.parser.as_ref().map_or(0, AnswerParser::calls);
-            let empty = |out: &mut BytesMut| out.extend_from_slice(b"{}");
-            let reason = finish_reason(ending, calls).as_bytes();
-            writer.write(out, index, empty, &[b",\"logprobs\":null,\"finish_reason\":\"", reason, b"\""]);
+            writer.finish(out, index, finish_reason(ending, calls));
         }
         flow
     }
 
     fn end(&mut self, out: &mut BytesMut, usage: Usage) {
-        if self.writer.include_usage {
-            let mut chunk = self.writer.envelope.chunk(json!([]));
-            chunk["usage"] = usage_json(usage);
-            write_event(out, &chunk);
-        }
+        self.writer.usage(out, usage);
     }
 }
 
 impl Writer {
+    /// Writes an answer's first chunk.
+    pub fn role(&self, out: &mut BytesMut, index: usize) {
+        let role = |out: &mut BytesMut| out.extend_from_slice(b"{\"role\":\"assistant\",\"content\":\"\"}");
+        self.write(out, index, role, &[NO_REASON]);
+    }
+
+    /// Writes an answer's last chunk.
+    pub fn finish(&self, out: &mut BytesMut, index: usize, reason: &str) {
+        let empty = |out: &mut BytesMut| out.extend_from_slice(b"{}");
+        let reason = reason.as_bytes();
+        self.write(out, index, empty, &[b",\"logprobs\":null,\"finish_reason\":\"", reason, b"\""]);
+    }
+
+    /// Writes the usage, if it was asked for.
+    pub fn usage(&self, out: &mut BytesMut, usage: Usage) {
+        if self.include_usage {
+            let mut chunk = self.envelope.chunk(json!([]));
+            chunk["usage"] = usage_json(usage);
+            write_event(out, &chunk);
+        }
+    }
+
     /// Writes a chunk of `delta`, which is JSON.
     fn write(&self, out: &mut BytesMut, index: usize, delta: impl FnOnce(&mut BytesMut), rest: &[&[u8]]) {
         out.extend_from_slice(&self.head);
@@ -129,7 +144,8 @@ impl Writer {
         self.delta(out, index, delta, tokens);
     }
 
-    fn event(&self, out: &mut BytesMut, index: usize, event: &ChatEvent, tokens: &[GeneratedToken]) {
+    /// Writes what an event says, with the tokens that came since the last one.
+    pub fn event(&self, out: &mut BytesMut, index: usize, event: &ChatEvent, tokens: &[GeneratedToken]) {
         let delta = match event {
             ChatEvent::Text(text) => return self.content(out, index, "content", text, tokens),
             // Clients know it by one or the other.

@@ -16,7 +16,7 @@ use exposition::Exposition;
 pub use http::{Counted, HttpMetrics};
 pub use inference::InferenceMetrics;
 
-use super::{ApiError, App};
+use super::{ApiError, App, mcp::Totals};
 
 /// Always there, so that a scrape works while the model loads; only the engine's own series come later.
 pub(super) async fn get(State(app): State<App>) -> Response {
@@ -51,6 +51,11 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         }
     }
     encoder::write(&mut out, &app.encoders());
+    if let Some(mcp) = Totals::of(&app) {
+        out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], mcp.connected as f64);
+        out.gauge("vllm_mlx_mcp_total_servers", "MCP servers of the configuration.", &[], mcp.servers as f64);
+        out.gauge("vllm_mlx_mcp_tools_available", "Tools of MCP servers that may be called.", &[], mcp.tools as f64);
+    }
     app.shared.http.write(&mut out);
     app.shared.inference.write(&mut out);
     let mut response = Response::new(Body::from(out.finish()));

@@ -1,0 +1,206 @@
+use super::*;
+
+fn of(system: Value, messages: Value) -> Result<Conversation, Value> {
+    let Value::Array(messages) = messages else { panic!("messages must be an array") };
+    conversation(Some(system).filter(|system| !system.is_null()), messages)
+        .map_err(|error| error.to_json()["error"]["message"].clone())
+}
+
+#[test]
+fn accepted_forms() {
+    let user = |content: Value| json!([{ "role": "user", "content": content }]);
+    let hi = json!({ "role": "user", "content": "hi" });
+    let header = "x-anthropic-billing-header: cc_version=2.1.177.01c; cc_entrypoint=cli; cch=36ee5;";
+    let call = |id: &str| json!({ "id": id, "type": "function", "function": { "name": "look", "arguments": { "b": 1, "a": [2] } } });
+    let tool_use = json!({ "type": "tool_use", "id": "t1", "name": "look", "input": { "b": 1, "a": [2] } });
+    let cases = [
+        ("a string", json!(null), user(json!("hi")), json!([hi])),
+        (
+            "blocks, marked for caching",
+            json!(null),
+            user(json!([
+                { "type": "text", "text": "a", "cache_control": { "type": "ephemeral", "ttl": "1h" } },
+                { "type": "text", "text": "b" },
+            ])),
+            json!([{ "role": "user", "content": "a\nb" }]),
+        ),
+        (
+            "a system prompt",
+            json!("Be kind."),
+            user(json!("hi")),
+            json!([{ "role": "system", "content": "Be kind." }, hi]),
+        ),
+        (
+            "Claude Code's system prompt",
+            json!([{ "type": "text", "text": header }, { "type": "text", "text": "You are Claude Code." }]),
+            user(json!("hi")),
+            json!([{ "role": "system", "content": "You are Claude Code." }, hi]),
+        ),
+        (
+            "the header in one string with the rest",
+            json!(format!("{header}\n\nYou are Claude Code.\nBe brief.")),
+            user(json!("hi")),
+            json!([{ "role": "system", "content": "You are Claude Code.\nBe brief." }, hi]),
+        ),
+        ("nothing but the header", json!(header), user(json!("hi")), json!([hi])),
+        (
+            "a header that is the user's own words",
+            json!(null),
+            user(json!(header)),
+            json!([{ "role": "user", "content": header }]),
+        ),
+        (
+            "a system message in the middle keeps its place",
+            json!("s"),
+            json!([
+                { "role": "user", "content": "hi" },
+                { "role": "system", "content": [{ "type": "text", "text": "a reminder" }] },
+                { "role": "assistant", "content": "yes" },
+                { "role": "user", "content": "hi" },
+            ]),
+            json!([
+                { "role": "system", "content": "s" }, hi, { "role": "system", "content": "a reminder" },
+                { "role": "assistant", "content": "yes" }, hi,
+            ]),
+        ),
+        (
+            "documents and search results",
+            json!(null),
+            user(json!([
+                { "type": "document", "title": "T", "context": "C",
+                  "source": { "type": "text", "media_type": "text/plain", "data": "D" } },
+                { "type": "document", "citations": { "enabled": false },
+                  "source": { "type": "content", "content": [{ "type": "text", "text": "E" }] } },
+                { "type": "search_result", "source": "S", "title": "R",
+                  "content": [{ "type": "text", "text": "F" }] },
+            ])),
+            json!([{ "role": "user", "content": "T\nC\nD\nE\nR\nS\nF" }]),
+        ),
+        (
+            "thoughts, words and uses of tools; results and words",
+            json!(null),
+            json!([
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": [
+                    { "type": "thinking", "thinking": "hm", "signature": "x" },
+                    { "type": "redacted_thinking", "data": "x" },
+                    { "type": "text", "text": "Let me look." },
+                    tool_use,
+                    { "type": "tool_use", "id": "t2", "name": "look", "input": { "b": 1, "a": [2] } },
+                ] },
+                { "role": "user", "content": [
+                    { "type": "text", "text": "and hurry" },
+                    { "type": "tool_result", "tool_use_id": "t2", "is_error": true, "content": "no" },
+                    { "type": "tool_result", "tool_use_id": "t1",
+                      "content": [{ "type": "text", "text": "4" }, { "type": "text", "text": "2" }] },
+                    { "type": "tool_result", "tool_use_id": "unknown" },
+                ] },
+            ]),
+            json!([
+                hi,
+                { "role": "assistant", "content": "Let me look.", "reasoning_content": "hm",
+                  "tool_calls": [call("t1"), call("t2")] },
+                { "role": "tool", "tool_call_id": "t2", "content": "The tool failed:\nno", "name": "look" },
+                { "role": "tool", "tool_call_id": "t1", "content": "4\n2", "name": "look" },
+                { "role": "tool", "tool_call_id": "unknown", "content": "" },
+                { "role": "user", "content": "and hurry" },
+            ]),
+        ),
+    ];
+    for (name, system, messages, wanted) in cases {
+        let conversation = of(system, messages).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(Value::Array(conversation.messages), wanted, "{name}");
+        assert!(!conversation.is_prefilled, "{name}");
+    }
+}
+
+#[test]
+fn an_assistants_last_words_are_the_beginning_of_its_answer() {
+    let messages = json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "He" }]);
+    assert!(of(json!(null), messages).unwrap().is_prefilled);
+}
+
+#[test]
+fn refused_forms_are_named() {
+    let user = |block: Value| json!([{ "role": "user", "content": [block] }]);
+    let assistant = |block: Value| json!([{ "role": "assistant", "content": [block] }]);
+    let cases = [
+        (json!(null), json!([]), "messages is empty: there must be at least one"),
+        (json!(3), json!(["x"]), "system is 3: it must be a string or an array of blocks"),
+        (json!(null), json!(["x"]), "messages[0] is a string: it must be an object"),
+        (json!(null), json!([{ "content": "x" }]), "messages[0].role is missing"),
+        (
+            json!(null),
+            json!([{ "role": "tool", "content": "x" }]),
+            "messages[0].role is \"tool\": it must be user, assistant or system",
+        ),
+        (json!(null), json!([{ "role": "user" }]), "messages[0].content is missing"),
+        (
+            json!(null),
+            json!([{ "role": "user", "content": 7 }]),
+            "messages[0].content is 7: it must be a string or an array of blocks",
+        ),
+        (json!(null), user(json!("x")), "messages[0].content[0] is \"x\": it must be an object with a type"),
+        (json!(null), user(json!({})), "messages[0].content[0] has no type"),
+        (json!(null), user(json!({ "type": "text" })), "messages[0].content[0] has no text"),
+        (
+            json!(null),
+            user(json!({ "type": "text", "text": 1 })),
+            "messages[0].content[0].text is 1: it must be a string",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "image", "source": { "type": "url", "url": "x" } })),
+            "messages[0].content[0] is of type \"image\": this model takes text only",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "tool_result", "tool_use_id": "t", "content": [{ "type": "image" }] })),
+            "messages[0].content[0].content[0] is of type \"image\": this model takes text only",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "document", "source": { "type": "base64", "data": "" } })),
+            "messages[0].content[0].source is of type \"base64\": this model takes text only",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "document", "citations": { "enabled": true }, "source": {} })),
+            "messages[0].content[0].citations: this server's answers have no citations",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "web_search_tool_result", "tool_use_id": "t", "content": [] })),
+            "messages[0].content[0] is of type \"web_search_tool_result\": this server runs no tools of its own",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "riddle" })),
+            "messages[0].content[0] is of type \"riddle\": it is not known here",
+        ),
+        (
+            json!(null),
+            user(json!({ "type": "tool_use" })),
+            "messages[0].content[0] is of type \"tool_use\": only blocks of the assistant's turns are",
+        ),
+        (
+            json!(null),
+            assistant(json!({ "type": "tool_result" })),
+            "messages[0].content[0] is of type \"tool_result\": only blocks of the user's turns are",
+        ),
+        (json!(null), user(json!({ "type": "tool_result" })), "messages[0].content[0] has no tool_use_id"),
+        (
+            json!(null),
+            assistant(json!({ "type": "tool_use", "id": "a", "name": "f", "input": "{}" })),
+            "messages[0].content[0].input is \"{}\": it must be an object",
+        ),
+        (
+            json!(null),
+            assistant(json!({ "type": "tool_use", "id": "a", "name": "f", "input": {} })),
+            "messages ends with a tool_use: its tool_result is missing",
+        ),
+    ];
+    for (system, messages, wanted) in cases {
+        assert_eq!(of(system, messages).unwrap_err(), wanted);
+    }
+}
