@@ -53,6 +53,17 @@ pub fn smollm2() -> PathBuf {
     path.canonicalize().expect("an existing path")
 }
 
+/// all-MiniLM-L6-v2's folder.
+///
+/// # Panics
+/// If it wasn't fetched.
+#[must_use]
+pub fn minilm() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models/minilm");
+    assert!(path.join("config.json").exists(), "{} is missing: run `cargo xtask models fetch minilm`", path.display());
+    path.canonicalize().expect("an existing path")
+}
+
 /// The Python of the environment that holds the client SDKs.
 ///
 /// # Panics
@@ -92,13 +103,14 @@ impl Server {
         server
     }
 
-    /// Starts one without waiting.
+    /// Starts one without waiting; without a model of its own if `model` is empty.
     ///
     /// # Panics
     /// If it cannot be started.
     #[must_use]
     pub fn start(model: &str, args: &[&str]) -> Self {
-        Self::start_with(&[&[model], args].concat())
+        let model: &[&str] = if model.is_empty() { &[] } else { &[model] };
+        Self::start_with(&[model, args].concat())
     }
 
     /// The same, for a model that isn't necessarily the first argument.

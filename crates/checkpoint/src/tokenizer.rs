@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::read_object_if_present;
 use crate::error::{Error, Result};
+use crate::sentence::{self, SentenceModel};
 
 /// Where the tokenizer is.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +118,14 @@ impl TextFiles {
 
     pub(crate) fn generation_config(&self) -> Option<&Value> {
         self.generation_config.as_ref()
+    }
+
+    pub(crate) fn sentence_model(&self) -> Result<Option<SentenceModel>> {
+        sentence::read(&self.path)
+    }
+
+    pub(crate) fn max_input_tokens(&self) -> Result<Option<usize>> {
+        sentence::max_input_tokens(&self.path, &self.tokenizer_config)
     }
 
     pub(crate) fn tokenizer(&self) -> Result<TokenizerSource> {

@@ -50,7 +50,8 @@ fn run(c: &mut Criterion, group: &str, queries: usize, sequences: usize, context
                 block_offsets: &block_offsets,
                 blocks: &blocks,
             };
-            let layer = Attention { heads, scale: (head_dim as f32).sqrt().recip(), window: None, softcap: None };
+            let layer =
+                Attention { heads, scale: (head_dim as f32).sqrt().recip(), causal: true, window: None, softcap: None };
             group.throughput(if queries > 1 {
                 let seen: usize = (context - queries..context).map(|position| position + 1).sum();
                 Throughput::Elements((4 * sequences * seen * heads * head_dim) as u64)

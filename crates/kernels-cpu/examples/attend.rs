@@ -9,7 +9,8 @@ const DIM: usize = 64;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::default();
     let kv = KvPool::new(KvShape { blocks: 8, block_size: 16, kv_heads: 2, head_dim: DIM, kind: FloatKind::F32 })?;
-    let layer = Attention { heads: HEADS, scale: (DIM as f32).sqrt().recip(), window: None, softcap: None };
+    let layer =
+        Attention { heads: HEADS, scale: (DIM as f32).sqrt().recip(), causal: true, window: None, softcap: None };
 
     let numbers = |n: usize| (0..n).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>();
     let (q, k, v) = (numbers(40 * HEADS * DIM), numbers(40 * 2 * DIM), numbers(40 * 2 * DIM));

@@ -4,7 +4,8 @@
 //! and CUDA the operations are MLX's own. On the CPU, where MLX's kernels are a fallback, the hot ones are
 //! MLX primitives whose evaluation calls `vllm-kernels-cpu` (see [`Ops`]).
 //!
-//! A model family is a plugin: implement [`model::CausalLm`] and submit a [`model::Family`] with `inventory`.
+//! A model family is a plugin: implement [`model::CausalLm`] and submit a [`model::Family`] with `inventory`; for encoders,
+//! [`encoder::TextEncoder`] and [`encoder::EncoderFamily`].
 //!
 //! *Invariant*: every MLX array belongs to the thread that loaded the model; nothing here hands one to another.
 //! `unsafe` stands in [`ffi`] only.
@@ -14,12 +15,15 @@
 mod batch;
 mod cgroup;
 mod device;
+pub mod encoder;
+mod encoder_runner;
 mod error;
 #[allow(unsafe_code)]
 pub mod ffi;
 mod fingerprint;
 pub mod kv;
 mod load;
+mod load_encoder;
 pub mod model;
 pub mod nn;
 mod ops;
@@ -27,6 +31,7 @@ mod platform;
 mod runner;
 
 pub use batch::{Batch, Layout, Span};
+pub use encoder_runner::MlxEncoder;
 pub use error::{Error, Result};
 pub use load::{Bias, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};

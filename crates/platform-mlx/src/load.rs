@@ -19,6 +19,9 @@ use crate::{
     nn::{Embedding, LayerNorm, Linear, RmsNorm},
 };
 
+/// What the names of a language model begin with, its output layer's aside.
+const MODEL: &str = "model.";
+
 /// Whether a linear layer has a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bias {
@@ -46,6 +49,8 @@ pub(crate) struct Loading<'a> {
     taken: RefCell<HashSet<String>>,
     progress: RefCell<LoadProgress<'a>>,
     total: usize,
+    /// Whether the checkpoint is of a model without its output layer, whose names lack the leading `model.`.
+    bare: bool,
     parameters: Cell<u64>,
     bytes: Cell<u64>,
     /// Those of them in memory that isn't MLX's.
@@ -64,6 +69,7 @@ impl<'a> Loading<'a> {
     ) -> Self {
         Self {
             total: checkpoint.tensor_names().count(),
+            bare: !checkpoint.tensor_names().any(|name| name.starts_with(MODEL)),
             checkpoint,
             ops,
             dtype,
@@ -172,7 +178,11 @@ impl<'a> LoadContext<'a> {
     }
 
     fn path(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.into() } else { format!("{}.{name}", self.prefix) }
+        let path = if self.prefix.is_empty() { name.into() } else { format!("{}.{name}", self.prefix) };
+        match path.strip_prefix(MODEL) {
+            Some(rest) if self.shared.bare => rest.into(),
+            _ => path,
+        }
     }
 
     /// `config.json` as a type.

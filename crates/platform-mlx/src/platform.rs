@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use mlx_rs::{Dtype, with_stream};
+use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::{Isa, Pool};
 use vllm_platform::{
-    DeviceKind, KvDtype, KvStoreChoice, LoadOptions, LoadProgress, MemoryInfo, ModelInfo, ModelRunner, ModelSource,
-    Platform, PlatformPlugin, inventory,
+    DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress, MemoryInfo,
+    ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, inventory,
 };
 
 use crate::{
-    Error, MlxRunner, Ops, Result, device, ffi,
+    Error, MlxRunner, Ops, Result, device,
+    encoder::encoder_families,
+    ffi,
     fingerprint::fingerprint,
     kv::{ContiguousKv, KvStore, PagedKv, budget, group_layers},
     load::{LoadContext, Loading},
+    load_encoder::{load_encoder, purpose},
     model::{CausalLm, families},
 };
 
@@ -49,7 +52,10 @@ impl Platform for MlxPlatform {
     }
 
     fn architectures(&self) -> Vec<&'static str> {
-        families().iter().map(|family| family.architecture).collect()
+        let encoders = encoder_families().into_iter().map(|family| family.architecture);
+        let mut all: Vec<_> = families().iter().map(|family| family.architecture).chain(encoders).collect();
+        all.sort_unstable();
+        all
     }
 
     fn load(
@@ -60,6 +66,22 @@ impl Platform for MlxPlatform {
     ) -> vllm_platform::Result<Box<dyn ModelRunner>> {
         let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
         let runner = load_runner(&checkpoint, options, progress).map_err(Error::into_load_error)?;
+        Ok(Box::new(runner))
+    }
+
+    fn purpose(&self, source: &ModelSource) -> vllm_platform::Result<ModelPurpose> {
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        purpose(&checkpoint).map_err(Error::into_load_error)
+    }
+
+    fn load_encoder(
+        &self,
+        source: &ModelSource,
+        options: &EncoderOptions,
+        progress: LoadProgress<'_>,
+    ) -> vllm_platform::Result<Box<dyn EncoderRunner>> {
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        let runner = load_encoder(&checkpoint, options, progress).map_err(Error::into_load_error)?;
         Ok(Box::new(runner))
     }
 }
@@ -78,13 +100,7 @@ pub(crate) fn load_runner(
     // Before the weights take their part.
     let granted = device::granted(device)?;
     with_stream(&stream, || {
-        let ops = match device {
-            DeviceKind::Cpu => {
-                let pool = if options.exact_activations { Pool::exact } else { Pool::new };
-                Ops::cpu(Arc::new(pool(options.threads.unwrap_or(0))), stream.clone())
-            }
-            DeviceKind::Metal | DeviceKind::Cuda => Ops::mlx(),
-        };
+        let ops = device_ops(device, options.threads, options.exact_activations, &stream);
         let dtype = activation_dtype(checkpoint, device);
         let name = checkpoint.architecture()?;
         let family = families().into_iter().find(|f| f.architecture == name).ok_or_else(|| {
@@ -119,8 +135,19 @@ pub(crate) fn load_runner(
     })
 }
 
+/// The operations of `device`; on the CPU with threads of their own.
+pub(crate) fn device_ops(device: DeviceKind, threads: Option<usize>, exact: bool, stream: &Stream) -> Ops {
+    match device {
+        DeviceKind::Cpu => {
+            let pool = if exact { Pool::exact } else { Pool::new };
+            Ops::cpu(Arc::new(pool(threads.unwrap_or(0))), stream.clone())
+        }
+        DeviceKind::Metal | DeviceKind::Cuda => Ops::mlx(),
+    }
+}
+
 /// f32 on the CPU, whose kernels compute in it; elsewhere the checkpoint's own type.
-fn activation_dtype(checkpoint: &Checkpoint, device: DeviceKind) -> Dtype {
+pub(crate) fn activation_dtype(checkpoint: &Checkpoint, device: DeviceKind) -> Dtype {
     let config = checkpoint.config();
     let named = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(|v| v.as_str());
     match (device, named) {

@@ -2,7 +2,8 @@
 //!
 //! Above it stand the scheduler, the caches and the servers, which deal in token ids, block ids and plain
 //! values. Below it stands a [`Platform`], which owns devices, memory and tensors. Neither knows the other:
-//! they meet in [`ModelRunner::step`], which takes a [`StepPlan`] and returns a [`StepOutput`].
+//! they meet in [`ModelRunner::step`], which takes a [`StepPlan`] and returns a [`StepOutput`], and in
+//! [`EncoderRunner::encode`], which takes texts as tokens and returns a vector or a score for each.
 //!
 //! The split follows vLLM's platform plugins, one level above tensors: a platform registers itself with
 //! [`inventory`] and is found by [`platforms`], so that the binary alone decides what is linked.
@@ -10,6 +11,7 @@
 //! This crate knows neither MLX nor tokio.
 
 mod device;
+mod encoder;
 mod error;
 mod model;
 mod registry;
@@ -20,6 +22,7 @@ mod step;
 pub mod testing;
 
 pub use device::{DeviceChoice, DeviceKind, MemoryInfo, ParseDeviceError};
+pub use encoder::{EncoderInfo, EncoderInput, EncoderOptions, EncoderOutput, EncoderRunner, EncoderTask, ModelPurpose};
 pub use error::{Error, Result};
 pub use inventory;
 pub use model::{KvCacheSpec, KvDtype, KvGroup, ModelInfo, ModelSource};

@@ -1,6 +1,9 @@
 //! What a backend implements.
 
-use crate::{BlockId, DeviceChoice, DeviceKind, MemoryInfo, ModelInfo, ModelSource, Result, StepOutput, StepPlan};
+use crate::{
+    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, MemoryInfo, ModelInfo, ModelPurpose, ModelSource,
+    Result, StepOutput, StepPlan,
+};
 
 /// How to load a model.
 #[derive(Debug, Clone)]
@@ -86,6 +89,23 @@ pub trait Platform {
         options: &LoadOptions,
         progress: LoadProgress<'_>,
     ) -> Result<Box<dyn ModelRunner>>;
+
+    /// What a model's files say it is for, from its small files alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] naming the file or key at fault.
+    fn purpose(&self, source: &ModelSource) -> Result<ModelPurpose>;
+
+    /// Loads a model that gives embeddings or scores. The runner stays on the calling thread.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_encoder(
+        &self,
+        source: &ModelSource,
+        options: &EncoderOptions,
+        progress: LoadProgress<'_>,
+    ) -> Result<Box<dyn EncoderRunner>>;
 }
 
 /// A loaded model. Lives on one thread (MLX arrays and streams belong to the thread that made them).

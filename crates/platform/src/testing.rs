@@ -7,6 +7,12 @@
 //!
 //! Its logits are a hash of the whole sequence: the same sequence always gets the same continuation, whatever
 //! batch and whatever chunks it was computed in.
+//!
+//! [`FakeEncoder`] is the same for texts that are encoded as a whole.
+
+mod encoder;
+
+pub use encoder::{FakeEncoder, FakeEncoderConfig, FakeEncoderProbe};
 
 use std::{
     collections::HashSet,

@@ -64,6 +64,16 @@ pub enum SubmitError {
         /// Tokens a block holds.
         block_size: usize,
     },
+    /// A text to be encoded is longer than the model takes.
+    #[error("text {index} has {tokens} tokens, and this model takes {limit}")]
+    InputLength {
+        /// Which of the request's texts.
+        index: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens that the model takes.
+        limit: usize,
+    },
     /// A token id isn't in the vocabulary.
     #[error("token {token} is not in this model's vocabulary of {vocab}")]
     UnknownToken {

@@ -1,10 +1,9 @@
 //! Everybody's view of the engine.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::Sender,
     },
     thread::JoinHandle,
@@ -14,7 +13,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use vllm_platform::{MemoryInfo, ModelInfo};
 
-use crate::{EngineState, Event, EventStream, Request, RequestId, RequestStatus, Stats, SubmitError};
+use crate::{EngineState, Event, EventStream, Request, RequestId, RequestStatus, Stats, SubmitError, waiting::Waiting};
 
 /// What a handle tells the engine's thread.
 #[derive(Debug)]
@@ -40,50 +39,14 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub info: ModelInfo,
-    pub max_waiting: usize,
-    pub max_waiting_per_client: usize,
     pub max_num_batched_tokens: usize,
-    /// Requests submitted and not admitted yet, those still on their way to the thread too.
-    pub waiting: AtomicUsize,
-    /// Of these, those of each client that has some.
-    pub waiting_by_client: Mutex<HashMap<Arc<str>, usize>>,
+    /// Requests submitted and not admitted yet.
+    pub waiting: Waiting,
     pub draining: AtomicBool,
     pub stats: Mutex<Stats>,
     pub memory: Mutex<MemoryInfo>,
     /// Since when there is work and no step has ended; `None` while there is no work.
     pub busy_since: Mutex<Option<Instant>>,
-}
-
-impl Shared {
-    /// Takes a place in the queue for a request of `client`.
-    fn join_queue(&self, client: Option<&Arc<str>>) -> Result<(), SubmitError> {
-        if self.waiting.fetch_add(1, SeqCst) >= self.max_waiting {
-            self.waiting.fetch_sub(1, SeqCst);
-            return Err(SubmitError::Busy { limit: self.max_waiting });
-        }
-        let Some(client) = client else { return Ok(()) };
-        let mut clients = lock(&self.waiting_by_client);
-        let waiting = clients.entry(Arc::clone(client)).or_default();
-        if *waiting >= self.max_waiting_per_client {
-            self.waiting.fetch_sub(1, SeqCst);
-            return Err(SubmitError::ClientBusy { limit: self.max_waiting_per_client });
-        }
-        *waiting += 1;
-        Ok(())
-    }
-
-    /// Gives a place in the queue back.
-    pub fn leave_queue(&self, client: Option<&Arc<str>>) {
-        self.waiting.fetch_sub(1, SeqCst);
-        let Some(client) = client else { return };
-        let mut clients = lock(&self.waiting_by_client);
-        if let Some(waiting) = clients.get_mut(client) {
-            *waiting -= 1;
-            if *waiting == 0 {
-                clients.remove(client);
-            }
-        }
-    }
 }
 
 /// A running engine. Cheap to clone; the engine ends when it was told to or the last clone is gone.
@@ -109,12 +72,12 @@ impl EngineHandle {
             request.params.seed = Some(random_seed());
         }
         let client = request.client.clone();
-        self.shared.join_queue(client.as_ref())?;
+        self.shared.waiting.join(client.as_ref())?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let id = request.id.clone();
         let command = Command::Submit { request: Box::new(request), events: sender, submitted: Instant::now() };
         if self.commands.send(command).is_err() {
-            self.shared.leave_queue(client.as_ref());
+            self.shared.waiting.leave(client.as_ref());
             let why = match *self.state.borrow() {
                 EngineState::Broken => "the model runner panicked",
                 _ => "it was shut down",
@@ -194,11 +157,7 @@ impl EngineHandle {
     /// Figures as of the last step, and the requests that wait now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats {
-            waiting: self.shared.waiting.load(SeqCst),
-            state: *self.state.borrow(),
-            ..lock(&self.shared.stats).clone()
-        }
+        Stats { waiting: self.shared.waiting.len(), state: *self.state.borrow(), ..lock(&self.shared.stats).clone() }
     }
 
     /// Memory of the model's device, as of a moment ago.

@@ -5,6 +5,8 @@
 //! vLLM's v1 scheduler: a request is computed tokens chasing known tokens, and one budget of tokens a step is
 //! shared by prefill chunks and decode tokens.
 //!
+//! [`EncoderEngine`] does the same for models that encode whole texts; where both have work, generation goes first.
+//!
 //! **Invariant:** token ids and block ids only. No tensor, no text, no wire format; of tokio only the channels.
 //!
 //! ```
@@ -27,6 +29,7 @@
 //! ```
 
 mod config;
+mod encoder;
 mod engine;
 mod error;
 mod handle;
@@ -35,8 +38,13 @@ mod planner;
 mod request;
 mod sequence;
 mod stats;
+mod turn;
+mod waiting;
 
 pub use config::{EngineConfig, SsdOptions};
+pub use encoder::{
+    EncodeInput, EncodeRequest, Encoded, EncoderConfig, EncoderEngine, EncoderHandle, EncoderStats, Ticket,
+};
 pub use engine::Engine;
 pub use error::{StartError, SubmitError};
 pub use handle::EngineHandle;

@@ -2,7 +2,7 @@
 
 mod admission;
 mod prefill;
-mod queue;
+pub(crate) mod queue;
 mod ssd;
 #[cfg(test)]
 mod tests;

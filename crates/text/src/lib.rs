@@ -14,6 +14,7 @@ mod byte_level;
 mod detokenizer;
 mod error;
 mod gguf_tokenizer;
+mod inputs;
 mod pre_tokenizer;
 mod rewrite;
 mod spm_merges;
@@ -26,6 +27,7 @@ mod utf8;
 
 pub use detokenizer::Detokenizer;
 pub use error::{Result, TextError};
+pub use inputs::EncodedInput;
 pub use stop_strings::StopStrings;
 pub use stream::{Delta, TextStream};
 pub use template::{ChatTemplate, RenderRequest, TemplateError, TemplateVariables};

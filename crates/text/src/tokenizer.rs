@@ -82,6 +82,16 @@ impl Tokenizer {
         self
     }
 
+    /// The library's tokenizer.
+    pub(crate) fn inner(&self) -> &HfTokenizer {
+        &self.inner
+    }
+
+    /// What [`encode`](Self::encode) puts before and after a text, if a tokenizer.json's post-processor doesn't.
+    pub(crate) fn ends(&self) -> (Option<u32>, Option<u32>) {
+        (self.prefix, self.suffix)
+    }
+
     /// Token ids of `text`. Special tokens written out in it (`<|im_end|>`) become those tokens.
     ///
     /// With `add_special` the model's own BOS (and EOS, if it has the habit) is added; leave it off for the output of a

@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-kernels-cpu", &[]),
     ("vllm-platform-mlx", &["vllm-platform", "vllm-checkpoint", "vllm-kernels-cpu", "mlx-sys"]),
     ("vllm-models-llm", &["vllm-platform", "vllm-checkpoint", "vllm-platform-mlx"]),
+    ("vllm-models-embed", &["vllm-platform-mlx"]),
     // What composes them.
     (
         BINARY,
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-mcp",
             "vllm-platform-mlx",
             "vllm-models-llm",
+            "vllm-models-embed",
             // Its build script wants to know where libmlx is.
             "mlx-sys",
         ],

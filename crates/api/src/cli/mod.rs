@@ -8,6 +8,7 @@ mod chat;
 mod completions;
 mod config_file;
 mod doctor;
+mod encoders;
 mod generate;
 mod info;
 mod launch;

@@ -16,10 +16,12 @@ use super::{
     access_args::AccessArgs,
     args::{DefaultArgs, FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
     config_file::Settings,
+    encoders::{self, EncoderArgs},
     progress,
     reload::Reloader,
 };
 use crate::{
+    encoder::{EncoderSpec, ServedEncoder},
     http::{App, HttpConfig},
     listener::Listener,
     model::load,
@@ -31,12 +33,14 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A folder, a GGUF file, or org/name on the Hugging Face hub
-    #[arg(required_unless_present = "models_config", conflicts_with = "models_config")]
+    #[arg(required_unless_present_any = ["models_config", "embedding_model", "rerank_model"], conflicts_with = "models_config")]
     model: Option<String>,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
     residency: ResidencyArgs,
+    #[command(flatten)]
+    encoders: EncoderArgs,
     #[command(flatten)]
     formats: FormatArgs,
     #[command(flatten)]
@@ -213,14 +217,17 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
     let router = app.clone().router();
     let mut server = tokio::spawn(listener.serve(router, async { drop(draining.await) }));
 
-    let models = tokio::select! {
-        models = load_models(args) => models?,
+    let (models, encoders) = tokio::select! {
+        loaded = load_all(args) => loaded?,
         () = signals.next() => return Ok(()),
         ended = &mut server => {
             ended?;
             anyhow::bail!("the server ended by itself");
         }
     };
+    for encoder in &encoders {
+        app.add_encoder(Arc::clone(encoder));
+    }
     app.set_models(models.clone());
     if let Some(limit) = duration(args.watchdog_seconds) {
         tokio::spawn(watch(app.clone(), limit));
@@ -235,6 +242,7 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
             anyhow::bail!("the server ended by itself");
         }
         why = models.lost() => anyhow::bail!("{why}"),
+        why = encoders::lost(&encoders) => anyhow::bail!("{why}"),
     }
     // The terminal may be what has gone.
     let _ = writeln!(std::io::stderr(), "finishing the requests under way; a second signal stops at once");
@@ -243,13 +251,33 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
         ended = &mut server => ended?,
         () = signals.next() => {}
     }
+    encoders::close(&encoders).await;
     models.close().await;
     Ok(())
 }
 
-async fn load_models(args: &Args) -> anyhow::Result<Residency> {
+/// All models that are to be there from the start.
+async fn load_all(args: &Args) -> anyhow::Result<(Residency, Vec<Arc<ServedEncoder>>)> {
+    let mut wanted = args.encoders.specs(&args.source, &args.runtime);
+    let mut catalog = args.catalog()?;
+    if let Some(model) = &args.model {
+        // One that is loaded later is loaded as a model that generates.
+        if !args.residency.lazy_load_model
+            && let Some(role) = encoders::role_of(model, args.source.hub()).await
+        {
+            let spec = args.encoders.spec(model, role, &args.source, &args.runtime);
+            wanted.insert(0, EncoderSpec { names: args.served_model_name.clone(), ..spec });
+            catalog = Catalog::none();
+        }
+    } else if args.residency.models_config.is_none() {
+        catalog = Catalog::none();
+    }
+    Ok((load_models(catalog).await?, encoders::load(wanted).await?))
+}
+
+async fn load_models(catalog: Catalog) -> anyhow::Result<Residency> {
     let start = Instant::now();
-    let models = Residency::new(args.catalog()?, Arc::new(load), progress::bars());
+    let models = Residency::new(catalog, Arc::new(load), progress::bars());
     // What is wrong with the model is all there is to say.
     models.preload().await.map_err(|error| match error {
         LeaseError::Failed { why, .. } if models.is_single() => anyhow::anyhow!(why),
@@ -268,7 +296,7 @@ async fn load_models(args: &Args) -> anyhow::Result<Residency> {
             info.kv_cache.capacity(),
         );
     }
-    if models.loaded().is_empty() {
+    if models.loaded().is_empty() && !models.status().is_empty() {
         let names: Vec<String> = models.status().into_iter().flat_map(|model| model.names).collect();
         let _ = writeln!(out, "ready: {} to be loaded when asked for", names.join(", "));
     }

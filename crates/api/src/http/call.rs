@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use vllm_scheduler::{FailureKind, FinishReason, RequestId, Usage};
+use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings, Usage};
 
 use super::{App, choices::reason_name, client::Account, registry::Registered, request_id::Id};
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 pub enum Endpoint {
     ChatCompletions,
     Completions,
+    Embeddings,
+    Rerank,
+    Score,
     AnthropicMessages,
     Responses,
 }
@@ -32,6 +35,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chat_completions",
             Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
             Self::AnthropicMessages => "anthropic_messages",
             Self::Responses => "responses",
         }
@@ -41,6 +47,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions => "chatcmpl-",
             Self::Completions => "cmpl-",
+            Self::Embeddings => "embd-",
+            Self::Rerank => "rerank-",
+            Self::Score => "score-",
             Self::AnthropicMessages => "msg_",
             Self::Responses => "resp_",
         }
@@ -51,6 +60,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions | Self::AnthropicMessages | Self::Responses => "chat",
             Self::Completions => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
         }
     }
 }
@@ -190,6 +202,28 @@ impl Call {
         self.app.shared.inference.submitted(n);
         self.result = CallResult::ClientClosed;
         self.answers = vec![AnswerTrace::default(); answers];
+    }
+
+    /// Its texts are submitted to be encoded.
+    pub fn encoding(&mut self) {
+        self.result = CallResult::ClientClosed;
+        self.answers = vec![AnswerTrace::default()];
+    }
+
+    /// Notes what became of its texts.
+    pub fn encoded(&mut self, result: &Result<Encoded, Failure>) {
+        self.result = match result {
+            Ok(_) => CallResult::Success,
+            Err(failure) if failure.kind == FailureKind::Timeout => CallResult::Timeout,
+            Err(_) => CallResult::Error,
+        };
+        for record in &mut self.answers {
+            record.reason = Some(if result.is_ok() { "encoded" } else { "error" });
+            record.end = Some(Instant::now());
+            if let Ok(encoded) = result {
+                record.timings = Timings { queue: encoded.queue, ttft: encoded.queue, decode: encoded.compute };
+            }
+        }
     }
 
     /// Whether somebody asked for its end.

@@ -159,7 +159,7 @@ impl From<SubmitError> for ApiError {
         let message = error.to_string();
         match error {
             SubmitError::Params(error) => error.into(),
-            SubmitError::ContextLength { .. } | SubmitError::NeverFits { .. } => {
+            SubmitError::ContextLength { .. } | SubmitError::NeverFits { .. } | SubmitError::InputLength { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(None, message) }
             }
             SubmitError::NoTokens => Self::field("max_tokens", message),

@@ -118,6 +118,21 @@ pub struct Scheduling {
 /// Longest timeout a request may ask for, in seconds: a hundred days.
 const MAX_TIMEOUT: f32 = 8_640_000.0;
 
+/// Takes `timeout`; without it, it is `default`.
+///
+/// # Errors
+/// 400 if it isn't above 0.
+pub fn take_timeout(fields: &mut Fields, default: Option<Duration>) -> Result<Option<Duration>, ApiError> {
+    match fields.number("timeout")? {
+        None => Ok(default),
+        Some(seconds) if seconds > 0.0 && seconds <= MAX_TIMEOUT => Ok(Some(Duration::from_secs_f32(seconds))),
+        Some(seconds) => {
+            let message = format!("timeout is {seconds}: it must be above 0 and at most {MAX_TIMEOUT} seconds");
+            Err(ApiError::field("timeout", message))
+        }
+    }
+}
+
 impl Scheduling {
     /// Takes `priority`, `cache_salt` and `timeout`; without the last, it has `timeout`.
     ///
@@ -129,14 +144,7 @@ impl Scheduling {
         if cache_salt.as_ref().is_some_and(String::is_empty) {
             return Err(ApiError::field("cache_salt", "cache_salt is empty: leave it out to share prefixes"));
         }
-        let timeout = match fields.number("timeout")? {
-            None => timeout,
-            Some(seconds) if seconds > 0.0 && seconds <= MAX_TIMEOUT => Some(Duration::from_secs_f32(seconds)),
-            Some(seconds) => {
-                let message = format!("timeout is {seconds}: it must be above 0 and at most {MAX_TIMEOUT} seconds");
-                return Err(ApiError::field("timeout", message));
-            }
-        };
+        let timeout = take_timeout(fields, timeout)?;
         Ok(Self { priority: priority as i32, cache_salt: cache_salt.map(Into::into), timeout })
     }
 }

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use serde_json::json;
-use vllm_scheduler::{EngineState, Stats};
+use vllm_scheduler::{EncoderStats, EngineState, Stats};
 
 use super::{App, mcp::Totals};
 
@@ -16,7 +16,10 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         return with_status(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading" }));
     }
     let stats: Vec<Stats> = app.loaded().iter().map(|model| model.engine.stats()).collect();
-    let worst = |state: EngineState| stats.iter().any(|stats| stats.state == state);
+    let encoders: Vec<EncoderStats> = app.encoders().iter().map(|encoder| encoder.engine.stats()).collect();
+    let states: Vec<EngineState> =
+        stats.iter().map(|stats| stats.state).chain(encoders.iter().map(|stats| stats.state)).collect();
+    let worst = |state: EngineState| states.contains(&state);
     let silence = app.stalled();
     let (code, status) = if silence.is_some() {
         (StatusCode::SERVICE_UNAVAILABLE, "stalled")
@@ -30,7 +33,8 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         (StatusCode::OK, "ok")
     };
     let sum = |count: fn(&Stats) -> usize| stats.iter().map(count).sum::<usize>();
-    let requests = json!({ "running": sum(|stats| stats.running), "waiting": sum(|stats| stats.waiting) });
+    let waiting = sum(|stats| stats.waiting) + encoders.iter().map(|stats| stats.waiting).sum::<usize>();
+    let requests = json!({ "running": sum(|stats| stats.running), "waiting": waiting });
     let mut body = json!({ "status": status, "requests": requests, "mcp": Totals::of(&app).map(|mcp| mcp.to_json()) });
     if let Some(silence) = silence {
         body["silence_s"] = json!(silence.as_secs_f64());

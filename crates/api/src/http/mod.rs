@@ -10,6 +10,8 @@ mod chat_completions;
 mod choices;
 mod client;
 mod completions;
+mod embeddings;
+mod encoders;
 mod error;
 mod extras;
 mod fields;
@@ -24,8 +26,10 @@ mod openapi;
 mod registry;
 mod request_id;
 mod requests;
+mod rerank;
 mod responses;
 mod sampling;
+mod score;
 mod sse;
 mod status;
 mod tokenize;
@@ -47,6 +51,7 @@ use axum::{
 };
 pub use choices::reason_name;
 pub use client::Peer;
+use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
 use metrics::{HttpMetrics, InferenceMetrics};
@@ -54,6 +59,7 @@ use registry::Registry;
 use vllm_mcp::McpClient;
 
 use crate::{
+    encoder::ServedEncoder,
     model::ServedModel,
     residency::{Lease, LeaseError, Residency},
     telemetry::Tracer,
@@ -108,6 +114,7 @@ impl HttpConfig {
 #[derive(Debug, Clone)]
 pub struct App {
     models: Arc<OnceLock<Residency>>,
+    encoders: Arc<Encoders>,
     config: HttpConfig,
     shared: Arc<Shared>,
     mcp: Option<McpClient>,
@@ -147,7 +154,7 @@ impl App {
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { models: Arc::default(), config, shared: Arc::new(shared), mcp: None }
+        Self { models: Arc::default(), encoders: Arc::default(), config, shared: Arc::new(shared), mcp: None }
     }
 
     /// The application, with the tools of these MCP servers.
@@ -159,7 +166,11 @@ impl App {
     /// How long an engine has been silent, if that is longer than it may be: the longest of all.
     #[must_use]
     pub fn stalled(&self) -> Option<Duration> {
-        self.loaded().iter().filter_map(|model| self.stalled_for(model)).max()
+        let models = self.loaded();
+        let models = models.iter().filter_map(|model| self.stalled_for(model));
+        let encoders = self.encoders.all().into_iter().filter_map(|encoder| encoder.engine.silence());
+        let limit = self.config.stall?;
+        models.chain(encoders.filter(|&silence| silence > limit)).max()
     }
 
     /// [`stalled`](Self::stalled), of one model's engine.
@@ -189,6 +200,17 @@ impl App {
         self.set_models(Residency::of(model));
     }
 
+    /// Serves a model that makes embeddings or scores, too.
+    pub fn add_encoder(&self, encoder: Arc<ServedEncoder>) {
+        self.encoders.add(encoder);
+    }
+
+    /// The models that make embeddings and scores.
+    #[must_use]
+    pub fn encoders(&self) -> Vec<Arc<ServedEncoder>> {
+        self.encoders.all()
+    }
+
     /// Sends the traces that wait to be sent. Blocks, for a few seconds at most; none can be made after that.
     pub fn flush_traces(&self) {
         if let Some(tracer) = &self.shared.tracer {
@@ -215,7 +237,13 @@ impl App {
     /// # Errors
     /// 404 if there is none, 503 if it can't be loaded now.
     pub async fn lease(&self, name: &str) -> Result<Lease, ApiError> {
-        Ok(self.models()?.lease(name).await?)
+        if let Some(encoder) = self.encoders.find(name) {
+            return Err(encoders::other_route(&encoder, name));
+        }
+        match self.models()?.lease(name).await {
+            Err(LeaseError::Unknown { .. }) => Err(encoders::unknown(self, name)),
+            leased => Ok(leased?),
+        }
     }
 
     /// All routes.
@@ -229,6 +257,12 @@ impl App {
             .route("/v1/models/{*id}", get(models::retrieve))
             .route("/v1/chat/completions", post(chat_completions::create))
             .route("/v1/completions", post(completions::create))
+            .route("/v1/embeddings", post(embeddings::create))
+            .route("/v1/rerank", post(rerank::create))
+            .route("/v2/rerank", post(rerank::create))
+            .route("/rerank", post(rerank::create))
+            .route("/v1/score", post(score::create))
+            .route("/score", post(score::create))
             .route("/v1/messages", post(anthropic::create))
             .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
             .route("/v1/responses", post(responses::create))

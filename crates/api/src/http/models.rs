@@ -6,13 +6,15 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{ApiError, App, health::json_response};
-use crate::residency::{LeaseError, ResidentStatus};
+use super::{ApiError, App, encoders, health::json_response};
+use crate::residency::ResidentStatus;
 
 pub(super) async fn list(State(app): State<App>) -> Result<Response, ApiError> {
     let models = app.models()?.status();
-    let data: Vec<Value> =
-        models.iter().flat_map(|model| model.names.iter().map(|name| entry(&app, name, model))).collect();
+    let models = models.iter().flat_map(|model| model.names.iter().map(|name| entry(&app, name, model)));
+    let encoders = app.encoders.all();
+    let encoders = encoders.iter().flat_map(|encoder| encoder.names.iter().map(|name| encoders::entry(name, encoder)));
+    let data: Vec<Value> = models.chain(encoders).collect();
     Ok(json_response(&json!({ "object": "list", "data": data })))
 }
 
@@ -20,10 +22,10 @@ pub(super) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> 
     let models = app.models()?.status();
     match models.iter().find(|model| model.names.contains(&id)) {
         Some(model) => Ok(json_response(&entry(&app, &id, model))),
-        None => {
-            let known = models.into_iter().flat_map(|model| model.names).collect();
-            Err(LeaseError::Unknown { name: id, known }.into())
-        }
+        None => match app.encoders.find(&id) {
+            Some(encoder) => Ok(json_response(&encoders::entry(&id, &encoder))),
+            None => Err(encoders::unknown(&app, &id)),
+        },
     }
 }
 

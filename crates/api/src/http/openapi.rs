@@ -25,6 +25,7 @@ const FAMILIES: &[&str] = &[
     include_str!("../../openapi/operation.yaml"),
     include_str!("../../openapi/responses.yaml"),
     include_str!("../../openapi/tokens.yaml"),
+    include_str!("../../openapi/vectors.yaml"),
 ];
 const PAGE: &str = include_str!("../../openapi/docs.html");
 

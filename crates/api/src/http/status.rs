@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vllm_platform::MemoryInfo;
 use vllm_scheduler::{EngineState, Histogram, Phase, RequestStatus, Stats};
 
-use super::{App, cache::cache_json, health::json_response};
+use super::{App, cache::cache_json, encoders, health::json_response};
 use crate::{
     model::ServedModel,
     residency::{self, Residency},
@@ -27,6 +27,10 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let mut body = models.first().cloned();
     let body = body.get_or_insert_with(|| json!({ "status": "not_loaded", "model": null, "requests": [] }));
     body["uptime_s"] = json!(uptime);
+    let encoders = app.encoders();
+    if !encoders.is_empty() {
+        body["encoders"] = encoders.iter().map(|encoder| encoders::status(encoder)).collect();
+    }
     if let Ok(residency) = app.models()
         && !residency.is_single()
     {

@@ -63,6 +63,12 @@ impl Catalog {
         Self { entries: vec![entry], config: ResidencyConfig::default() }
     }
 
+    /// None at all: the server has other things to serve.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { entries: Vec::new(), config: ResidencyConfig::default() }
+    }
+
     /// The same, loaded when it is first asked for, and unloaded when nobody has used it for `idle`.
     #[must_use]
     pub fn with_residency(mut self, lazy: bool, idle: Option<Duration>) -> Self {

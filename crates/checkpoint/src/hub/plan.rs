@@ -12,7 +12,7 @@ use crate::directory::index_shards;
 
 /// The file that says which shard holds which tensor.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// Extra chat templates live here; no other folder of a repository is wanted.
+/// Extra chat templates live here. Of other folders only the settings of sentence-transformers' modules are wanted.
 const TEMPLATES: &str = "additional_chat_templates/";
 
 /// A file as the hub lists it.
@@ -146,10 +146,19 @@ fn is_small_file(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|e| e.to_str());
     match name.strip_prefix(TEMPLATES) {
         Some(template) => extension == Some("jinja") && !template.contains('/'),
+        None if is_module_config(name) => true,
         None => {
             !name.contains('/') && (matches!(extension, Some("json" | "jinja" | "txt")) || name == "tokenizer.model")
         }
     }
+}
+
+/// `1_Pooling/config.json` and the like.
+fn is_module_config(name: &str) -> bool {
+    let module = name.strip_suffix("/config.json").filter(|module| !module.contains('/'));
+    module
+        .and_then(|module| module.split_once('_'))
+        .is_some_and(|(place, _)| !place.is_empty() && place.chars().all(|c| c.is_ascii_digit()))
 }
 
 fn list(names: &[&str]) -> String {
@@ -181,10 +190,17 @@ mod tests {
             "consolidated.safetensors",
             "pytorch_model.bin",
             "onnx/config.json",
+            "1_Pooling/config.json",
             "additional_chat_templates/tool_use.jinja",
             "x.gguf",
         ];
-        let small = ["additional_chat_templates/tool_use.jinja", "chat_template.jinja", "config.json", "merges.txt"];
+        let small = [
+            "1_Pooling/config.json",
+            "additional_chat_templates/tool_use.jinja",
+            "chat_template.jinja",
+            "config.json",
+            "merges.txt",
+        ];
         let folder = [&small[..], &["model.safetensors", "tokenizer.model"]].concat();
         assert_eq!(choose("o/n", &whole, None).unwrap(), folder, "one file of weights");
         let index = json!({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}});

@@ -1,7 +1,6 @@
 //! Which queries belong to which sequence, and where its keys and values lie.
 
-use std::ops::Range;
-
+use super::Attention;
 use crate::KvShape;
 
 /// The rows of a step. Row `i` has the queries `query_offsets[i]..query_offsets[i + 1]` of the ragged batch, the first
@@ -40,9 +39,9 @@ pub(crate) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Positions that the query at `position` sees.
-    pub fn visible(position: usize, window: Option<usize>) -> Range<usize> {
-        window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
+    /// Where the sequence ends.
+    pub fn end(&self) -> usize {
+        self.start + self.queries
     }
 }
 
@@ -79,7 +78,7 @@ impl<'a> RaggedBatch<'a> {
     }
 
     /// Panics unless every block that a query sees is in the tables and in the pool.
-    pub(crate) fn check(&self, shape: &KvShape, window: Option<usize>) {
+    pub(super) fn check(&self, shape: &KvShape, layer: &Attention) {
         let rows = self.rows();
         let ascending = |offsets: &[u32]| offsets.len() == rows + 1 && offsets[0] == 0 && offsets.is_sorted();
         let whole = self.block_offsets.last().is_some_and(|&end| end as usize == self.blocks.len());
@@ -92,14 +91,14 @@ impl<'a> RaggedBatch<'a> {
             if row.queries == 0 {
                 continue;
             }
-            let first = Row::visible(row.start, window).start / shape.block_size;
-            let last = (row.start + row.queries - 1) / shape.block_size;
+            let first = layer.visible(row.start, row.end()).start / shape.block_size;
+            let last = (row.end() - 1) / shape.block_size;
             assert!(
                 last < row.blocks.len(),
                 "attention: row {i} has a table of {} blocks of {} for {} tokens",
                 row.blocks.len(),
                 shape.block_size,
-                row.start + row.queries
+                row.end()
             );
             if let Some(block) = row.blocks[first..=last].iter().find(|&&block| block as usize >= shape.blocks) {
                 panic!("attention: row {i} names block {block} of a pool of {}", shape.blocks);

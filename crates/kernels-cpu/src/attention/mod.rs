@@ -17,6 +17,8 @@ mod plan;
 mod tests;
 mod tile;
 
+use std::ops::Range;
+
 pub use batch::RaggedBatch;
 
 use crate::{
@@ -37,10 +39,22 @@ pub struct Attention {
     pub heads: usize,
     /// Multiplies the products of queries and keys; usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// Sliding window: the query at position `p` sees positions `p - window + 1 ..= p`. `None`: all up to `p`.
+    /// Whether a query sees nothing after itself. If not, it sees its whole sequence, whose last query comes last: the
+    /// attention of encoders.
+    pub causal: bool,
+    /// Sliding window: the query at position `p` sees positions `p - window + 1 ..= p`. `None`: all up to `p`. For causal
+    /// attention only.
     pub window: Option<usize>,
     /// Replaces each scaled score `s` by `softcap · tanh(s / softcap)` (Gemma 2).
     pub softcap: Option<f32>,
+}
+
+impl Attention {
+    /// Positions that the query at `position` sees of a sequence that ends at `end`.
+    fn visible(&self, position: usize, end: usize) -> Range<usize> {
+        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        first..if self.causal { position + 1 } else { end }
+    }
 }
 
 /// `out = softmax(scale · q · kᵀ) · v` for every query of the batch, over the keys and values of its own sequence.
@@ -51,7 +65,7 @@ pub struct Attention {
 ///
 /// # Panics
 /// If lengths do not fit together, the heads are no multiple of the KV heads, a block table is too short or names a
-/// block beyond the pool, or the window is 0.
+/// block beyond the pool, the window is 0, or attention that isn't causal has one.
 pub fn attention(pool: &Pool, q: &[f32], kv: &KvPool, batch: &RaggedBatch<'_>, layer: &Attention, out: &mut [f32]) {
     let shape = kv.shape();
     let width = layer.heads * shape.head_dim;
@@ -63,6 +77,10 @@ pub fn attention(pool: &Pool, q: &[f32], kv: &KvPool, batch: &RaggedBatch<'_>, l
     );
     assert!(layer.window != Some(0), "attention: a window of 0 lets a query see nothing, itself included");
     assert!(
+        layer.causal || layer.window.is_none(),
+        "attention: a window ends at the query, which must not see further"
+    );
+    assert!(
         q.len() == out.len() && q.len() == batch.tokens() * width,
         "attention: {} numbers of queries, {} of output for {} tokens of {} heads of {}",
         q.len(),
@@ -71,7 +89,7 @@ pub fn attention(pool: &Pool, q: &[f32], kv: &KvPool, batch: &RaggedBatch<'_>, l
         layer.heads,
         shape.head_dim
     );
-    batch.check(shape, layer.window);
+    batch.check(shape, layer);
     if !q.is_empty() {
         kv.with_planes(Call { pool, q, batch, layer, out });
     }

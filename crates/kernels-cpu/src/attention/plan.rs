@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, ops::Range};
 
-use super::{Attention, CHUNK, RaggedBatch, batch::Row, tile::Partials};
+use super::{Attention, CHUNK, RaggedBatch, tile::Partials};
 use crate::{Pool, kv_pool::Layout};
 
 /// Rows (queries times heads) that a tile has if the sequence has enough: their scores of one chunk fit the first-level
@@ -84,8 +84,9 @@ impl Plan {
             // The last tile of a row has most to do: it comes first, so that the threads end together.
             for tile in (0..row.queries.div_ceil(step)).rev() {
                 let queries = tile * step..row.queries.min((tile + 1) * step);
-                let first = Row::visible(row.start + queries.start, layer.window).start / CHUNK;
-                let chunks = first..(row.start + queries.end).div_ceil(CHUNK);
+                let first = layer.visible(row.start + queries.start, row.end()).start;
+                let last = layer.visible(row.start + queries.end - 1, row.end()).end;
+                let chunks = first / CHUNK..last.div_ceil(CHUNK);
                 self.cost += layout.kv_heads * cost(chunks.len(), queries.len() * group, layout);
                 for kv_head in 0..layout.kv_heads {
                     let (queries, chunks) = (queries.clone(), chunks.clone());
@@ -142,13 +143,15 @@ mod tests {
     fn plans_cover_everything_once() {
         // (name, threads, heads, kv heads, window, [(start, queries)])
         type Case = (&'static str, usize, usize, usize, Option<usize>, &'static [(u32, u32)]);
-        let cases: [Case; 6] = [
+        let causal = |name| name != "encoder";
+        let cases: [Case; 7] = [
             ("one decode", 2, 9, 3, None, &[(4000, 1)]),
             ("many threads, one head", 16, 1, 1, None, &[(100_000, 1)]),
             ("prefill", 2, 9, 3, None, &[(0, 512)]),
             ("late chunk of a prompt", 8, 16, 8, None, &[(4096, 16)]),
             ("mixed", 2, 8, 2, None, &[(0, 1), (17, 100), (5, 0), (3000, 1)]),
             ("window", 4, 4, 1, Some(200), &[(3000, 64), (10, 1)]),
+            ("encoder", 2, 12, 12, None, &[(0, 300), (0, 1), (0, 48)]),
         ];
         for (name, threads, heads, kv_heads, window, rows) in cases {
             let offsets: Vec<u32> =
@@ -158,14 +161,14 @@ mod tests {
             let batch =
                 RaggedBatch { query_offsets: &offsets, starts: &starts, block_offsets: &block_offsets, blocks: &[] };
             let layout = Layout { block_size: 16, kv_heads, head_dim: 64, value_stride: 64 };
-            let layer = Attention { heads, scale: 1.0, window, softcap: None };
+            let layer = Attention { heads, scale: 1.0, causal: causal(name), window, softcap: None };
             let mut plan = Plan::default();
             let floats = plan.fill(threads, &batch, &layer, &layout);
             let mut written = vec![0; floats];
             for (i, &(start, queries)) in rows.iter().enumerate() {
                 for head in 0..kv_heads {
                     for query in 0..queries as usize {
-                        let seen = Row::visible(start as usize + query, window);
+                        let seen = layer.visible(start as usize + query, (start + queries) as usize);
                         for chunk in seen.start / CHUNK..seen.end.div_ceil(CHUNK) {
                             let holds = |item: &&Item| {
                                 item.row == i

@@ -90,7 +90,7 @@ impl Step {
 
     fn reference(&self) -> Vec<f64> {
         let KvShape { kv_heads, head_dim: dim, .. } = self.shape;
-        let Attention { heads, scale, window, softcap } = self.layer;
+        let Attention { heads, scale, causal, window, softcap } = self.layer;
         let mut out = Vec::new();
         let mut queries = self.q.chunks(dim);
         for (&(start, count), (k, v)) in self.rows.iter().zip(&self.sequences) {
@@ -99,7 +99,8 @@ impl Step {
                     let q = queries.next().unwrap();
                     let place = |p: usize| (p * kv_heads + head / (heads / kv_heads)) * dim;
                     let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
-                    let scores: Vec<f64> = (first..=position)
+                    let last = if causal { position } else { start + count - 1 };
+                    let scores: Vec<f64> = (first..=last)
                         .map(|p| {
                             let k = &k[place(p)..][..dim];
                             let score: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
@@ -111,7 +112,7 @@ impl Step {
                     let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
                     let total: f64 = weights.iter().sum();
                     out.extend((0..dim).map(|d| {
-                        let values = (first..=position).map(|p| f64::from(v[place(p) + d]));
+                        let values = (first..=last).map(|p| f64::from(v[place(p) + d]));
                         weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total
                     }));
                 }
@@ -126,7 +127,7 @@ fn shape(block_size: usize, kv_heads: usize, head_dim: usize) -> KvShape {
 }
 
 fn layer(heads: usize, head_dim: usize) -> Attention {
-    Attention { heads, scale: 1.0 / (head_dim as f32).sqrt(), window: None, softcap: None }
+    Attention { heads, scale: 1.0 / (head_dim as f32).sqrt(), causal: true, window: None, softcap: None }
 }
 
 /// (name, block size, heads, kv heads, head_dim, window, softcap, rows)
@@ -158,6 +159,32 @@ fn attention_matches_f64() {
             let layer = Attention { window, softcap, ..layer(heads, dim) };
             let step = Step::new(shape(block_size, kv_heads, dim), layer, rows, 5);
             assert_close(&step.all(&pool), step.reference(), 3e-6, format_args!("{:?} {name}", pool.isa()));
+        }
+    }
+}
+
+#[test]
+fn without_causality_a_query_sees_its_whole_sequence_and_no_other() {
+    // (name, heads, head_dim, tokens of each sequence): from one token to several chunks and tiles.
+    let cases: [(&str, usize, usize, &[usize]); 4] = [
+        ("one token", 12, 32, &[1]),
+        ("MiniLM", 12, 32, &[7, 1, 130, 33, 256]),
+        ("long", 2, 64, &[600]),
+        ("head of no whole vector", 5, 33, &[50, 3]),
+    ];
+    for pool in every_isa() {
+        for (name, heads, dim, lengths) in cases {
+            let rows: Vec<_> = lengths.iter().map(|&tokens| (0, tokens)).collect();
+            let step = Step::new(shape(16, heads, dim), Attention { causal: false, ..layer(heads, dim) }, &rows, 8);
+            let all = step.all(&pool);
+            assert_close(&all, step.reference(), 3e-6, format_args!("{:?} {name}", pool.isa()));
+            let one_thread = Pool::with_isa(1, pool.isa()).unwrap();
+            assert_eq!(step.all(&one_thread), all, "{:?} {name}: one thread", pool.isa());
+            for (row, &tokens) in lengths.iter().enumerate() {
+                let (from, len) = (step.offset(row), tokens * heads * dim);
+                let alone = step.attend(&pool, &step.q[from..from + len], &[(row, 0, tokens)]);
+                assert_eq!(alone, all[from..from + len], "{:?} {name}: row {row} alone", pool.isa());
+            }
         }
     }
 }

@@ -141,8 +141,8 @@ impl<T: Element> Tile<'_, T> {
     fn chunk(&self, index: usize, widened: &mut [f32]) -> Chunk {
         let (layout, row) = (self.planes.layout(), self.batch.row(self.item.row));
         let base = index * CHUNK;
-        let first = Row::visible(row.start + self.item.queries.start, self.layer.window).start;
-        let last = row.start + self.item.queries.end;
+        let first = self.layer.visible(row.start + self.item.queries.start, row.end()).start;
+        let last = self.layer.visible(row.start + self.item.queries.end - 1, row.end()).end;
         let (begin, end) = (first.max(base) - base, last.min(base + CHUNK) - base);
         let null = [std::ptr::null(); CHUNK / GROUP];
         let (value_stride, key_stride) = (layout.value_stride, if T::IS_F32 { layout.block_size } else { CHUNK });
@@ -179,9 +179,9 @@ impl<T: Element> Tile<'_, T> {
 
     /// The tokens of chunk `index` that row `row` of the tile sees, within the chunk.
     #[inline(always)]
-    fn visible(&self, start: usize, index: usize, row: usize) -> (usize, usize) {
-        let position = start + self.item.queries.start + row / self.group();
-        let seen = Row::visible(position, self.layer.window);
+    fn visible(&self, sequence: &Row<'_>, index: usize, row: usize) -> (usize, usize) {
+        let position = sequence.start + self.item.queries.start + row / self.group();
+        let seen = self.layer.visible(position, sequence.end());
         let base = index * CHUNK;
         (seen.start.clamp(base, base + CHUNK) - base, seen.end.clamp(base, base + CHUNK) - base)
     }
@@ -209,7 +209,7 @@ impl<T: Element> Kernel for Attend<'_, T> {
     unsafe fn run<S: Simd>(self) {
         let Self { tile, q, scores, widened, mut parts, mut total } = self;
         let (rows, dim) = (tile.rows(), tile.planes.layout().head_dim);
-        let start = tile.batch.row(tile.item.row).start;
+        let sequence = tile.batch.row(tile.item.row);
         let softcap = tile.layer.softcap.map(|softcap| softcap * std::f32::consts::LOG2_E);
         if let Some((total, _)) = &mut total {
             clear(total);
@@ -224,7 +224,7 @@ impl<T: Element> Kernel for Attend<'_, T> {
                 let scores = scores.as_mut_ptr();
                 chunk::scores::<S>(&chunk, q.as_ptr(), dim, rows, scores);
                 for row in 0..rows {
-                    let visible = tile.visible(start, index, row);
+                    let visible = tile.visible(&sequence, index, row);
                     (greatest[row], weights[row]) =
                         chunk::soften::<S>(&chunk, scores.add(row * CHUNK), visible, softcap);
                 }

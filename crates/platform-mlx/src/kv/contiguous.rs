@@ -104,7 +104,7 @@ pub(super) fn slot_bytes(layers: &[LayerSpec], dtype: KvDtype, max_len: usize, c
 }
 
 /// [rows, keys], true where row `start + i` sees key `first + j`.
-fn window_mask(start: usize, end: usize, first: usize, window: usize) -> Tensor {
+pub(super) fn window_mask(start: usize, end: usize, first: usize, window: usize) -> Tensor {
     let visible: Vec<bool> =
         (start..end).flat_map(|row| (first..end).map(move |key| key <= row && key + window > row)).collect();
     Tensor::from_slice(&visible, &[dim(end - start), dim(end - first)])

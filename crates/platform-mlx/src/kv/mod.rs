@@ -5,10 +5,12 @@ mod contiguous;
 mod extent;
 mod groups;
 mod paged;
+mod transient;
 
 pub use contiguous::ContiguousKv;
 pub use groups::{LayerGroup, group_layers};
 pub use paged::PagedKv;
+pub use transient::{Attending, TransientKv};
 
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvGroup};
 

@@ -109,7 +109,7 @@ impl KvStore for PagedKv {
         if let Some(slot) = layout.slots(group).iter().max() {
             self.touch(group, slot / dim(self.spec.block_size).cast_unsigned());
         }
-        let attention_layer = Attention { heads: spec.heads, scale: spec.scale, window, softcap: None };
+        let attention_layer = Attention { heads: spec.heads, scale: spec.scale, causal: true, window, softcap: None };
         let shape = [dim(batch.len()), dim(spec.heads * head_dim)];
         let [out] = cpu_primitive(
             &self.stream,

@@ -51,4 +51,12 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.ops.layer_norm(x, &self.weight, self.bias.as_ref(), self.eps)
     }
+
+    /// `norm(x + r)`, as one operation where the device gains by it.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward_residual(&self, x: &Tensor, r: &Tensor) -> Result<Tensor> {
+        self.ops.add_layer_norm(x, r, &self.weight, self.bias.as_ref(), self.eps)
+    }
 }

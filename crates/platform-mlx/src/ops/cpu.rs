@@ -148,6 +148,15 @@ fn output_shape(x: &Tensor, projection: Projection<'_>) -> Vec<i32> {
     shape
 }
 
+fn function(activation: Activation) -> kernels::Activation {
+    match activation {
+        Activation::Silu => kernels::Activation::Silu,
+        Activation::Gelu => kernels::Activation::Gelu,
+        Activation::GeluTanh => kernels::Activation::GeluTanh,
+        Activation::Relu => kernels::Activation::Relu,
+    }
+}
+
 fn require_f32(x: &Tensor) -> Result<()> {
     if x.dtype() == Dtype::Float32 {
         return Ok(());
@@ -180,10 +189,7 @@ impl Cpu {
         require_f32(x)?;
         let forms = projections.map(ProjectionForm::of);
         let shape = output_shape(x, projections[0]);
-        let activation = match activation {
-            Activation::Silu => kernels::Activation::Silu,
-            Activation::GeluTanh => kernels::Activation::GeluTanh,
-        };
+        let activation = function(activation);
         let pool = Arc::clone(&self.pool);
         // The second and third are room for what is gated.
         let outputs = [Output::f32(&shape); 3];
@@ -195,6 +201,16 @@ impl Cpu {
             forms[0].apply(&pool, inputs, &mut next, gate)?;
             forms[1].apply(&pool, inputs, &mut next, up)?;
             kernels::activation::gated(&pool, activation, gate, up, y.f32());
+            Ok(())
+        })?;
+        Ok(y)
+    }
+
+    pub(super) fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        require_f32(x)?;
+        let (pool, activation) = (Arc::clone(&self.pool), function(activation));
+        let [y] = cpu_primitive(&self.stream, c"activate", &[x], [Output::f32(x.shape())], move |inputs, outputs| {
+            kernels::activation::activate(&pool, activation, inputs[0].f32(), outputs[0].f32());
             Ok(())
         })?;
         Ok(y)
@@ -263,6 +279,30 @@ impl Cpu {
         let [y] = cpu_primitive(&self.stream, c"layer_norm", &inputs, [output], move |inputs, outputs| {
             let bias = inputs.get(2).map(View::floats);
             kernels::layer_norm(&pool, inputs[0].f32(), inputs[1].floats(), bias, eps, outputs[0].f32());
+            Ok(())
+        })?;
+        Ok(y)
+    }
+
+    pub(super) fn add_layer_norm(
+        &self,
+        x: &Tensor,
+        r: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Result<Tensor> {
+        require_f32(x)?;
+        let pool = Arc::clone(&self.pool);
+        let mut inputs = vec![x, r, weight];
+        inputs.extend(bias);
+        // The second is room for the sum.
+        let outputs = [Output::f32(x.shape()); 2];
+        let [y, _] = cpu_primitive(&self.stream, c"add_layer_norm", &inputs, outputs, move |inputs, outputs| {
+            let [y, sum] = outputs else { return Err("two outputs".into()) };
+            let (sum, bias) = (sum.f32(), inputs.get(3).map(View::floats));
+            kernels::elementwise::add(&pool, inputs[0].f32(), inputs[1].f32(), sum);
+            kernels::layer_norm(&pool, sum, inputs[2].floats(), bias, eps, y.f32());
             Ok(())
         })?;
         Ok(y)

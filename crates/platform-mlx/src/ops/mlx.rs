@@ -2,7 +2,7 @@
 
 use mlx_rs::{
     fast::rope_dynamic,
-    ops::{addmm, indexing::take_axis, sigmoid, tanh},
+    ops::{addmm, erf, indexing::take_axis, maximum, sigmoid, tanh},
 };
 
 use super::{Activation, Matrix, Projection, QuantizedMatrix};
@@ -37,17 +37,25 @@ pub(super) fn embed(ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
     }
 }
 
-pub(super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-    let active = match activation {
-        Activation::Silu => gate.multiply(sigmoid(gate)?)?,
-        Activation::GeluTanh => {
-            let scalar = |v: f32| Tensor::from_f32(v).as_dtype(gate.dtype());
-            let cubic = gate.multiply(gate)?.multiply(gate)?.multiply(scalar(0.044_715)?)?;
-            let inner = gate.add(cubic)?.multiply(scalar((2.0 / std::f32::consts::PI).sqrt())?)?;
-            gate.multiply(scalar(0.5)?)?.multiply(tanh(inner)?.add(scalar(1.0)?)?)?
+pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let scalar = |v: f32| Tensor::from_f32(v).as_dtype(x.dtype());
+    Ok(match activation {
+        Activation::Silu => x.multiply(sigmoid(x)?)?,
+        Activation::Gelu => {
+            let both_tails = erf(x.multiply(scalar(std::f32::consts::FRAC_1_SQRT_2)?)?)?.add(scalar(1.0)?)?;
+            x.multiply(scalar(0.5)?)?.multiply(both_tails)?
         }
-    };
-    Ok(active.multiply(up)?)
+        Activation::GeluTanh => {
+            let cubic = x.multiply(x)?.multiply(x)?.multiply(scalar(0.044_715)?)?;
+            let inner = x.add(cubic)?.multiply(scalar((2.0 / std::f32::consts::PI).sqrt())?)?;
+            x.multiply(scalar(0.5)?)?.multiply(tanh(inner)?.add(scalar(1.0)?)?)?
+        }
+        Activation::Relu => maximum(x, scalar(0.0)?)?,
+    })
+}
+
+pub(super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(activate(gate, activation)?.multiply(up)?)
 }
 
 /// MLX takes one offset a batch entry, so every token is an entry of its own: [tokens, heads, 1, head_dim].

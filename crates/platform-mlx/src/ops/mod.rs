@@ -18,13 +18,17 @@ pub use matrix::{Matrix, Projection, QuantizedMatrix};
 use crate::{Batch, Result, Tensor};
 use cpu::Cpu;
 
-/// The nonlinearity of a gated feed-forward block.
+/// The nonlinearity of a feed-forward block, gated or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x · sigmoid(x)`: SwiGLU.
     Silu,
+    /// `x · Φ(x)`, exactly: BERT's.
+    Gelu,
     /// GELU by its tanh approximation: Gemma's GeGLU.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// The operations on one device. Cheap to clone.
@@ -91,6 +95,17 @@ impl Ops {
         }
     }
 
+    /// `activation(x)`, number by number.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.activate(x, activation),
+            Backend::Mlx => mlx::activate(x, activation),
+        }
+    }
+
     /// Rows of a matrix [vocab, hidden]: ids `[tokens]`, u32 → [tokens, hidden].
     ///
     /// # Errors
@@ -136,6 +151,24 @@ impl Ops {
         match &self.0 {
             Backend::Cpu(cpu) => cpu.layer_norm(x, weight, bias, eps),
             Backend::Mlx => Ok(mlx_rs::fast::layer_norm(x, Some(weight), bias, eps)?),
+        }
+    }
+
+    /// `layer_norm(x + r)`: a block's end in encoders.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn add_layer_norm(
+        &self,
+        x: &Tensor,
+        r: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.add_layer_norm(x, r, weight, bias, eps),
+            Backend::Mlx => Ok(mlx_rs::fast::layer_norm(&x.add(r)?, Some(weight), bias, eps)?),
         }
     }
 

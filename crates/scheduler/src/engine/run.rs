@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
     },
     time::{Duration, Instant},
@@ -21,6 +21,8 @@ use crate::{
     handle::{Command, Shared, lock},
     planner::{Limits, Outcome, Planner, Scheduled},
     sequence::Sequence,
+    turn,
+    waiting::Waiting,
 };
 
 /// Steps that may panic in a row before the engine gives up.
@@ -76,11 +78,8 @@ impl EngineLoop {
         planner.set_searching(tier.is_some());
         let shared = Arc::new(Shared {
             info,
-            max_waiting: config.max_waiting,
-            max_waiting_per_client: config.max_waiting_per_client,
             max_num_batched_tokens: config.max_num_batched_tokens,
-            waiting: AtomicUsize::new(0),
-            waiting_by_client: Mutex::default(),
+            waiting: Waiting::new(config.max_waiting, config.max_waiting_per_client),
             draining: AtomicBool::new(false),
             stats: Mutex::default(),
             memory: Mutex::default(),
@@ -300,7 +299,7 @@ impl EngineLoop {
     fn forget(&mut self, seq: SeqId) -> Option<Client> {
         let client = self.clients.remove(&seq)?;
         if client.started.is_none() {
-            self.shared.leave_queue(client.owner.as_ref());
+            self.shared.waiting.leave(client.owner.as_ref());
         }
         Some(client)
     }
@@ -345,7 +344,9 @@ impl EngineLoop {
         }
         let tokens = plan.num_tokens();
         let runner = &mut self.runner;
+        let device = turn::DEVICE.step();
         let result = catch_unwind(AssertUnwindSafe(|| runner.step(&plan)));
+        drop(device);
         drop(plan);
         self.stats.steps += 1;
         self.stats.histograms.iteration_tokens.record(tokens as f64);
@@ -390,7 +391,7 @@ impl EngineLoop {
             let Some(client) = self.clients.get_mut(&admitted.seq) else { continue };
             if client.started.is_none() {
                 client.started = Some(now);
-                self.shared.leave_queue(client.owner.as_ref());
+                self.shared.waiting.leave(client.owner.as_ref());
             }
             if let Some(timeline) = client.timeline() {
                 timeline.admitted(admitted.cached, start, now);

@@ -1,5 +1,6 @@
 //! `GET /metrics`: figures for Prometheus, in vLLM's names and in those of the original vllm-mlx.
 
+mod encoder;
 mod engine;
 mod exposition;
 mod http;
@@ -49,6 +50,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
             engine::write_original(&mut out, &source);
         }
     }
+    encoder::write(&mut out, &app.encoders());
     if let Some(mcp) = Totals::of(&app) {
         out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], mcp.connected as f64);
         out.gauge("vllm_mlx_mcp_total_servers", "MCP servers of the configuration.", &[], mcp.servers as f64);

@@ -3,14 +3,15 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Path, State},
-    http::{HeaderMap, Uri},
+    http::Uri,
     response::Response,
 };
 use serde_json::{Value, json};
 
 use super::store::{Entry, Owner};
-use crate::http::{ApiError, App, client, health::json_response, requests};
+use crate::http::{ApiError, App, health::json_response, request_id::Id, requests};
 
 /// How long a response that was cancelled is waited for: its stream ends only when its client has read it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,11 +22,11 @@ const MAX_PAGE: usize = 100;
 /// `GET /v1/responses/{id}`.
 pub(in crate::http) async fn retrieve(
     State(app): State<App>,
+    Extension(asking): Extension<Id>,
     Path(id): Path<String>,
-    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let entry = find(&app, &id, &client::identity(&headers))?;
+    let entry = find(&app, &id, &asking.caller.client)?;
     let query = query(&uri);
     if query.get("stream").is_some_and(|stream| stream == "true") {
         let message = "stream is not supported here: the events of a response are sent once, as it is written";
@@ -37,13 +38,12 @@ pub(in crate::http) async fn retrieve(
 /// `DELETE /v1/responses/{id}`. One in the background ends with it: nobody could ask for it.
 pub(in crate::http) async fn remove(
     State(app): State<App>,
+    Extension(asking): Extension<Id>,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let owner = client::identity(&headers);
-    let entry = app.shared.responses.remove(&id, &owner).ok_or_else(|| not_found(&id))?;
+    let entry = app.shared.responses.remove(&id, &asking.caller.client).ok_or_else(|| not_found(&id))?;
     if entry.background && entry.state().turn.is_none() {
-        stop(&app, &id).await?;
+        stop(&app, asking.clone(), &id).await?;
     }
     Ok(json_response(&json!({ "id": id, "object": "response", "deleted": true })))
 }
@@ -51,12 +51,12 @@ pub(in crate::http) async fn remove(
 /// `POST /v1/responses/{id}/cancel`. Not only those in the background: a stream ends, too.
 pub(in crate::http) async fn cancel(
     State(app): State<App>,
+    Extension(asking): Extension<Id>,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let owner = client::identity(&headers);
+    let owner = asking.caller.client.clone();
     if let Some(entry) = app.shared.responses.live(&id, &owner) {
-        stop(&app, &id).await?;
+        stop(&app, asking.clone(), &id).await?;
         // What is shown after that is how far it has come.
         let _ = tokio::time::timeout(PATIENCE, entry.ended()).await;
         return Ok(json_response(&entry.state().object));
@@ -74,11 +74,11 @@ pub(in crate::http) async fn cancel(
 /// `GET /v1/responses/{id}/input_items`.
 pub(in crate::http) async fn input_items(
     State(app): State<App>,
+    Extension(asking): Extension<Id>,
     Path(id): Path<String>,
-    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let entry = find(&app, &id, &client::identity(&headers))?;
+    let entry = find(&app, &id, &asking.caller.client)?;
     let query = query(&uri);
     let limit = match query.get("limit") {
         None => PAGE,
@@ -117,8 +117,8 @@ fn id_of(item: &Value) -> Option<&str> {
 }
 
 /// Ends what the engine computes for it. That it has ended meanwhile is no error.
-async fn stop(app: &App, id: &str) -> Result<(), ApiError> {
-    match requests::cancel(State(app.clone()), Path(id.to_owned())).await {
+async fn stop(app: &App, asking: Id, id: &str) -> Result<(), ApiError> {
+    match requests::cancel(State(app.clone()), Extension(asking), Path(id.to_owned())).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

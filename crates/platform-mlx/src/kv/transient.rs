@@ -1,0 +1,187 @@
+//! Keys and values of whole texts, forgotten as soon as a layer has attended: what encoders need of a [`KvStore`].
+//!
+//! On the CPU all layers share one small pool, over which our attention kernel runs as ever: the texts of a batch need no
+//! padding. A layer's primitive reads what the layer before has made, so that no two are in the pool at once.
+
+use std::sync::Arc;
+
+use mlx_rs::{
+    Stream,
+    fast::{ScaledDotProductAttentionMask, scaled_dot_product_attention},
+    ops::{concatenate, indexing::TryIndexOp},
+    transforms::eval,
+};
+use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, attention};
+use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
+
+use super::{AttentionSpec, KvStore, contiguous::window_mask};
+use crate::{
+    Batch, Error, Ops, Result, Span, Tensor,
+    batch::dim,
+    ffi::{Output, cpu_primitive},
+    model::LayerSpec,
+};
+
+/// Tokens of a block: the least there can be, since each text begins a new one.
+const BLOCK_SIZE: usize = 16;
+
+/// Where the keys and values of one layer are while it attends.
+pub struct TransientKv {
+    layers: Vec<LayerSpec>,
+    /// Whether tokens see only what is before them.
+    causal: bool,
+    spec: KvCacheSpec,
+    place: Place,
+}
+
+enum Place {
+    /// A pool for each shape of layers.
+    Cpu { pools: Vec<Arc<KvPool>>, threads: Arc<Pool>, stream: Stream },
+    /// None: MLX attends over the arrays as they are.
+    Mlx,
+}
+
+impl TransientKv {
+    /// Room for one text of `longest` tokens, or several of `together` tokens in all.
+    ///
+    /// # Errors
+    /// If the system refuses the address space.
+    pub fn new(layers: Vec<LayerSpec>, causal: bool, ops: &Ops, longest: usize, together: usize) -> Result<Self> {
+        // Each text begins a block, and may be as short as one token.
+        let blocks = longest.div_ceil(BLOCK_SIZE).max(together);
+        let place = match ops.threads() {
+            None => Place::Mlx,
+            Some((threads, stream)) => {
+                let mut pools: Vec<Arc<KvPool>> = Vec::new();
+                for layer in &layers {
+                    let shape = shape(layer, blocks);
+                    if !pools.iter().any(|pool| *pool.shape() == shape) {
+                        let pool = KvPool::new(shape);
+                        let pool = pool.map_err(|e| vllm_platform::Error::OutOfMemory(e.to_string()))?;
+                        pools.push(Arc::new(pool));
+                    }
+                }
+                Place::Cpu { pools, threads: Arc::clone(threads), stream: stream.clone() }
+            }
+        };
+        let group = KvGroup { window: None, num_blocks: blocks, block_bytes: 0 };
+        let spec = KvCacheSpec { block_size: BLOCK_SIZE, dtype: KvDtype::F32, groups: vec![group], rewind: None };
+        Ok(Self { layers, causal, spec, place })
+    }
+
+    /// Block tables for texts of these lengths, one after the other.
+    pub fn tables(&self, lengths: impl Iterator<Item = usize>) -> Vec<Vec<Vec<BlockId>>> {
+        let mut next = 0;
+        let table = |len: usize| {
+            let first = next;
+            next += dim(len.div_ceil(BLOCK_SIZE)).cast_unsigned();
+            vec![(first..next).collect()]
+        };
+        lengths.map(table).collect()
+    }
+
+    /// For one batch; `pause` is called between layers, while nothing is being computed.
+    pub fn attending<'a>(&'a self, pause: &'a mut dyn FnMut()) -> Attending<'a> {
+        Attending { kv: self, pause }
+    }
+
+    fn attend_cpu(&self, layer: usize, [q, k, v]: [&Tensor; 3], batch: &Batch, spec: AttentionSpec) -> Result<Tensor> {
+        let Place::Cpu { pools, threads, stream } = &self.place else {
+            return Err(Error::Plan("the CPU's attention on another device".into()));
+        };
+        let (of_layer, blocks) = (&self.layers[layer], self.spec.groups[0].num_blocks);
+        let pool = pools.iter().find(|pool| *pool.shape() == shape(of_layer, blocks));
+        let pool = Arc::clone(pool.ok_or_else(|| Error::Plan(format!("layer {layer} has no pool")))?);
+        let (threads, layout) = (Arc::clone(threads), Arc::clone(&batch.layout));
+        let window = of_layer.window.filter(|_| self.causal);
+        let how = Attention { heads: spec.heads, scale: spec.scale, causal: self.causal, window, softcap: None };
+        let shape = [dim(batch.len()), dim(spec.heads * of_layer.head_dim)];
+        let outputs = [Output::f32(&shape)];
+        let [out] = cpu_primitive(stream, c"encoder_attention", &[q, k, v], outputs, move |inputs, outputs| {
+            pool.write(&threads, inputs[1].f32(), inputs[2].f32(), layout.slots(0));
+            attention(&threads, inputs[0].f32(), &pool, &layout.ragged(0), &how, outputs[0].f32());
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    fn attend_mlx(&self, layer: usize, qkv: [&Tensor; 3], batch: &Batch, spec: AttentionSpec) -> Result<Tensor> {
+        let width = dim(spec.heads * self.layers[layer].head_dim);
+        let one = |span: Span| -> Result<Tensor> {
+            let part = |x: &Tensor| -> Result<Tensor> {
+                let x = x.try_index(dim(span.first)..dim(span.first + span.len))?;
+                Ok(x.transpose_axes(&[1, 0, 2])?.expand_dims(0)?)
+            };
+            let [q, k, v] = [part(qkv[0])?, part(qkv[1])?, part(qkv[2])?];
+            let window = self.layers[layer].window.filter(|&window| self.causal && window < span.len);
+            let mask = window.map(|window| window_mask(0, span.len, 0, window));
+            let mask = match &mask {
+                Some(mask) => Some(ScaledDotProductAttentionMask::Array(mask)),
+                None => (self.causal && span.len > 1).then_some(ScaledDotProductAttentionMask::Causal),
+            };
+            let out = scaled_dot_product_attention(&q, &k, &v, spec.scale, mask, None)?;
+            Ok(out.transpose_axes(&[0, 2, 1, 3])?.reshape(&[dim(span.len), width])?)
+        };
+        let outputs = batch.layout.spans().map(one).collect::<Result<Vec<_>>>()?;
+        Ok(concatenate(&outputs, 0)?)
+    }
+}
+
+fn shape(layer: &LayerSpec, blocks: usize) -> KvShape {
+    let LayerSpec { kv_heads, head_dim, .. } = *layer;
+    KvShape { blocks, block_size: BLOCK_SIZE, kv_heads, head_dim, kind: FloatKind::F32 }
+}
+
+/// [`TransientKv`] for one batch.
+pub struct Attending<'a> {
+    kv: &'a TransientKv,
+    pause: &'a mut dyn FnMut(),
+}
+
+impl KvStore for Attending<'_> {
+    /// Evaluates what came before: layers are computed one by one, so that there can be pauses.
+    fn attend(
+        &mut self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        batch: &Batch,
+        spec: AttentionSpec,
+    ) -> Result<Tensor> {
+        eval([q, k, v])?;
+        (self.pause)();
+        match &self.kv.place {
+            Place::Cpu { .. } => self.kv.attend_cpu(layer, [q, k, v], batch, spec),
+            Place::Mlx => self.kv.attend_mlx(layer, [q, k, v], batch, spec),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "transient 1"
+    }
+
+    fn spec(&self) -> &KvCacheSpec {
+        &self.kv.spec
+    }
+
+    fn copy_block(&mut self, _: &BlockCopy) -> Result<()> {
+        Err(nothing_kept())
+    }
+
+    fn export_block(&mut self, _: usize, _: BlockId, _: usize) -> Result<Vec<u8>> {
+        Err(nothing_kept())
+    }
+
+    fn import_block(&mut self, _: usize, _: BlockId, _: usize, _: &[u8]) -> Result<()> {
+        Err(nothing_kept())
+    }
+
+    fn unaccounted_bytes(&self) -> u64 {
+        0
+    }
+}
+
+fn nothing_kept() -> Error {
+    Error::Plan("an encoder keeps no keys and values".into())
+}
