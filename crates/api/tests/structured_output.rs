@@ -47,7 +47,7 @@ async fn every_format_is_kept_to_however_it_is_asked_for() {
             if choice["finish_reason"] == "stop" {
                 assert!(is_right(text), "{name}: {text:?}");
             } else {
-                assert_eq!(name.contains("json_object"), true, "{name} does not end: {text:?}");
+                assert!(name.contains("json_object"), "{name} does not end: {text:?}");
             }
         }
     }
