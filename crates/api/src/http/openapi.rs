@@ -1,7 +1,7 @@
 //! `GET /openapi.json`, and `GET /docs`, a page that shows it.
 //!
-//! The document is written by hand, one file for each family of endpoints, in `crates/api/openapi`. A test compares its
-//! paths with the routes that there are, and schemathesis its schemas with what the server sends.
+//! The document is written by hand, one file for each family of endpoints, in `crates/api/openapi`. A test asks
+//! for each of its paths, and schemathesis compares its schemas with what the server sends.
 
 use std::sync::LazyLock;
 
