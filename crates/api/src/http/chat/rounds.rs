@@ -83,6 +83,10 @@ impl Rounds {
         let mut usage = Usage::default();
         let mut ran: Vec<RunCall> = Vec::new();
         loop {
+            if ran.len() >= self.tools.most_calls() {
+                // Enough: it has to make do with what it knows.
+                self.chat.tools.choice = ToolChoice::None;
+            }
             let round = self.round(out, message.calls.len()).await?;
             usage.prompt_tokens += round.usage.prompt_tokens;
             usage.completion_tokens += round.usage.completion_tokens;
@@ -97,7 +101,6 @@ impl Rounds {
             }
             let left = self.tools.most_calls().saturating_sub(ran.len());
             if round.calls.len() > left {
-                // Enough: it has to make do with what it knows.
                 self.chat.tools.choice = ToolChoice::None;
                 continue;
             }
