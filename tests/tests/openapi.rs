@@ -15,7 +15,8 @@ fn responses_are_as_documented_whatever_is_asked() {
     let server = Server::smollm2(&[&["--served-model-name", "smollm2"], &limits[..]].concat());
     let mut command = Command::new(python().with_file_name("schemathesis"));
     command.args(["run", &server.url("/openapi.json"), "--phases", "examples,coverage,fuzzing"]);
-    command.args(["--checks", CHECKS, "--seed", "1", "--workers", "4", "--max-time", "90", "--max-examples", "30"]);
+    command.args(["--checks", CHECKS, "--seed", "1", "--workers", "1", "--max-time", "90", "--max-examples", "30"]);
+    // More workers than one trip over a race in Python 3.11's parser.
     // Without a configuration, MCP's routes say 503; they have tests of their own.
     command.args(["--exclude-path-regex", "^/v1/mcp", "--continue-on-failure", "--no-color"]);
     let out = command.output().expect("run schemathesis");

@@ -14,6 +14,7 @@ use axum::{
 use serde_json::{Map, Value};
 
 use super::{App, health::json_response};
+use crate::residency::Residency;
 
 const BASE: &str = include_str!("../../openapi/base.yaml");
 const FAMILIES: &[&str] = &[
@@ -39,10 +40,15 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
 
 pub(super) async fn document(State(app): State<App>) -> Response {
     let mut document = DOCUMENT.clone();
-    // An example that works here.
-    let names = app.models().ok().and_then(|models| models.status().into_iter().next()).map(|model| model.names);
-    let name = names.and_then(|names| names.into_iter().next()).unwrap_or_default();
-    document["components"]["schemas"]["Model"]["examples"] = Value::from(vec![name]);
+    // The names that work here, so that tools that read this find them.
+    let models = app.models().map(Residency::status).unwrap_or_default();
+    let mut names: Vec<String> = models.into_iter().flat_map(|model| model.names).collect();
+    names.extend(app.encoders.names());
+    if !names.is_empty() {
+        let model = &mut document["components"]["schemas"]["Model"];
+        model["examples"] = Value::from(vec![names[0].clone()]);
+        model["enum"] = Value::from(names);
+    }
     json_response(&document)
 }
 
