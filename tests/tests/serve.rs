@@ -212,3 +212,24 @@ fn completions_take_text_and_token_ids() {
     let (status, beyond) = server.post("/v1/completions", &request(json!([4_000_000])));
     assert_eq!(status, 400, "{beyond}");
 }
+
+#[test]
+fn warm_prompts_are_found_by_the_first_request() {
+    let file = std::env::temp_dir().join(format!("vllm-mlx-warm-{}.json", std::process::id()));
+    let system = json!({ "role": "system", "content": "You answer in rhymes. ".repeat(20) });
+    std::fs::write(&file, json!([[system]]).to_string()).expect("a file");
+    let server = Server::smollm2(&["--warm-prompts", &file.display().to_string()]);
+    let start = Instant::now();
+    while !server.log().contains("warm prompts are computed") {
+        assert!(start.elapsed().as_secs() < 60, "{}", server.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let (_, models) = server.get("/v1/models").expect("an answer");
+    let messages = json!([system, { "role": "user", "content": "Hello" }]);
+    let body = json!({ "model": models["data"][0]["id"], "messages": messages, "max_tokens": 1 });
+    let (status, answer) = server.post("/v1/chat/completions", &body);
+    assert_eq!(status, 200, "{answer}");
+    let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count");
+    assert!(cached > 100, "{answer}");
+    let _ = std::fs::remove_file(file);
+}

@@ -200,3 +200,28 @@ async fn schemas_that_no_grammar_can_follow() {
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert_eq!(reply.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "f");
 }
+
+#[tokio::test]
+async fn strict_arguments_are_kept_to_in_calls_that_the_model_makes_by_itself() {
+    // What the model would write: an argument of the wrong type.
+    let wrong = json!({ "name": "count", "arguments": { "n": "many" } });
+    let answer = format!("Let me count. <tool_call>\n{wrong}\n</tool_call>");
+    for format in ["hermes", "xlam"] {
+        let answer = if format == "xlam" { format!("[{wrong}]") } else { answer.clone() };
+        let server = server_in(&answer, Some(format), None);
+        let mut tools = tools();
+        tools[1]["function"]["strict"] = json!(true);
+        let reply = server.chat(json!({ "tools": tools, "max_tokens": 400 })).await;
+        assert_eq!(reply.status, 200, "{format}: {}", reply.body);
+        let message = reply.json()["choices"][0]["message"].clone();
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            let arguments = call["function"]["arguments"].as_str().unwrap();
+            if let Ok(arguments) = serde_json::from_str::<Value>(arguments) {
+                assert!(call["function"]["name"] != "count" || arguments["n"].is_u64(), "{format}: {message}");
+            }
+        }
+        if format == "hermes" {
+            assert!(message["content"].as_str().unwrap().starts_with("Let me count."), "{message}");
+        }
+    }
+}

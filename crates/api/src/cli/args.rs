@@ -82,6 +82,9 @@ pub struct CacheArgs {
     /// How KV is kept: auto, paged or contiguous
     #[arg(long, value_name = "STORE", default_value = "auto", value_parser = kv_store)]
     kv_store: KvStoreChoice,
+    /// The same as --kv-store paged: for commands written for the original
+    #[arg(long, hide = true, conflicts_with = "kv_store")]
+    use_paged_cache: bool,
     /// Find the beginnings of earlier prompts again instead of computing them (the default)
     #[arg(long, conflicts_with = "disable_prefix_cache")]
     enable_prefix_cache: bool,
@@ -126,7 +129,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
             memory_utilization: runtime.cache.gpu_memory_utilization,
             max_num_seqs,
             max_num_batched_tokens: runtime.max_num_batched_tokens,
-            kv_store: runtime.cache.kv_store,
+            kv_store: if runtime.cache.use_paged_cache { KvStoreChoice::Paged } else { runtime.cache.kv_store },
         },
         engine: EngineConfig {
             max_num_seqs,

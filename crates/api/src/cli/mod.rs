@@ -19,6 +19,7 @@ mod reload;
 mod report;
 mod rm;
 mod serve;
+mod warm;
 
 use std::process::ExitCode;
 

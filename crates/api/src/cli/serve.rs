@@ -19,6 +19,7 @@ use super::{
     encoders::{self, EncoderArgs},
     progress,
     reload::Reloader,
+    warm,
 };
 use crate::{
     encoder::{EncoderSpec, ServedEncoder},
@@ -116,6 +117,9 @@ struct ResidencyArgs {
     /// Load the model when it is first asked for
     #[arg(long)]
     lazy_load_model: bool,
+    /// Compute the beginnings of these conversations at the start, for the prefix cache: a JSON list of lists of messages
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["models_config", "lazy_load_model"])]
+    warm_prompts: Option<PathBuf>,
     /// Unload a model that nobody has used for so long, in seconds; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = seconds)]
     auto_unload_idle_seconds: f64,
@@ -217,6 +221,7 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
     let router = app.clone().router();
     let mut server = tokio::spawn(listener.serve(router, async { drop(draining.await) }));
 
+    let warm_prompts = args.residency.warm_prompts.as_deref().map(warm::read).transpose()?;
     let (models, encoders) = tokio::select! {
         loaded = load_all(args) => loaded?,
         () = signals.next() => return Ok(()),
@@ -229,6 +234,15 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
         app.add_encoder(Arc::clone(encoder));
     }
     app.set_models(models.clone());
+    if let (Some(prompts), Some(model)) = (warm_prompts, models.loaded().into_iter().next()) {
+        // Beside the first requests: they need not wait for it.
+        tokio::spawn(async move {
+            match warm::warm(&model, &prompts).await {
+                Ok(tokens) => tracing::info!(prompts = prompts.len(), tokens, "warm prompts are computed"),
+                Err(error) => tracing::error!("{error:#}"),
+            }
+        });
+    }
     if let Some(limit) = duration(args.watchdog_seconds) {
         tokio::spawn(watch(app.clone(), limit));
     }

@@ -54,6 +54,7 @@ pub use client::Peer;
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
+pub use messages::normalise as normalise_messages;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
 use vllm_mcp::McpClient;

@@ -45,9 +45,10 @@ pub fn constraint(
         }
         // Text or calls: text must not begin as a call does, or it would be one that no grammar held.
         (_, Some(calls)) if strict && *format == OutputFormat::Text => {
-            let without: Vec<String> = calls.markers.iter().map(|&marker| marker.to_owned()).collect();
+            let mut without: Vec<String> = calls.markers.iter().map(|&marker| marker.to_owned()).collect();
             if without.is_empty() {
-                return Ok(None);
+                // Its calls are JSON without anything around it.
+                without.push("{".to_owned());
             }
             let optional = Shape::Repeat { shape: Box::new(shape(calls)), least: 0, most: Some(1) };
             Ok(Some((Constraint::Shape(Shape::Sequence(vec![Shape::Text { without }, optional])), "tools")))
