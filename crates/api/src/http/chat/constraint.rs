@@ -21,6 +21,9 @@ impl OutputFormat {
     }
 }
 
+/// What calls hold that parsers also take without a marker before them.
+const BARE_OPENINGS: &[&str] = &["\"name\"", "\"type\"", "<function="];
+
 /// The grammar of an answer, with the parameter that asks for it; `None` if any text will do.
 ///
 /// # Errors
@@ -45,11 +48,8 @@ pub fn constraint(
         }
         // Text or calls: text must not begin as a call does, or it would be one that no grammar held.
         (_, Some(calls)) if strict && *format == OutputFormat::Text => {
-            let mut without: Vec<String> = calls.markers.iter().map(|&marker| marker.to_owned()).collect();
-            if without.is_empty() {
-                // Its calls are JSON without anything around it.
-                without.push("{".to_owned());
-            }
+            let openings = calls.markers.iter().chain(BARE_OPENINGS);
+            let without: Vec<String> = openings.map(|&opening| opening.to_owned()).collect();
             let optional = Shape::Repeat { shape: Box::new(shape(calls)), least: 0, most: Some(1) };
             Ok(Some((Constraint::Shape(Shape::Sequence(vec![Shape::Text { without }, optional])), "tools")))
         }
