@@ -51,12 +51,12 @@ pub(crate) fn probe_content(render: Render<'_>) -> ContentForm {
 
 /// Finds out how a template reads tool calls. One that knows none gets what most would want.
 pub(crate) fn probe_tool_calls(render: Render<'_>) -> ToolCallForm {
-    find_tool_call_form(render).unwrap_or(ToolCallForm { object_arguments: true, null_content: false })
+    find_tool_call_form(render, false).unwrap_or(ToolCallForm { object_arguments: true, null_content: false })
 }
 
 /// Whether a template shows the calls of earlier turns and their results.
 pub(crate) fn shows_tool_calls(render: Render<'_>) -> bool {
-    find_tool_call_form(render).is_some()
+    find_tool_call_form(render, true).is_some()
 }
 
 /// Whether a template tells of the tools that there are.
@@ -73,7 +73,8 @@ fn probe_tool() -> Value {
     json!({"type": "function", "function": {"name": PROBE, "description": "x", "parameters": parameters}})
 }
 
-fn find_tool_call_form(render: Render<'_>) -> Option<ToolCallForm> {
+/// The form in which calls are shown, and their results, too, if `results` must be.
+fn find_tool_call_form(render: Render<'_>, results: bool) -> Option<ToolCallForm> {
     let key = format!("{NEEDLE}key");
     let value = format!("{NEEDLE}value");
     let result = format!("{NEEDLE}result");
@@ -90,7 +91,8 @@ fn find_tool_call_form(render: Render<'_>) -> Option<ToolCallForm> {
         render(&messages, tools).is_some_and(|prompt| {
             // Not as Python's notation of a dict, not as JSON text within JSON, no "None" for the missing content.
             let clean = !prompt.contains(&format!("'{key}'")) && !prompt.contains("\\\"") && !prompt.contains("None");
-            prompt.contains(&key) && prompt.contains(&value) && prompt.contains(&result) && clean
+            let answered = !results || prompt.contains(&result);
+            prompt.contains(&key) && prompt.contains(&value) && answered && clean
         })
     };
     let forms = [(true, true), (true, false), (false, true), (false, false)]
