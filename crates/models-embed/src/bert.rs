@@ -189,29 +189,11 @@ impl BertScores {
     }
 }
 
-impl TextEncoder for BertScores {
-    fn layers(&self) -> Vec<LayerSpec> {
-        self.network.layers()
-    }
-
-    fn max_input_len(&self) -> usize {
-        self.network.max_input_len()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.network.vocab_size()
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.network.hidden_size()
-    }
-
-    fn forward(&self, texts: &EncoderBatch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        self.network.forward(texts, kv)
-    }
-}
-
 impl CrossEncoder for BertScores {
+    fn network(&self) -> &dyn TextEncoder {
+        &self.network
+    }
+
     fn logits(&self, first: &Tensor) -> Result<Tensor> {
         self.classifier.forward(&tanh(self.pooler.forward(first)?)?)
     }

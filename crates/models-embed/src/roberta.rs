@@ -5,11 +5,9 @@
 
 use vllm_platform_mlx::{
     Bias, Error, LoadContext, Result, Tensor,
-    encoder::{CrossEncoder, EncoderBatch, EncoderFamily, TextEncoder},
+    encoder::{CrossEncoder, EncoderFamily, TextEncoder},
     inventory,
-    kv::KvStore,
     mlx_rs::ops::tanh,
-    model::LayerSpec,
     nn::Linear,
 };
 
@@ -63,29 +61,11 @@ impl RobertaScores {
     }
 }
 
-impl TextEncoder for RobertaScores {
-    fn layers(&self) -> Vec<LayerSpec> {
-        self.network.layers()
-    }
-
-    fn max_input_len(&self) -> usize {
-        self.network.max_input_len()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.network.vocab_size()
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.network.hidden_size()
-    }
-
-    fn forward(&self, texts: &EncoderBatch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        self.network.forward(texts, kv)
-    }
-}
-
 impl CrossEncoder for RobertaScores {
+    fn network(&self) -> &dyn TextEncoder {
+        &self.network
+    }
+
     fn logits(&self, first: &Tensor) -> Result<Tensor> {
         self.output.forward(&tanh(self.dense.forward(first)?)?)
     }

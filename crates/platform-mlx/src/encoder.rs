@@ -35,7 +35,10 @@ pub trait TextEncoder {
 }
 
 /// An encoder that reads two texts together and says how well they go together.
-pub trait CrossEncoder: TextEncoder {
+pub trait CrossEncoder {
+    /// The network whose hidden states it scores.
+    fn network(&self) -> &dyn TextEncoder;
+
     /// Hidden states of first tokens, [texts, hidden] → one logit each, [texts, 1].
     ///
     /// # Errors

@@ -35,7 +35,7 @@ impl Network {
     pub fn layers(&self) -> Vec<LayerSpec> {
         match self {
             Self::Embedding(model, _) => model.layers(),
-            Self::Scores(model) => model.layers(),
+            Self::Scores(model) => model.network().layers(),
             Self::DecoderEmbedding { model, .. } | Self::Judge { model, .. } => model.layers(),
         }
     }
@@ -49,7 +49,7 @@ impl Network {
     pub fn max_input_len(&self) -> usize {
         match self {
             Self::Embedding(model, _) => model.max_input_len(),
-            Self::Scores(model) => model.max_input_len(),
+            Self::Scores(model) => model.network().max_input_len(),
             Self::DecoderEmbedding { model, .. } | Self::Judge { model, .. } => model.context_length(),
         }
     }
@@ -57,7 +57,7 @@ impl Network {
     pub fn vocab_size(&self) -> usize {
         match self {
             Self::Embedding(model, _) => model.vocab_size(),
-            Self::Scores(model) => model.vocab_size(),
+            Self::Scores(model) => model.network().vocab_size(),
             Self::DecoderEmbedding { model, .. } | Self::Judge { model, .. } => model.vocab_size(),
         }
     }
@@ -129,7 +129,7 @@ impl MlxEncoder {
                 pooled(&model.forward(&batch.batch, &mut kv)?, &spans, *how)
             }
             Network::Scores(model) => {
-                let first = pick(&model.forward(&batch, &mut kv)?, spans.iter().map(|span| span.first))?;
+                let first = pick(&model.network().forward(&batch, &mut kv)?, spans.iter().map(|span| span.first))?;
                 rows(&sigmoid(model.logits(&first)?.as_dtype(Dtype::Float32)?)?)
             }
             Network::Judge { model, yes, no } => {

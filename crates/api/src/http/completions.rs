@@ -14,7 +14,7 @@ use super::{
     chat::{OutputFormat, OutputPlan},
     choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
     extras::{Extras, Scheduling},
-    fields::{read_body, show},
+    fields::show,
     guide::Guide,
     health::json_response,
     logprobs::CompletionLogprobs,
@@ -37,7 +37,6 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::Completions, id, &headers);
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, name, model } = open(&app, body).await?;
     let (config, served) = (app.config, model.clone());
     let request = blocking(move || CompletionRequest::parse(fields, &served, &config)).await?;

@@ -21,7 +21,7 @@ use super::{
     call::{Call, Endpoint},
     encoders::{Opened, check_count, encode, open, take_max_tokens, token_ids},
     extras::take_timeout,
-    fields::{read_body, show},
+    fields::show,
     request_id::Id,
 };
 use crate::encoder::{Overflow, Role, ServedEncoder, engine_input};
@@ -33,7 +33,6 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::Embeddings, id, &headers);
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { mut fields, name, encoder } = open(&app, body, Role::Embed).await?;
     call.describe(&name, false);
     let timeout = take_timeout(&mut fields, app.config.timeout)?;

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Bytes;
+use axum::body::Body;
 use serde_json::{Value, json};
 use vllm_platform::TokenId;
 use vllm_scheduler::{EncodeInput, EncodeRequest, Encoded, EncoderStats, Usage};
 
-use super::{ApiError, App, Fields, blocking, call::Call, fields::show};
+use super::{ApiError, App, Fields, call::Call, fields::show, read_request};
 use crate::{
     encoder::{Role, ServedEncoder},
     residency::LeaseError,
@@ -67,14 +67,12 @@ pub struct Opened {
     pub encoder: Arc<ServedEncoder>,
 }
 
-/// Parses a body and finds its model, which must do what `role` says.
+/// Reads a body and finds its model, which must do what `role` says.
 ///
 /// # Errors
 /// 400 and 404.
-pub async fn open(app: &App, body: Bytes, role: Role) -> Result<Opened, ApiError> {
-    let mut fields = blocking(move || Fields::parse(&body)).await?;
-    let name = fields.string("model")?;
-    let name = name.ok_or_else(|| ApiError::field("model", "model is missing: it must name the model to use"))?;
+pub async fn open(app: &App, body: Body, role: Role) -> Result<Opened, ApiError> {
+    let (fields, name) = read_request(app, body).await?;
     match app.encoders.find(&name) {
         Some(encoder) if encoder.role() == role => Ok(Opened { fields, name, encoder }),
         Some(encoder) => Err(other_route(&encoder, &name)),

@@ -44,7 +44,7 @@ use access::Access;
 pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
 use axum::{
     Router,
-    body::Bytes,
+    body::Body,
     http::{Method, StatusCode, Uri},
     middleware,
     routing::{delete, get, post},
@@ -54,6 +54,7 @@ pub use client::Peer;
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
+use fields::read_body;
 pub use messages::normalise as normalise_messages;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
@@ -319,11 +320,18 @@ struct Opened {
     model: Lease,
 }
 
-/// Parses a body and finds its model.
-async fn open(app: &App, body: Bytes) -> Result<Opened, ApiError> {
+/// Reads and parses a body, and takes the name of its model.
+async fn read_request(app: &App, body: Body) -> Result<(Fields, String), ApiError> {
+    let body = read_body(body, app.config.body_limit).await?;
     let mut fields = blocking(move || Fields::parse(&body)).await?;
     let name = fields.string("model")?;
     let name = name.ok_or_else(|| ApiError::field("model", "model is missing: it must name the model to use"))?;
+    Ok((fields, name))
+}
+
+/// Reads a body and finds its model.
+async fn open(app: &App, body: Body) -> Result<Opened, ApiError> {
+    let (fields, name) = read_request(app, body).await?;
     let model = app.lease(&name).await?;
     Ok(Opened { fields, name, model })
 }

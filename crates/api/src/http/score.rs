@@ -9,7 +9,7 @@ use super::{
     call::{Call, Endpoint},
     encoders::{Opened, check_count, encode, open, take_max_tokens},
     extras::take_timeout,
-    fields::{read_body, show},
+    fields::show,
     health::json_response,
     request_id::Id,
 };
@@ -22,7 +22,6 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::Score, id, &headers);
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { mut fields, name, encoder } = open(&app, body, Role::Score).await?;
     call.describe(&name, false);
     let timeout = take_timeout(&mut fields, app.config.timeout)?;

@@ -162,14 +162,6 @@ impl Residency {
         }
     }
 
-    /// [`lease`](Self::lease) without waiting for a model that isn't loaded.
-    ///
-    /// # Errors
-    /// [`LeaseError::Unknown`], [`LeaseError::Loading`].
-    pub fn lease_loaded(&self, name: &str) -> Result<Lease, LeaseError> {
-        self.find(name)?.try_enter(&self.0.changed).ok_or(LeaseError::Loading)
-    }
-
     /// Loads the models that are to be there from the start, one after the other.
     ///
     /// # Errors

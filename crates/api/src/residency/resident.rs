@@ -130,14 +130,6 @@ impl Resident {
         Entry::Load(sender, outcome)
     }
 
-    /// Enters if it is loaded.
-    pub fn try_enter(self: &Arc<Self>, changed: &watch::Sender<()>) -> Option<Lease> {
-        let mut state = self.state();
-        let Place::Loaded(model) = &state.place else { return None };
-        let model = Arc::clone(model);
-        Some(self.count_use(&mut state, model, changed))
-    }
-
     fn count_use(self: &Arc<Self>, state: &mut State, model: Arc<ServedModel>, changed: &watch::Sender<()>) -> Lease {
         state.uses += 1;
         Lease::new(model, Arc::clone(self), changed.clone())

@@ -4,11 +4,10 @@ use axum::{body::Body, extract::State, response::Response};
 use serde_json::json;
 
 use super::request::Request;
-use crate::http::{ApiError, App, Opened, blocking, fields::read_body, health::json_response, open};
+use crate::http::{ApiError, App, Opened, blocking, health::json_response, open};
 
 /// Counts the tokens of a request's prompt: exactly those that an answer to it would count as its input, cached or not.
 pub async fn create(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, model, .. } = open(&app, body).await?;
     let config = app.config;
     let tokens = blocking(move || Request::parse(fields, &model, &config)?.chat.count_tokens(&model)).await?;

@@ -23,7 +23,6 @@ use super::{
     ApiError, App, Opened, blocking,
     call::{Call, Endpoint},
     choices::Choices,
-    fields::read_body,
     health::json_response,
     open,
     request_id::Id,
@@ -37,7 +36,6 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::AnthropicMessages, id.clone(), &headers);
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, name, model } = open(&app, body).await?;
     let (config, served) = (app.config, model.clone());
     let (request, Prepared { chat, is_cut }) = blocking(move || {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use vllm_scheduler::{FinishReason, Usage};
 
 use super::{
-    ChatEvent, ChatMessage, ChatRequest, ToolCall,
+    ChatEvent, ChatMessage, ChatRequest, PreparedChat, ToolCall,
     server_tools::{RunCall, ServerTools},
     tools::ToolChoice,
 };
@@ -48,6 +48,8 @@ pub struct Rounds {
     pub model: Lease,
     pub config: HttpConfig,
     pub chat: ChatRequest,
+    /// The same, ready for its first round.
+    pub first: Option<PreparedChat>,
     pub tools: ServerTools,
     /// The books on the request.
     pub call: Call,
@@ -86,8 +88,13 @@ impl Rounds {
             if ran.len() >= self.tools.most_calls() {
                 // Enough: it has to make do with what it knows.
                 self.chat.tools.choice = ToolChoice::None;
+                self.first = None;
             }
-            let round = self.round(out, message.calls.len()).await?;
+            let prepared = match self.first.take() {
+                Some(prepared) => prepared,
+                None => self.prepare().await?,
+            };
+            let round = self.round(prepared, out, message.calls.len()).await?;
             usage.prompt_tokens += round.usage.prompt_tokens;
             usage.completion_tokens += round.usage.completion_tokens;
             usage.cached_tokens += round.usage.cached_tokens;
@@ -116,10 +123,13 @@ impl Rounds {
         }
     }
 
-    /// One answer. `before` calls of the client's were in the rounds before it.
-    async fn round(&self, out: &mpsc::Sender<Turn>, before: usize) -> Result<Round, ApiError> {
+    async fn prepare(&self) -> Result<PreparedChat, ApiError> {
         let (chat, model, config) = (self.chat.clone(), self.model.clone(), self.config);
-        let prepared = blocking(move || chat.prepare(&model, &config)).await?;
+        blocking(move || chat.prepare(&model, &config)).await
+    }
+
+    /// One answer. `before` calls of the client's were in the rounds before it.
+    async fn round(&self, prepared: PreparedChat, out: &mpsc::Sender<Turn>, before: usize) -> Result<Round, ApiError> {
         let mut choices = Choices::start(&self.model, self.call.again(), &[prepared.prompt], &prepared.generation)?;
         let mut parser = prepared.output.parser();
         let mut sorter =

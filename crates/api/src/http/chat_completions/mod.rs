@@ -14,7 +14,6 @@ use super::{
     call::{Call, Endpoint},
     chat::Rounds,
     choices::Choices,
-    fields::read_body,
     health::json_response,
     open,
     request_id::Id,
@@ -28,7 +27,6 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::ChatCompletions, id, &headers);
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, name, model } = open(&app, body).await?;
     let (config, served, this) = (app.config, model.clone(), app.clone());
     let (request, chat) = blocking(move || {
@@ -41,9 +39,11 @@ pub(super) async fn create(
     let envelope = Envelope { id: call.id.clone(), created: call.created, model: name };
     if let Some(tools) = request.server_tools {
         call.in_rounds();
-        let turns = Rounds { model: model.clone(), config, chat: request.chat, tools, call }.start();
+        let output = chat.output.clone();
+        let rounds = Rounds { model: model.clone(), config, chat: request.chat, first: Some(chat), tools, call };
+        let turns = rounds.start();
         if request.streaming.on {
-            let encoder = ChatEncoder::new(envelope, model, &chat.output, 1, request.streaming.include_usage);
+            let encoder = ChatEncoder::new(envelope, model, &output, 1, request.streaming.include_usage);
             return Ok(rounds::respond(turns, encoder, config.heartbeat));
         }
         return rounds::collect(turns, &envelope).await;

@@ -37,7 +37,6 @@ use super::{
     ApiError, App, Opened, blocking,
     call::{Call, Endpoint},
     choices::Choices,
-    fields::read_body,
     health::json_response,
     open,
     request_id::Id,
@@ -51,7 +50,6 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::Responses, id, &headers);
-    let body = read_body(body, app.config.body_limit).await?;
     let Opened { fields, name, model } = open(&app, body).await?;
     let (config, served, store, owner) = (app.config, model.clone(), app.shared.responses.clone(), call.client.clone());
     let (mut request, chat) = blocking(move || {
