@@ -79,10 +79,10 @@ enum Models {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// SmolLM2 4-bit on the CPU, alternating with llama.cpp
-    Cpu(bench::CpuArgs),
+    /// SmolLM2 and Qwen3-0.6B's shape on the CPU, alternating with llama.cpp: prefill, decode, sixteen at once, memory
+    Cpu(bench::cpu::CpuArgs),
     /// How soon a server answers after its start
-    Serve(bench::ServeArgs),
+    Serve(bench::serve::ServeArgs),
     /// Many requests at once, repeated prompts, short ones behind long ones, beside other servers
     Engine(bench::engine::EngineArgs),
     /// Minutes of mixed load with clients that go away: nothing may be left behind
@@ -99,8 +99,8 @@ fn main() {
         Task::Demo { prompt } => demo::run(&prompt),
         Task::Test { args } => test::run(&args),
         Task::Ci { checks } => ci::run(&checks),
-        Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
-        Task::Bench(Bench::Serve(args)) => bench::serve(&args),
+        Task::Bench(Bench::Cpu(args)) => bench::cpu::run(&args),
+        Task::Bench(Bench::Serve(args)) => bench::serve::run(&args),
         Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
         Task::Bench(Bench::Soak(args)) => bench::soak::soak(&args),
         Task::Bindings => bindings::run(),

@@ -160,7 +160,10 @@ impl Header {
         self.tensors.extend(self.offset.to_le_bytes());
         self.tensor_count += 1;
         self.offset += kind.bytes(dimensions.iter().product());
-        assert!(self.offset.is_multiple_of(ALIGNMENT), "{name} {dimensions:?} would need padding, which is not written");
+        assert!(
+            self.offset.is_multiple_of(ALIGNMENT),
+            "{name} {dimensions:?} would need padding, which is not written"
+        );
     }
 
     /// Writes it, and padding up to where the first tensor begins.

@@ -39,15 +39,8 @@ pub const MODELS: [Random; 3] = [
 ];
 
 /// Qwen3-0.6B; its output matrix is its embedding.
-pub const QWEN3: Shape = Shape {
-    layers: 28,
-    hidden: 1024,
-    intermediate: 3072,
-    heads: 16,
-    kv_heads: 8,
-    head_dim: 128,
-    vocab: 151_936,
-};
+pub const QWEN3: Shape =
+    Shape { layers: 28, hidden: 1024, intermediate: 3072, heads: 16, kv_heads: 8, head_dim: 128, vocab: 151_936 };
 
 const CONTEXT: u32 = 40_960;
 const ROPE_BASE: f32 = 1e6;
