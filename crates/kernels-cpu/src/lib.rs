@@ -18,6 +18,7 @@
 //! instruction set and one scratch buffer a thread.
 
 pub mod activation;
+mod arena;
 pub mod attention;
 mod element;
 pub mod elementwise;
@@ -38,6 +39,7 @@ pub mod softmax;
 mod testing;
 
 pub use activation::{Activation, geglu, silu, swiglu};
+pub use arena::WeightArena;
 pub use attention::{Attention, RaggedBatch, attention};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
@@ -45,7 +47,7 @@ pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvPool, KvPoolError, KvShape};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
-pub use qmm::quantized_matmul;
+pub use qmm::{Activations, Linear, PackedMatrix, gated_matmul, packed_matmul, quantized_matmul};
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
 pub use rope::{Rope, RopeLayout, rope, rope_in_place};
 pub use scratch::with_scratch;
