@@ -7,7 +7,10 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use vllm_kernels_cpu::{DenseMatrix, Floats, Isa, Pool, QuantMatrix, matmul, quantized_matmul};
+use vllm_kernels_cpu::{
+    Activations, DenseMatrix, Floats, Isa, Linear, PackedMatrix, Pool, QuantMatrix, WeightArena, matmul, packed_matmul,
+    quantized_matmul,
+};
 
 const GROUP: usize = 32;
 
@@ -74,6 +77,37 @@ fn quantized(c: &mut Criterion) {
     }
 }
 
+/// Weights packed for byte dot products, by kind of activation.
+fn packed(c: &mut Criterion) {
+    let shapes = [
+        ([576, 576], 4),
+        ([1536, 576], 4),
+        ([576, 1536], 4),
+        ([49152, 576], 8),
+        ([3072, 1024], 4),
+        ([151_936, 1024], 4),
+    ];
+    let arena = WeightArena::new();
+    for (shape, bits) in shapes {
+        let w = Weights::new(shape, bits);
+        let mut group = c.benchmark_group(format!("packed {shape:?}x{bits}"));
+        group.sample_size(20).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(200));
+        for kind in [Activations::Int16, Activations::Int8] {
+            let pool = Pool::new(0).with_activations(kind);
+            let Some(packed) = PackedMatrix::pack(&pool, &arena, &w.matrix()) else { continue };
+            for m in [1, 2, 4, 8, 16, 64, 512].into_iter().filter(|&m| m <= 64 || shape[0] < 4096) {
+                let bytes = Throughput::Bytes(packed.nbytes() as u64);
+                group.throughput(if m == 1 { bytes } else { Throughput::Elements(w.flops(m)) });
+                let x = vec![0.5f32; m * shape[1]];
+                let mut y = vec![0.0f32; m * shape[0]];
+                group.bench_function(BenchmarkId::new(kind.to_string(), m), |b| {
+                    b.iter(|| packed_matmul(&pool, black_box(&x), &[Linear::plain(&packed)], &mut [&mut y]));
+                });
+            }
+        }
+    }
+}
+
 fn dense(c: &mut Criterion) {
     let shape = [1536, 576];
     let wide = vec![0.25f32; shape[0] * shape[1]];
@@ -104,5 +138,5 @@ fn fork_join(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, fork_join, quantized, dense);
+criterion_group!(benches, fork_join, packed, quantized, dense);
 criterion_main!(benches);

@@ -180,6 +180,21 @@ fn gated_layers_are_their_products_gated() {
 }
 
 #[test]
+fn one_row_takes_one_fork_and_join_for_all_layers() {
+    let mut random = Random(12);
+    for pool in pools(2) {
+        let w = pack(&pool, &Quantized::new(&mut random, [256, 576], 4, 32, FloatKind::F16));
+        let x = random.activations(576);
+        let [mut a, mut b, mut c] = [(); 3].map(|()| vec![0.0; 256]);
+        let before = pool.jobs();
+        packed_matmul(&pool, &x, &[Linear::plain(&w); 3], &mut [&mut a, &mut b, &mut c]);
+        assert_eq!(pool.jobs() - before, 1, "three layers");
+        gated_matmul(&pool, &x, [Linear::plain(&w); 2], Activation::Silu, &mut a);
+        assert_eq!(pool.jobs() - before, 2, "a gated pair");
+    }
+}
+
+#[test]
 fn packed_rows_dequantize_as_the_rows_that_were_packed() {
     let mut random = Random(6);
     for pool in pools(2) {

@@ -124,6 +124,12 @@ impl Pool {
         self.activations
     }
 
+    /// How many jobs the threads have shared so far (as a u32, which wraps): each costs a fork and a join. What the caller did alone
+    /// does not count.
+    pub fn jobs(&self) -> u32 {
+        (self.shared.state.0.load(Ordering::Relaxed) >> EPOCH_SHIFT) as u32
+    }
+
     /// Calls `body` once for each task number below `tasks`, in any order, on all threads, and returns when every
     /// call has. Threads claim tasks one at a time, so make them neither tiny (a claim costs some tens of
     /// nanoseconds) nor few (four to eight a thread even out a busy core).

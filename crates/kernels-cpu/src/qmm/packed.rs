@@ -23,7 +23,7 @@ use crate::qmm::packed_matmul;
 use crate::{
     Activations, FloatKind, Floats, Isa, Pool, SharedMut, WeightArena,
     arena::Block,
-    quant::{Groups, QuantMatrix, QuantMode},
+    quant::{Groups, QuantMatrix},
 };
 
 /// Rows of a panel.
@@ -116,11 +116,6 @@ impl PackedMatrix {
     /// Columns that share a scale.
     pub fn group_size(&self) -> usize {
         self.layout.group_size
-    }
-
-    /// How codes become numbers.
-    pub fn mode(&self) -> QuantMode {
-        QuantMode::Affine
     }
 
     /// Bytes in memory, padding included.

@@ -68,7 +68,7 @@ impl Digits {
 
     /// Calls `body` with the rows and the panels of each tile of `panels`.
     fn tiles(&self, panels: &Range<usize>, mut body: impl FnMut(Range<usize>, Range<usize>)) {
-        // A single row streams one panel after the other.
+        // A single row waits for memory, which gives most to a single stream.
         let width = if self.rows == 1 { 1 } else { PANELS };
         let mut row = 0;
         while row < self.rows {
@@ -94,7 +94,7 @@ impl Digits {
             // Where the second is missing the first stands in, for nothing.
             starts: [panels.start, panels.end - 1].map(|panel| w.panel(panel).as_ptr()),
         };
-        let width = if rows.len() == 1 { panels.len() } else { PANELS };
+        let width = if self.rows == 1 { 1 } else { PANELS };
         let x = self.words[rows.start * self.row_len..].as_ptr().cast();
         // SAFETY: by the caller's promise.
         unsafe { multiply(w.layout(), self.digits, rows.len(), width)(operands, x, self.row_len, out) }

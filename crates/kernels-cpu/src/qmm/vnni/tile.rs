@@ -105,6 +105,8 @@ unsafe fn tile<const BITS: usize, const DIGITS: usize, const SYMMETRIC: bool, co
                             }
                         }
                     }
+                    // Unpacked anew for each digit where registers are short.
+                    let panels = if M > 3 { panels.map(opaque) } else { panels };
                     for n in 0..WORDS {
                         let mut codes = [zero; P];
                         for p in 0..P {
@@ -152,6 +154,14 @@ unsafe fn tile<const BITS: usize, const DIGITS: usize, const SYMMETRIC: bool, co
             }
         }
     }
+}
+
+/// The same pointer, of which the compiler cannot know that it is: so that what is read through it is not kept in registers.
+#[inline(always)]
+fn opaque(mut pointer: *const u32) -> *const u32 {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    pointer
 }
 
 /// The codes of the `n`-th four columns of a span, as unsigned bytes.
