@@ -2,7 +2,11 @@
 //!
 //! Weights are widened (exactly) as they are loaded; sums are f32. On one processor and instruction set a row of `y`
 //! is bit for bit the same whatever the number of rows of `x`, and whatever the number of threads.
+//!
+//! Few rows, narrow weights and short rows go through [`tile`], over weights as they lie; many long rows of f32
+//! through [`panels`], which reads a third of the bytes for a product. Both add in the same order.
 
+pub(crate) mod panels;
 mod rows;
 pub(crate) mod tile;
 
@@ -25,6 +29,11 @@ use tile::{ROWS, Target, column_of_tiles};
 pub(crate) const X_BLOCK_BYTES: usize = 256 << 10;
 /// Bytes of weights in a task: enough that claiming it costs nothing, few enough that the threads end together.
 pub(crate) const TASK_BYTES: usize = 32 << 10;
+
+/// Rows of `x`, and bytes of a row of f32 weights, from which packing pays: below, a tile's rows stay in a core's L1 as they
+/// are. Narrower weights do as well without at every length. The result is the same either way.
+const PANELS_FROM: usize = 48;
+const PANEL_ROW_BYTES: usize = 3 << 10;
 
 /// A dense weight matrix `[rows, cols]`, row-major and borrowed; `rows` is the matmul's output size, `cols` its input size.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +125,10 @@ fn matmul_of<T: Number + Sync>(pool: &Pool, x: &[f32], m: usize, data: &[T], w: 
     let (rows, cols) = (w.rows, w.cols);
     if m == 0 || rows == 0 {
         return;
+    }
+    if m >= PANELS_FROM && size_of::<T>() == 4 && 4 * cols >= PANEL_ROW_BYTES {
+        let y = panels::Target { y: SharedMut::new(y), start: 0, stride: rows };
+        return panels::matmul(pool, &panels::Matrix { data: x, columns: cols }, m, cols, data, y);
     }
     let task_rows = task_rows(rows, cols * size_of::<T>(), m, pool.threads());
     let y = SharedMut::new(y);
