@@ -19,12 +19,14 @@
 
 pub mod activation;
 pub mod attention;
+pub mod conv;
 mod element;
 pub mod elementwise;
 mod floats;
 pub mod gemm;
 mod isa;
 pub mod kv_pool;
+pub mod moe;
 pub mod norm;
 mod pool;
 pub mod qmm;
@@ -39,10 +41,12 @@ mod testing;
 
 pub use activation::{Activation, geglu, silu, swiglu};
 pub use attention::{Attention, RaggedBatch, attention};
+pub use conv::{Conv1d, Conv2d, Filters, conv1d, conv2d};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
 pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvPool, KvPoolError, KvShape};
+pub use moe::{ExpertMlp, Experts, Routes, Stacked, moe};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
 pub use qmm::quantized_matmul;
