@@ -131,7 +131,7 @@ pub(crate) fn load_runner(
             kv_fingerprint: fingerprint(&loading, store.name(), store.spec(), &ops, dtype),
             kv_cache: store.spec().clone(),
         };
-        Ok(MlxRunner::new(model, store, info, stream.clone(), loading.in_place_bytes()))
+        Ok(MlxRunner::new(model, store, ops, info, stream.clone(), loading.in_place_bytes()))
     })
 }
 

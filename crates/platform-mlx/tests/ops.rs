@@ -9,7 +9,7 @@ use vllm_checkpoint::QuantMode;
 use vllm_kernels_cpu::Pool;
 use vllm_platform::{KvCacheSpec, KvDtype, KvGroup, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
-    Activation, Batch, Matrix, Ops, Projection, QuantizedMatrix, Result, ffi,
+    Activation, Batch, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, ffi,
     nn::{Rope, RopeConfig},
 };
 
@@ -132,7 +132,7 @@ fn rope_agrees_on_a_ragged_batch() {
         let rows = vec![row(0, 0, &[1, 2, 3]), row(1, 50, &[4]), row(2, 9, &[5, 6])];
         let group = KvGroup { window: None, num_blocks: 4, block_bytes: 0 };
         let kv = KvCacheSpec { block_size: 16, dtype: KvDtype::F32, groups: vec![group], rewind: None };
-        let batch = Batch::new(&StepPlan { rows, ..StepPlan::default() }, &kv)?;
+        let batch = Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, &kv)?.into());
         let (x, y) = (numbers(9, &[6, 3, 32]), numbers(15, &[6, 1, 32]));
         for (name, config) in [
             ("whole heads", RopeConfig::plain(32, 10_000.0)),

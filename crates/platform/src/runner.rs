@@ -1,5 +1,7 @@
 //! What a backend implements.
 
+use std::time::Duration;
+
 use crate::{
     BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, MemoryInfo, ModelInfo, ModelPurpose, ModelSource,
     Result, StepOutput, StepPlan,
@@ -108,6 +110,17 @@ pub trait Platform {
     ) -> Result<Box<dyn EncoderRunner>>;
 }
 
+/// What a runner spent on one kind of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkTime {
+    /// Of the work, as the platform calls it.
+    pub name: String,
+    /// How often it was done.
+    pub calls: u64,
+    /// In all.
+    pub time: Duration,
+}
+
 /// A loaded model. Lives on one thread (MLX arrays and streams belong to the thread that made them).
 pub trait ModelRunner {
     /// The model in numbers.
@@ -125,6 +138,12 @@ pub trait ModelRunner {
     /// [`crate::Error::OutOfMemory`] or [`crate::Error::Step`]; the blocks of the plan's rows then hold nothing
     /// that may be relied on, and the runner is ready for the next step.
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput>;
+
+    /// What the steps since the last call were spent on, and from here on counts: empty the first time, and where the
+    /// platform can't tell. Counting costs some tens of nanoseconds for each operation of a step.
+    fn profile(&mut self) -> Vec<WorkTime> {
+        Vec::new()
+    }
 
     /// The first `tokens` tokens of a block of one group, over all its layers, as bytes for a slower tier.
     ///

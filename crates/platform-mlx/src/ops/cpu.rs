@@ -1,12 +1,12 @@
 //! Our CPU primitives.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use mlx_rs::{Dtype, Stream};
 use vllm_checkpoint::QuantMode as FileMode;
 use vllm_kernels_cpu::{self as kernels, DenseMatrix, Pool, QuantMatrix, QuantMode};
 
-use super::{Activation, Matrix, Projection, QuantizedMatrix};
+use super::{Activation, Matrix, Projection};
 use crate::{
     Batch, Error, Result, Tensor,
     batch::dim,
@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Cpu {
     pub pool: Arc<Pool>,
     pub stream: Stream,
+    /// Arrays that stay as they are, by id; held, so that the ids stay theirs.
+    pub constants: RefCell<HashMap<usize, Tensor>>,
 }
 
 /// What a kernel needs to know of a matrix beside its arrays, which are graph inputs.
@@ -45,7 +47,7 @@ impl Form {
         }
     }
 
-    /// The matrix over the graph inputs from `inputs[*next]` on, which it consumes.
+    /// The matrix over the graph inputs from `inputs[*next]` on, which it consumes: those of [`Matrix::arrays`].
     fn bind<'a>(self, inputs: &[View<'a>], next: &mut usize) -> Result<Bound<'a>, String> {
         let mut take = || {
             *next += 1;
@@ -93,15 +95,6 @@ fn mode(mode: FileMode) -> QuantMode {
     }
 }
 
-/// A matrix's arrays in the order in which [`Form::bind`] takes them.
-fn arrays(matrix: &Matrix) -> impl Iterator<Item = &Tensor> {
-    let (first, rest): (_, [Option<&Tensor>; 2]) = match matrix {
-        Matrix::Dense(w) => (w, [None, None]),
-        Matrix::Quantized(QuantizedMatrix { packed, scales, biases, .. }) => (packed, [Some(scales), biases.as_ref()]),
-    };
-    std::iter::once(first).chain(rest.into_iter().flatten())
-}
-
 /// A [`Projection`] without its arrays.
 #[derive(Clone, Copy)]
 struct ProjectionForm {
@@ -130,7 +123,7 @@ impl ProjectionForm {
 fn operands<'a>(x: &'a Tensor, projections: &[Projection<'a>]) -> Vec<&'a Tensor> {
     let mut operands = vec![x];
     for projection in projections {
-        operands.extend(arrays(projection.weight));
+        operands.extend(projection.weight.arrays());
         operands.extend(projection.bias);
     }
     operands
@@ -222,7 +215,7 @@ impl Cpu {
             Form::Dense { columns, .. } | Form::Quantized { columns, .. } => columns,
         };
         let mut inputs = vec![ids];
-        inputs.extend(arrays(weight));
+        inputs.extend(weight.arrays());
         let shape = [ids.dim(0), dim(columns)];
         let pool = Arc::clone(&self.pool);
         let [rows] = cpu_primitive(&self.stream, c"embed", &inputs, [Output::f32(&shape)], move |inputs, outputs| {
@@ -333,9 +326,10 @@ impl Cpu {
             }
         }
         let (pool, inv_freq) = (Arc::clone(&self.pool), Arc::clone(inv_freq));
-        let layout = Arc::clone(&batch.layout);
+        let layout = batch.at_evaluation();
         let outputs = tensors.map(|x| Output::f32(x.shape()));
         cpu_primitive(&self.stream, c"rope", &tensors, outputs, move |inputs, outputs| {
+            let layout = layout.get();
             for (x, y) in inputs.iter().zip(outputs) {
                 let rope = kernels::Rope {
                     heads: x.shape()[1] as usize,
@@ -348,5 +342,23 @@ impl Cpu {
             }
             Ok(())
         })
+    }
+
+    /// Rows of x [rows, …] whose results the batch is asked for.
+    pub(super) fn wanted_rows(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        require_f32(x)?;
+        let mut shape = x.shape().to_vec();
+        shape[0] = dim(batch.wanted());
+        let width = x.size() / batch.len();
+        let layout = batch.at_evaluation();
+        let outputs = [Output::f32(&shape)];
+        let [y] = cpu_primitive(&self.stream, c"wanted_rows", &[x], outputs, move |inputs, outputs| {
+            let (x, layout) = (inputs[0].f32(), layout.get());
+            for (y, &row) in outputs[0].f32().chunks_exact_mut(width).zip(layout.wanted()) {
+                y.copy_from_slice(&x[row as usize * width..][..width]);
+            }
+            Ok(())
+        })?;
+        Ok(y)
     }
 }

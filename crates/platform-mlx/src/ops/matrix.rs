@@ -57,6 +57,17 @@ impl<'a> Projection<'a> {
 }
 
 impl Matrix {
+    /// The arrays it is made of.
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = &Tensor> {
+        let (first, rest): (_, [Option<&Tensor>; 2]) = match self {
+            Self::Dense(w) => (w, [None, None]),
+            Self::Quantized(QuantizedMatrix { packed, scales, biases, .. }) => {
+                (packed, [Some(scales), biases.as_ref()])
+            }
+        };
+        std::iter::once(first).chain(rest.into_iter().flatten())
+    }
+
     /// Outputs.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -37,6 +37,12 @@ pub(super) fn embed(ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
     }
 }
 
+pub(super) fn wanted_rows(x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    let layout = batch.layout();
+    let rows = Tensor::from_slice(layout.wanted(), &[dim(layout.wanted().len())]);
+    Ok(take_axis(x, rows, 0)?)
+}
+
 pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     let scalar = |v: f32| Tensor::from_f32(v).as_dtype(x.dtype());
     Ok(match activation {
