@@ -9,7 +9,9 @@ use std::hint::black_box;
 
 use half::f16;
 use support::{Suite, Work, cold_copies, numbers};
-use vllm_kernels_cpu::{Floats, Pool, QuantMatrix, quantized_matmul};
+use vllm_kernels_cpu::{
+    Activations, Floats, Linear, PackedMatrix, Pool, QuantMatrix, WeightArena, packed_matmul, quantized_matmul,
+};
 
 const GROUP: usize = 32;
 
@@ -63,7 +65,9 @@ const SHAPES: [(&str, [usize; 2], u8); 9] = [
     ("Qwen3", [151_936, 1024], 4),
 ];
 
-/// Rows of activations: a token, sixteen sequences, a prompt.
+/// Rows of activations: a token, some sequences, a prompt.
+const PACKED_BATCHES: [usize; 5] = [1, 4, 16, 64, 512];
+/// As the file has them, as other instruction sets and formats read them.
 const BATCHES: [usize; 3] = [1, 16, 512];
 
 /// Output matrices see no prompts: only its last token has an output.
@@ -90,6 +94,32 @@ fn quantized(suite: &mut Suite) {
     }
 }
 
+/// Weights packed for byte dot products, by kind of activation.
+fn packed(suite: &mut Suite) {
+    for kind in [Activations::Int16, Activations::Int8] {
+        let pool = Pool::new(0).with_activations(kind);
+        for (model, shape, bits) in SHAPES {
+            let arena = WeightArena::new();
+            let weights = Weights::new(shape, bits);
+            let pack = || PackedMatrix::pack(&pool, &arena, &weights.matrix());
+            let Some(first) = pack() else { continue };
+            let copies = cold_copies(first.nbytes());
+            let all: Vec<_> = std::iter::once(first).chain((1..copies).filter_map(|_| pack())).collect();
+            for m in PACKED_BATCHES.into_iter().filter(|&m| m <= 64 || shape[0] < OUTPUT_ROWS) {
+                let x = numbers(m * shape[1]);
+                let mut y = vec![0.0f32; m * shape[0]];
+                let copies = if m == 1 { copies } else { 1 };
+                let name = format!("{model} {}x{} {bits} bits", shape[0], shape[1]);
+                let bytes = all[0].nbytes() + 4 * m * (shape[0] + shape[1]);
+                let work = Work::int8(2 * m * shape[0] * shape[1], bytes);
+                suite.bench(&format!("packed {kind} m={m}"), &name, work, |_, i| {
+                    packed_matmul(&pool, black_box(&x), &[Linear::plain(&all[i % copies])], &mut [&mut y]);
+                });
+            }
+        }
+    }
+}
+
 /// What starting and ending a kernel costs.
 fn fork_join(suite: &mut Suite) {
     for threads in [1, 2] {
@@ -103,6 +133,7 @@ fn fork_join(suite: &mut Suite) {
 fn main() {
     let mut suite = Suite::new("matmul");
     fork_join(&mut suite);
+    packed(&mut suite);
     quantized(&mut suite);
     suite.finish();
 }

@@ -53,15 +53,6 @@ impl Isa {
         })
     }
 
-    /// This instruction set without what rounds activations: quantized matmuls then take them as the f32 they are.
-    #[must_use]
-    pub fn exact(self) -> Self {
-        match self {
-            Self::Avx512Vnni => Self::Avx512,
-            other => other,
-        }
-    }
-
     fn best() -> Self {
         [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Neon]
             .into_iter()

@@ -127,6 +127,13 @@ pub type mlx_custom_kernel = ::std::option::Option<
 >;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct mlx_custom_identity_ {
+    pub id: usize,
+    pub data: *const ::std::os::raw::c_void,
+}
+pub type mlx_custom_identity = mlx_custom_identity_;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct mlx_map_string_to_array_ {
     pub ctx: *mut ::std::os::raw::c_void,
 }
@@ -610,6 +617,7 @@ unsafe extern "C" {
         drop: ::std::option::Option<unsafe extern "C" fn(arg1: *mut ::std::os::raw::c_void)>,
         stream: mlx_stream,
     ) -> ::std::os::raw::c_int;
+    pub fn mlx_custom_identify(array: mlx_array) -> mlx_custom_identity;
     pub fn mlx_array_new_host(
         data: *mut ::std::os::raw::c_void,
         shape: *const ::std::os::raw::c_int,

@@ -1,6 +1,9 @@
 //! A ragged batch on the device.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use vllm_kernels_cpu::RaggedBatch;
 use vllm_platform::{BlockId, KvCacheSpec, KvGroup, NO_BLOCK, Row, StepPlan};
@@ -15,15 +18,38 @@ pub struct Batch {
     pub tokens: Tensor,
     /// Position of each token in its sequence, `[tokens]`, u32.
     pub positions: Tensor,
-    /// What kernels read of it; shared with the graph, which may outlive the batch.
-    pub layout: Arc<Layout>,
+    layout: StepLayout,
+    inspected: Cell<bool>,
+}
+
+/// The layout of the step that is being computed, for kernels: a graph that is replayed sees another one each time.
+#[derive(Debug, Clone)]
+pub struct StepLayout(Arc<RwLock<Arc<Layout>>>);
+
+impl StepLayout {
+    fn new(layout: Arc<Layout>) -> Self {
+        Self(Arc::new(RwLock::new(layout)))
+    }
+
+    /// That of now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Layout> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set(&self, layout: Arc<Layout>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = layout;
+    }
 }
 
 /// Where the sequences of a [`Batch`] stand in its rows, and where their KV lives.
 #[derive(Debug, Default)]
 pub struct Layout {
+    tokens: Vec<u32>,
     /// Position of each row's token in its sequence.
     pub positions: Vec<u32>,
+    /// The rows whose results are asked for, in order.
+    wanted: Vec<u32>,
     /// First row of each sequence, and the end.
     row_offsets: Vec<u32>,
     /// Position of each sequence's first row: the KV of what comes before is stored already.
@@ -54,6 +80,69 @@ pub struct Span {
 }
 
 impl Layout {
+    /// Lays out a plan's rows over the blocks of a KV store. What is asked for is the last row of each that samples.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no row, a row is empty, or it hasn't a block table for each group that is long enough
+    /// and names blocks of the group's pool wherever the row reads or writes.
+    pub fn new(plan: &StepPlan<'_>, kv: &KvCacheSpec) -> Result<Self> {
+        let groups = kv.groups.iter().map(|_| Tables::new()).collect();
+        let mut layout = Self { row_offsets: vec![0], groups, ..Self::default() };
+        for row in &plan.rows {
+            let wrong = |problem: String| Error::Plan(format!("sequence {}: {problem}", row.seq.0));
+            if row.tokens.is_empty() {
+                return Err(wrong("no tokens".into()));
+            }
+            if row.tables.len() != kv.groups.len() {
+                return Err(wrong(format!("{} block tables for {} groups", row.tables.len(), kv.groups.len())));
+            }
+            for (i, (group, table)) in kv.groups.iter().zip(row.tables).enumerate() {
+                let pushed = layout.groups[i].push(row, table, group, kv.block_size);
+                pushed.map_err(|problem| wrong(format!("group {i}: {problem}")))?;
+            }
+            layout.tokens.extend_from_slice(row.tokens);
+            layout.positions.extend((row.start..row.start + row.tokens.len()).map(narrow));
+            layout.row_offsets.push(narrow(layout.tokens.len()));
+            layout.starts.push(narrow(row.start));
+            if row.sample.is_some() {
+                layout.wanted.push(narrow(layout.tokens.len() - 1));
+            }
+        }
+        if layout.tokens.is_empty() {
+            return Err(Error::Plan("no rows".into()));
+        }
+        Ok(layout)
+    }
+
+    /// With the results of all rows asked for.
+    #[must_use]
+    pub fn with_all_wanted(self) -> Self {
+        Self { wanted: (0..narrow(self.len())).collect(), ..self }
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Never: a layout has at least one row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The rows whose results are asked for, in order.
+    #[must_use]
+    pub fn wanted(&self) -> &[u32] {
+        &self.wanted
+    }
+
+    /// What a recorded step takes in place of [`Batch::tokens`] and [`Batch::positions`].
+    pub(crate) fn given(&self) -> [&[u32]; 2] {
+        [&self.tokens, &self.positions]
+    }
+
     /// The sequences, in the order of their rows.
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         self.starts.iter().zip(self.row_offsets.windows(2)).map(|(&start, rows)| Span {
@@ -119,54 +208,53 @@ impl Tables {
 }
 
 impl Batch {
-    /// Lays out a plan's rows over the blocks of a KV store.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] if there is no row, a row is empty, or it hasn't a block table for each group that is long enough
-    /// and names blocks of the group's pool wherever the row reads or writes.
-    pub fn new(plan: &StepPlan<'_>, kv: &KvCacheSpec) -> Result<Self> {
-        let total = plan.num_tokens();
-        let mut tokens = Vec::with_capacity(total);
-        let groups = kv.groups.iter().map(|_| Tables::new()).collect();
-        let mut layout = Layout { row_offsets: vec![0], groups, ..Layout::default() };
-        for row in &plan.rows {
-            let wrong = |problem: String| Error::Plan(format!("sequence {}: {problem}", row.seq.0));
-            if row.tokens.is_empty() {
-                return Err(wrong("no tokens".into()));
-            }
-            if row.tables.len() != kv.groups.len() {
-                return Err(wrong(format!("{} block tables for {} groups", row.tables.len(), kv.groups.len())));
-            }
-            for (i, (group, table)) in kv.groups.iter().zip(row.tables).enumerate() {
-                let pushed = layout.groups[i].push(row, table, group, kv.block_size);
-                pushed.map_err(|problem| wrong(format!("group {i}: {problem}")))?;
-            }
-            tokens.extend_from_slice(row.tokens);
-            layout.positions.extend((row.start..row.start + row.tokens.len()).map(narrow));
-            layout.row_offsets.push(narrow(tokens.len()));
-            layout.starts.push(narrow(row.start));
-        }
-        if tokens.is_empty() {
-            return Err(Error::Plan("no rows".into()));
-        }
-        let shape = [dim(tokens.len())];
-        Ok(Self {
-            tokens: Tensor::from_slice(&tokens, &shape),
+    /// A batch of that layout.
+    #[must_use]
+    pub fn new(layout: Arc<Layout>) -> Self {
+        let shape = [dim(layout.len())];
+        Self {
+            tokens: Tensor::from_slice(&layout.tokens, &shape),
             positions: Tensor::from_slice(&layout.positions, &shape),
-            layout: Arc::new(layout),
-        })
+            layout: StepLayout::new(layout),
+            inspected: Cell::new(false),
+        }
+    }
+
+    /// The layout as it is now, while the graph is built. Whoever asks makes something of it that holds for this batch only:
+    /// the graph will not be used for another one. Kernels look [when they run](Self::at_evaluation).
+    #[must_use]
+    pub fn layout(&self) -> Arc<Layout> {
+        self.inspected.set(true);
+        self.layout.get()
+    }
+
+    /// For kernels: the layout of the step that is being computed when they run.
+    #[must_use]
+    pub fn at_evaluation(&self) -> StepLayout {
+        self.layout.clone()
+    }
+
+    /// Whether the graph depends on more than the number of rows and of those wanted.
+    pub(crate) fn was_inspected(&self) -> bool {
+        self.inspected.get()
     }
 
     /// Rows in the batch.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.layout.positions.len()
+        self.layout.get().len()
     }
 
     /// Never: a batch has at least one row.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.layout.positions.is_empty()
+        self.layout.get().is_empty()
+    }
+
+    /// How many rows' results are asked for.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.layout.get().wanted.len()
     }
 }
 
@@ -208,7 +296,7 @@ mod tests {
         // The window of 5 hides the second sequence's first block from position 8 on.
         let tables = [[vec![7, 2, 9], vec![1, 0]], [vec![1, 4, 5], vec![NO_BLOCK, 3, 6]]];
         let plan = plan(vec![row(3, &[11, 12, 13], &tables[0]), row(8, &[21], &tables[1])]);
-        let layout = Batch::new(&plan, &spec(&[None, Some(5)])).expect("a sound plan").layout;
+        let layout = Layout::new(&plan, &spec(&[None, Some(5)])).expect("a sound plan");
         assert_eq!(layout.positions, [3, 4, 5, 8]);
         assert_eq!(layout.slots(0), [31, 8, 9, 20]);
         assert_eq!(layout.slots(1), [7, 0, 1, 24]);
@@ -234,7 +322,7 @@ mod tests {
             ),
         ];
         for (name, start, tables, wanted) in cases {
-            let refused = Batch::new(&plan(vec![row(start, &[1, 2], tables)]), &spec(&[None, Some(5)]));
+            let refused = Layout::new(&plan(vec![row(start, &[1, 2], tables)]), &spec(&[None, Some(5)]));
             let error = refused.map(drop).expect_err(name).to_string();
             assert!(error.contains(&format!("bad step plan: sequence 5: {wanted}")), "{name}: {error}");
         }

@@ -11,7 +11,7 @@ use vllm_platform::{
 };
 
 use crate::{
-    Batch, Error, Result, Span, Tensor,
+    Batch, Error, Layout, Result, Span, Tensor,
     batch::dim,
     device,
     encoder::{CrossEncoder, EncoderBatch, TextEncoder},
@@ -112,7 +112,7 @@ impl MlxEncoder {
             types.resize(types.len() + tokens.len() - of_tokens.len(), 0);
             rows.push(Row { seq: SeqId(seq), tokens, start: 0, tables, sample: None });
         }
-        let batch = Batch::new(&StepPlan { rows, ..StepPlan::default() }, spec)?;
+        let batch = Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, spec)?.into());
         Ok(EncoderBatch { types: Tensor::from_slice(&types, &[dim(types.len())]), batch })
     }
 
@@ -122,7 +122,7 @@ impl MlxEncoder {
         }
         let mut kv = self.kv.attending(pause);
         let batch = self.batch(inputs, kv.spec())?;
-        let spans: Vec<Span> = batch.batch.layout.spans().collect();
+        let spans: Vec<Span> = batch.batch.layout().spans().collect();
         match &self.network {
             Network::Embedding(model, how) => pooled(&model.forward(&batch, &mut kv)?, &spans, *how),
             Network::DecoderEmbedding { model, how, .. } => {

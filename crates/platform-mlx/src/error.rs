@@ -59,6 +59,9 @@ pub enum Error {
         /// The first few, comma-separated.
         names: String,
     },
+    /// One of our CPU operations failed.
+    #[error("[{0}] {1}")]
+    Kernel(String, String),
     /// A plan that no model can run: a bug of the caller.
     #[error("bad step plan: {0}")]
     Plan(String),

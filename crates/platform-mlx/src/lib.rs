@@ -28,9 +28,10 @@ pub mod model;
 pub mod nn;
 mod ops;
 mod platform;
+mod replay;
 mod runner;
 
-pub use batch::{Batch, Layout, Span};
+pub use batch::{Batch, Layout, Span, StepLayout};
 pub use encoder_runner::MlxEncoder;
 pub use error::{Error, Result};
 pub use load::{Bias, LoadContext};

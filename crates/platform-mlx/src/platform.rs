@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
-use vllm_kernels_cpu::{Isa, Pool};
+use vllm_kernels_cpu::{self as kernels, Isa, Pool};
 use vllm_platform::{
-    DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress, MemoryInfo,
-    ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, inventory,
+    Activations, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress,
+    MemoryInfo, ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, inventory,
 };
 
 use crate::{
@@ -100,7 +100,7 @@ pub(crate) fn load_runner(
     // Before the weights take their part.
     let granted = device::granted(device)?;
     with_stream(&stream, || {
-        let ops = device_ops(device, options.threads, options.exact_activations, &stream);
+        let ops = device_ops(device, options.threads, options.activations, &stream);
         let dtype = activation_dtype(checkpoint, device);
         let name = checkpoint.architecture()?;
         let family = families().into_iter().find(|f| f.architecture == name).ok_or_else(|| {
@@ -131,16 +131,21 @@ pub(crate) fn load_runner(
             kv_fingerprint: fingerprint(&loading, store.name(), store.spec(), &ops, dtype),
             kv_cache: store.spec().clone(),
         };
-        Ok(MlxRunner::new(model, store, info, stream.clone(), loading.in_place_bytes()))
+        Ok(MlxRunner::new(model, store, ops, info, stream.clone(), loading.in_place_bytes()))
     })
 }
 
 /// The operations of `device`; on the CPU with threads of their own.
-pub(crate) fn device_ops(device: DeviceKind, threads: Option<usize>, exact: bool, stream: &Stream) -> Ops {
+pub(crate) fn device_ops(device: DeviceKind, threads: Option<usize>, activations: Activations, stream: &Stream) -> Ops {
+    let activations = match activations {
+        Activations::Int16 => kernels::Activations::Int16,
+        Activations::Int8 => kernels::Activations::Int8,
+        Activations::F32 => kernels::Activations::F32,
+    };
     match device {
         DeviceKind::Cpu => {
-            let pool = if exact { Pool::exact } else { Pool::new };
-            Ops::cpu(Arc::new(pool(threads.unwrap_or(0))), stream.clone())
+            let pool = Pool::new(threads.unwrap_or(0)).with_activations(activations);
+            Ops::cpu(Arc::new(pool), stream.clone())
         }
         DeviceKind::Metal | DeviceKind::Cuda => Ops::mlx(),
     }

@@ -1,14 +1,23 @@
-//! [`ModelRunner`] over MLX: a plan in, one graph built and evaluated, tokens out.
+//! [`ModelRunner`] over MLX: a plan in, one graph built and evaluated (or [replayed](crate::replay)), tokens out.
 
-use mlx_rs::{Stream, ops::indexing::take_axis, with_stream};
-use vllm_platform::{BlockId, MemoryInfo, ModelInfo, ModelRunner, Sampled, StepOutput, StepPlan, sampling::Sampler};
+use mlx_rs::{Stream, with_stream};
+use vllm_platform::{
+    BlockId, MemoryInfo, ModelInfo, ModelRunner, Sampled, StepOutput, StepPlan, WorkTime, sampling::Sampler,
+};
 
-use crate::{Batch, Error, Result, Tensor, batch::dim, device, kv::KvStore, model::CausalLm};
+use crate::{
+    Error, Layout, Ops, Result, device,
+    kv::KvStore,
+    model::CausalLm,
+    replay::{Replay, Timings},
+};
 
 /// A loaded model with its KV storage. Belongs to the thread that loaded it.
 pub struct MlxRunner {
     model: Box<dyn CausalLm>,
     kv: Box<dyn KvStore>,
+    ops: Ops,
+    replay: Replay,
     info: ModelInfo,
     stream: Stream,
     /// Weights in memory that isn't MLX's.
@@ -20,11 +29,13 @@ impl MlxRunner {
     pub(crate) fn new(
         model: Box<dyn CausalLm>,
         kv: Box<dyn KvStore>,
+        ops: Ops,
         info: ModelInfo,
         stream: Stream,
         in_place_bytes: u64,
     ) -> Self {
-        Self { model, kv, info, stream, in_place_bytes, sampler: Sampler::default() }
+        let replay = Replay::new(&ops);
+        Self { model, kv, ops, replay, info, stream, in_place_bytes, sampler: Sampler::default() }
     }
 
     /// Computes a plan's rows and returns the logits of every one of their tokens, [tokens, vocab] in f32, without
@@ -35,20 +46,33 @@ impl MlxRunner {
     pub fn logits(&mut self, plan: &StepPlan<'_>) -> Result<Vec<f32>> {
         let stream = self.stream.clone();
         with_stream(&stream, || {
-            let batch = self.batch(plan)?;
-            let hidden = self.model.forward(&batch, &mut *self.kv)?;
-            let logits = self.model.logits(&hidden)?.as_dtype(mlx_rs::Dtype::Float32)?.contiguous()?;
-            logits.eval()?;
-            Ok(logits.as_slice::<f32>().to_vec())
+            let layout = self.lay_out(plan)?.with_all_wanted();
+            self.compute(layout, |logits, _| Ok(logits.to_vec()))
         })
     }
 
     /// Does the plan's copies and lays out its rows. The copies come before anything of this step is in the graph, and
     /// after the last step's evaluation: CPU pools know no other order.
-    fn batch(&mut self, plan: &StepPlan<'_>) -> Result<Batch> {
-        let batch = Batch::new(plan, self.kv.spec())?;
+    fn lay_out(&mut self, plan: &StepPlan<'_>) -> Result<Layout> {
+        let layout = Layout::new(plan, self.kv.spec())?;
         self.copy(plan)?;
-        Ok(batch)
+        self.kv.begin_step(&layout);
+        Ok(layout)
+    }
+
+    /// The logits of the rows wanted, [rows, vocab]; those of the last norm where none is.
+    fn compute<T>(&mut self, layout: Layout, read: impl FnOnce(&[f32], &mut Sampler) -> Result<T>) -> Result<T> {
+        let Self { model, kv, ops, replay, sampler, .. } = self;
+        let wanted = layout.wanted().len();
+        let build = |batch: &crate::Batch| {
+            let hidden = model.forward(batch, &mut **kv)?;
+            match wanted {
+                // Nothing to read, but the keys and values must be there for the next step.
+                0 => Ok(hidden),
+                _ => model.logits(&ops.wanted_rows(hidden, batch)?),
+            }
+        };
+        replay.compute(ops, layout, build, |logits| read(logits, sampler))
     }
 
     fn copy(&mut self, plan: &StepPlan<'_>) -> Result<()> {
@@ -60,35 +84,16 @@ impl MlxRunner {
             self.copy(plan)?;
             return Ok(StepOutput::default());
         }
-        let batch = self.batch(plan)?;
-        let hidden = self.model.forward(&batch, &mut *self.kv)?;
-        let last: Vec<i32> = plan
-            .rows
-            .iter()
-            .zip(batch.layout.spans())
-            .filter(|(row, _)| row.sample.is_some())
-            .map(|(_, span)| dim(span.first + span.len - 1))
-            .collect();
-        if last.is_empty() {
-            // Nothing to read, but the keys and values must be there for the next step.
-            hidden.eval()?;
-            return Ok(StepOutput::default());
-        }
-        let rows = if last.len() == batch.len() {
-            hidden
-        } else {
-            take_axis(&hidden, Tensor::from_slice(&last, &[dim(last.len())]), 0)?
-        };
-        let logits = self.model.logits(&rows)?.as_dtype(mlx_rs::Dtype::Float32)?;
-        logits.eval()?;
-        let logits = logits.try_as_slice::<f32>().map_err(|e| Error::Plan(format!("logits: {e}")))?;
+        let layout = self.lay_out(plan)?;
+        let vocab = self.info.vocab_size;
         let asked = plan.rows.iter().filter_map(|row| row.sample.as_ref().map(|at| (row.seq, at)));
-        let mut sampled = Vec::with_capacity(last.len());
-        for ((seq, at), logits) in asked.zip(logits.chunks_exact(self.info.vocab_size)) {
-            let draw = self.sampler.sample(logits, at)?;
-            sampled.push(Sampled { seq, token: draw.token, logprobs: draw.logprobs });
-        }
-        Ok(StepOutput { sampled })
+        self.compute(layout, |logits, sampler| {
+            let sample = |((seq, at), logits): ((_, _), &[f32])| {
+                let draw = sampler.sample(logits, at)?;
+                Ok(Sampled { seq, token: draw.token, logprobs: draw.logprobs })
+            };
+            Ok(StepOutput { sampled: asked.zip(logits.chunks_exact(vocab)).map(sample).collect::<Result<_>>()? })
+        })
     }
 }
 
@@ -105,6 +110,10 @@ impl ModelRunner for MlxRunner {
     fn step(&mut self, plan: &StepPlan<'_>) -> vllm_platform::Result<StepOutput> {
         let stream = self.stream.clone();
         with_stream(&stream, || self.run(plan)).map_err(Error::into_step_error)
+    }
+
+    fn profile(&mut self) -> Vec<WorkTime> {
+        self.replay.timings.replace(Timings::default()).map(Timings::into_work).unwrap_or_default()
     }
 
     fn export_block(&mut self, group: usize, block: BlockId, tokens: usize) -> vllm_platform::Result<Vec<u8>> {

@@ -8,7 +8,7 @@ use mlx_rs::{Stream, with_stream};
 use vllm_kernels_cpu::Pool;
 use vllm_platform::{BlockId, KvDtype, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
-    Batch,
+    Batch, Layout,
     kv::{AttentionSpec, ContiguousKv, KvStore, PagedKv, group_layers},
     model::LayerSpec,
 };
@@ -33,7 +33,7 @@ fn batch(store: &dyn KvStore, step: Step, table: impl Fn(u64) -> Vec<BlockId>) -
         sample: None,
     };
     let rows = step.iter().zip(tables.iter().map(|tables| &tables[..])).map(row).collect();
-    Batch::new(&StepPlan { rows, ..StepPlan::default() }, store.spec()).expect("a sound plan")
+    Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, store.spec()).expect("a sound plan").into())
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a backend implements.
 
+use std::time::Duration;
+
 use crate::{
     BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, MemoryInfo, ModelInfo, ModelPurpose, ModelSource,
     Result, StepOutput, StepPlan,
@@ -12,9 +14,8 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Threads for work on the CPU; `None`: one for each physical core.
     pub threads: Option<usize>,
-    /// Whether quantized weights are multiplied with activations as they are, in f32, even where rounding them to 16 bits
-    /// is faster.
-    pub exact_activations: bool,
+    /// What the CPU's kernels make of activations that meet quantized weights.
+    pub activations: Activations,
     /// Longest sequence to serve; `None`: the model's own.
     pub max_model_len: Option<usize>,
     /// Bytes for KV storage; `None`: what `memory_utilization` leaves.
@@ -27,6 +28,19 @@ pub struct LoadOptions {
     pub max_num_batched_tokens: usize,
     /// How the KV of sequences is kept; `Auto`: as suits the device.
     pub kv_store: KvStoreChoice,
+}
+
+/// What the CPU's kernels make of activations that they multiply with quantized weights of 4 or 8 bits, where the processor
+/// has byte dot products. Elsewhere activations stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Activations {
+    /// 16-bit integers, under a common power of two for each 32.
+    #[default]
+    Int16,
+    /// 8-bit integers, under a common scale for each 32: faster with long prompts and large batches, and less precise.
+    Int8,
+    /// f32: as they are, everywhere.
+    F32,
 }
 
 /// How the KV of sequences is kept.
@@ -46,7 +60,7 @@ impl Default for LoadOptions {
         Self {
             device: DeviceChoice::Auto,
             threads: None,
-            exact_activations: false,
+            activations: Activations::default(),
             max_model_len: None,
             kv_cache_bytes: None,
             memory_utilization: 0.9,
@@ -108,6 +122,17 @@ pub trait Platform {
     ) -> Result<Box<dyn EncoderRunner>>;
 }
 
+/// What a runner spent on one kind of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkTime {
+    /// Of the work, as the platform calls it.
+    pub name: String,
+    /// How often it was done.
+    pub calls: u64,
+    /// In all.
+    pub time: Duration,
+}
+
 /// A loaded model. Lives on one thread (MLX arrays and streams belong to the thread that made them).
 pub trait ModelRunner {
     /// The model in numbers.
@@ -125,6 +150,12 @@ pub trait ModelRunner {
     /// [`crate::Error::OutOfMemory`] or [`crate::Error::Step`]; the blocks of the plan's rows then hold nothing
     /// that may be relied on, and the runner is ready for the next step.
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput>;
+
+    /// What the steps since the last call were spent on, and from here on counts: empty the first time, and where the
+    /// platform can't tell. Counting costs some tens of nanoseconds for each operation of a step.
+    fn profile(&mut self) -> Vec<WorkTime> {
+        Vec::new()
+    }
 
     /// The first `tokens` tokens of a block of one group, over all its layers, as bytes for a slower tier.
     ///

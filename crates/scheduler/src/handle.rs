@@ -13,7 +13,9 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use vllm_platform::{MemoryInfo, ModelInfo};
 
-use crate::{EngineState, Event, EventStream, Request, RequestId, RequestStatus, Stats, SubmitError, waiting::Waiting};
+use crate::{
+    EngineState, Event, EventStream, Profile, Request, RequestId, RequestStatus, Stats, SubmitError, waiting::Waiting,
+};
 
 /// What a handle tells the engine's thread.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     Cancel(RequestId, oneshot::Sender<bool>),
     Describe(oneshot::Sender<Vec<RequestStatus>>),
     ClearCache(oneshot::Sender<usize>),
+    Profile(oneshot::Sender<Profile>),
     /// The tier below memory has something to say.
     Wake,
     Drain,
@@ -140,6 +143,18 @@ impl EngineHandle {
         let (reply, answer) = oneshot::channel();
         let _ = self.commands.send(Command::ClearCache(reply));
         answer.await.unwrap_or(0)
+    }
+
+    /// What the engine's thread spent its time on since this was last called, or since its start; `None` if the engine has
+    /// stopped. From the first call on the runner [counts](vllm_platform::ModelRunner::profile). Waits for the step that is
+    /// being computed.
+    ///
+    /// # Panics
+    /// On an async worker.
+    pub fn profile(&self) -> Option<Profile> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Profile(reply));
+        answer.blocking_recv().ok()
     }
 
     /// How long the engine has had work in hand without ending a step; `None` if it has nothing to do.

@@ -53,5 +53,5 @@ pub use request::{
     Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
     SpanKind, Timings, Usage,
 };
-pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, RequestStatus, Stats};
+pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, Profile, RequestStatus, Stats};
 pub use vllm_cache::SsdStats;

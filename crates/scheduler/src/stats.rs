@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use vllm_cache::SsdStats;
+use vllm_platform::WorkTime;
 
 use crate::{Histogram, RequestId};
 
@@ -69,6 +70,19 @@ impl Stats {
     pub fn blocks_in_use(&self) -> usize {
         self.blocks.iter().map(|group| group.in_use).sum()
     }
+}
+
+/// What an engine's thread spent its time on, since it was last asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Steps taken.
+    pub steps: u64,
+    /// Time gone by.
+    pub wall: Duration,
+    /// Of that, in the runner's steps.
+    pub in_steps: Duration,
+    /// Of that, by kind of work.
+    pub work: Vec<WorkTime>,
 }
 
 /// The blocks of one group.

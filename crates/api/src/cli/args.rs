@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 use vllm_checkpoint::hub::HubOptions;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
-use vllm_platform::{DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
+use vllm_platform::{Activations, DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
 use vllm_scheduler::{EngineConfig, SsdOptions};
 
 use crate::model::{ChatDefaults, Formats, LoadSpec, SamplingDefaults};
@@ -51,9 +51,10 @@ pub struct RuntimeArgs {
     /// Threads for work on the CPU [default: one for each physical core]
     #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
-    /// On the CPU: multiply quantized weights with f32 activations as they are, instead of rounding these to 16 bits
-    #[arg(long)]
-    pub exact_activations: bool,
+    /// On the CPU: what activations are rounded to for weights of 4 and 8 bits: int16, int8 (faster with long prompts,
+    /// less precise), or f32 (not at all)
+    #[arg(long, value_name = "KIND", default_value = "int16", value_parser = activations)]
+    pub activations: Activations,
     /// Longest sequence, prompt and answer together, in tokens [default: the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub max_model_len: Option<usize>,
@@ -123,7 +124,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
         load: LoadOptions {
             device: source.device,
             threads: runtime.threads,
-            exact_activations: runtime.exact_activations,
+            activations: runtime.activations,
             max_model_len: runtime.max_model_len,
             kv_cache_bytes: runtime.cache.bytes(),
             memory_utilization: runtime.cache.gpu_memory_utilization,
@@ -329,6 +330,15 @@ fn share(text: &str) -> Result<f64, String> {
     positive(text).ok().filter(|&share| share <= 1.0).ok_or_else(|| "must be above 0 and at most 1".into())
 }
 
+fn activations(text: &str) -> Result<Activations, String> {
+    match text {
+        "int16" => Ok(Activations::Int16),
+        "int8" => Ok(Activations::Int8),
+        "f32" => Ok(Activations::F32),
+        _ => Err("use int16, int8 or f32".into()),
+    }
+}
+
 fn kv_store(text: &str) -> Result<KvStoreChoice, String> {
     match text {
         "auto" => Ok(KvStoreChoice::Auto),
@@ -389,6 +399,13 @@ mod tests {
         let ssd = SsdOptions { dir: "/x".into(), max_bytes: 1 << 29, quantize: true };
         assert_eq!(spec.engine.ssd, Some(ssd));
         assert!(!parse(&["--disable-prefix-cache"]).unwrap().engine.prefix_cache);
+        for (flags, wanted) in [
+            (&[][..], Activations::Int16),
+            (&["--activations", "int8"], Activations::Int8),
+            (&["--activations", "f32"], Activations::F32),
+        ] {
+            assert_eq!(parse(flags).unwrap().load.activations, wanted);
+        }
     }
 
     #[test]

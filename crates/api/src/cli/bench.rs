@@ -1,5 +1,6 @@
 //! `vllm-mlx bench`.
 
+mod profile;
 mod throughput;
 
 use std::{
@@ -44,6 +45,9 @@ pub struct Args {
     /// Print one JSON object for each repeat
     #[arg(long)]
     json: bool,
+    /// Tell what the steps after the first token were spent on
+    #[arg(long, conflicts_with_all = ["json", "num_prompts", "concurrency"])]
+    profile: bool,
 }
 
 struct Measured {
@@ -74,7 +78,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn alone(engine: &EngineHandle, args: &Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for repeat in 0..args.repeat {
-        let measured = measure(engine, args, repeat)?;
+        // What comes before the first token is the prompt's.
+        let start_of_decode = || drop(args.profile.then(|| engine.profile()));
+        let measured = measure(engine, args, repeat, start_of_decode)?;
         let prefill_tps = args.prompt_tokens as f64 / measured.ttft.as_secs_f64();
         let decode_tps =
             (args.generate > 1).then(|| (args.generate - 1) as f64 / measured.decode.as_secs_f64().max(1e-9));
@@ -96,13 +102,16 @@ fn alone(engine: &EngineHandle, args: &Args) -> anyhow::Result<()> {
                 "prefill {prefill_tps:.1} tok/s, decode {decode} tok/s, first token {ttft_ms:.0} ms, peak {peak}"
             )?;
         }
+        if let Some(profile) = args.profile.then(|| engine.profile()).flatten() {
+            write!(out, "{}", profile::table(&profile))?;
+        }
         out.flush()?;
     }
     Ok(())
 }
 
-/// Runs the request with this number.
-fn measure(engine: &EngineHandle, args: &Args, number: usize) -> anyhow::Result<Measured> {
+/// Runs the request with this number; calls `begun` at its first token.
+fn measure(engine: &EngineHandle, args: &Args, number: usize, begun: impl FnOnce()) -> anyhow::Result<Measured> {
     let request = Request {
         prompt: prompt(args.prompt_tokens, engine.info().vocab_size, number),
         max_tokens: args.generate,
@@ -112,11 +121,15 @@ fn measure(engine: &EngineHandle, args: &Args, number: usize) -> anyhow::Result<
     let submitted = Instant::now();
     let mut events = engine.submit(request)?;
     let (mut first, mut last) = (None, submitted);
+    let mut begun = Some(begun);
     while let Some(event) = events.blocking_next() {
         match event {
             Event::Token(_) => {
                 last = Instant::now();
                 first.get_or_insert(last);
+                if let Some(begun) = begun.take() {
+                    begun();
+                }
             }
             Event::Finished(_) => break,
             Event::Failed(error) => bail!(error),

@@ -150,6 +150,18 @@ unsafe impl Simd for Avx2 {
         }
     }
 
+    #[inline(always)]
+    unsafe fn zip(a: __m256, b: __m256) -> (__m256, __m256) {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+        }
+    }
+    const TREE: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PANEL_ROWS: usize = 6;
+    const PANEL_VECTORS: usize = 2;
+
     const TILE: usize = 3;
     #[inline(always)]
     unsafe fn codes4(p: *const u8, i: usize) -> __m256 {

@@ -146,6 +146,15 @@ unsafe impl Simd for Neon {
         }
     }
 
+    #[inline(always)]
+    unsafe fn zip(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+        // SAFETY: as stated above the block.
+        unsafe { (vzip1q_f32(a, b), vzip2q_f32(a, b)) }
+    }
+    const TREE: [usize; 16] = [0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PANEL_ROWS: usize = 8;
+    const PANEL_VECTORS: usize = 3;
+
     const TILE: usize = 5;
     #[inline(always)]
     unsafe fn codes4(p: *const u8, i: usize) -> float32x4_t {

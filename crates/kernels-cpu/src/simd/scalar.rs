@@ -125,6 +125,15 @@ unsafe impl Simd for Scalar {
         v.map(|v| unsafe { Self::sum(v) })
     }
 
+    #[inline(always)]
+    unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        let lane = |i: usize| if i.is_multiple_of(2) { a[i / 2] } else { b[i / 2] };
+        (std::array::from_fn(lane), std::array::from_fn(|i| lane(N + i)))
+    }
+    const TREE: [usize; 16] = [0, 4, 2, 6, 1, 5, 3, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PANEL_ROWS: usize = 2;
+    const PANEL_VECTORS: usize = 2;
+
     const TILE: usize = 2;
     #[inline(always)]
     unsafe fn codes4(p: *const u8, i: usize) -> Self::V {

@@ -58,6 +58,16 @@ int mlx_custom_cpu(
     void (*drop)(void*),
     const mlx_stream stream);
 
+/* What an array is, without evaluating it. */
+typedef struct mlx_custom_identity_ {
+  /* The same for all handles of one array, and of no other array while one of them lives. */
+  size_t id;
+  /* Its elements, row-major; null unless they are there already and lie so. Valid as long as a handle lives. */
+  const void* data;
+} mlx_custom_identity;
+
+mlx_custom_identity mlx_custom_identify(const mlx_array array);
+
 #ifdef __cplusplus
 }
 #endif

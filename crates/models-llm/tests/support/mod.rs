@@ -12,8 +12,8 @@ use std::{
 use safetensors::SafeTensors;
 use vllm_models_llm as _;
 use vllm_platform::{
-    DeviceChoice, KvCacheSpec, KvStoreChoice, LoadOptions, ModelRunner, ModelSource, Platform, Result, Row, SampleAt,
-    Sampled, SamplingParams, SeqId, StepPlan,
+    Activations, DeviceChoice, KvCacheSpec, KvStoreChoice, LoadOptions, ModelRunner, ModelSource, Platform, Result,
+    Row, SampleAt, Sampled, SamplingParams, SeqId, StepPlan,
 };
 use vllm_platform_mlx::MlxPlatform;
 
@@ -134,7 +134,7 @@ impl Run {
 
     /// With activations as they are: what is left is the model's own arithmetic.
     pub fn exact(path: &Path, sequences: usize, max_len: usize) -> Self {
-        Self::of(LoadOptions { exact_activations: true, ..LoadOptions::default() }, path, sequences, max_len)
+        Self::of(LoadOptions { activations: Activations::F32, ..LoadOptions::default() }, path, sequences, max_len)
     }
 
     fn of(options: LoadOptions, path: &Path, sequences: usize, max_len: usize) -> Self {

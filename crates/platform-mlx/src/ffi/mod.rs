@@ -1,13 +1,18 @@
 //! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
 
+mod elements;
 mod import;
-mod primitive;
+pub(crate) mod primitive;
+pub(crate) mod program;
 mod quantized;
 
 use std::ffi::CStr;
 
+pub use elements::{NumberView, Plain, elements};
 pub use import::import;
+pub(crate) use primitive::Kernel;
 pub use primitive::{Output, View, ViewMut, cpu_primitive};
+pub(crate) use program::array_id;
 pub use quantized::{dequantize, quantized_matmul};
 
 /// mlx-c ends the process at an error unless a handler is set; mlx-rs sets one with its first call.

@@ -1,16 +1,22 @@
 //! MLX operations whose CPU evaluation is a Rust closure.
 
 use std::{
+    any::Any,
     ffi::{CStr, c_char, c_int, c_void},
+    marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
+    sync::Arc,
 };
 
 use half::{bf16, f16};
 use mlx_rs::{Array, Dtype, Stream, error::Exception};
 use vllm_kernels_cpu::Floats;
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    replay::recording::{self, Recorded},
+};
 
 /// An output of [`cpu_primitive`].
 #[derive(Debug, Clone, Copy)]
@@ -31,13 +37,17 @@ impl<'a> Output<'a> {
 
 /// A row-major input, for the length of a kernel's call.
 #[derive(Clone, Copy)]
-pub struct View<'a>(&'a mlx_sys::mlx_custom_view);
+#[repr(transparent)]
+pub struct View<'a>(mlx_sys::mlx_custom_view, PhantomData<&'a ()>);
 
 /// A row-major output to be filled, for the length of a kernel's call.
-pub struct ViewMut<'a>(&'a mut mlx_sys::mlx_custom_view);
+#[repr(transparent)]
+pub struct ViewMut<'a>(mlx_sys::mlx_custom_view, PhantomData<&'a mut ()>);
 
-fn shape_of(view: &mlx_sys::mlx_custom_view) -> &[i32] {
-    // SAFETY: the C++ side gives `ndim` dimensions at `shape`, alive during the call; never null.
+/// # Safety
+/// The view is one that a kernel is being called with, for as long as `'a`.
+unsafe fn shape_of<'a>(view: &mlx_sys::mlx_custom_view) -> &'a [i32] {
+    // SAFETY: whoever calls a kernel gives `ndim` dimensions at `shape`, alive during the call; never null.
     unsafe { slice::from_raw_parts(view.shape, view.ndim) }
 }
 
@@ -45,7 +55,8 @@ impl<'a> View<'a> {
     /// Dimensions.
     #[must_use]
     pub fn shape(&self) -> &'a [i32] {
-        shape_of(self.0)
+        // SAFETY: views exist during a call only.
+        unsafe { shape_of(&self.0) }
     }
 
     fn typed<T>(&self, dtype: Dtype) -> &'a [T] {
@@ -103,7 +114,8 @@ impl ViewMut<'_> {
     /// Dimensions.
     #[must_use]
     pub fn shape(&self) -> &[i32] {
-        shape_of(self.0)
+        // SAFETY: views exist during a call only.
+        unsafe { shape_of(&self.0) }
     }
 
     /// The elements of an f32 output; what they hold before they are written is unspecified.
@@ -121,18 +133,20 @@ impl ViewMut<'_> {
     }
 }
 
-type Kernel = Box<dyn Fn(&[View<'_>], &mut [ViewMut<'_>]) -> std::result::Result<(), String> + Send + Sync>;
+/// What computes an operation's outputs from its inputs.
+pub(crate) type Kernel = Arc<dyn Fn(&[View<'_>], &mut [ViewMut<'_>]) -> std::result::Result<(), String> + Send + Sync>;
 
 /// Adds to `stream`'s graph an operation that computes `outputs` from `inputs` by `kernel`.
 ///
-/// `kernel` runs on the stream's own thread when the graph is evaluated. Inputs reach it row-major. What it returns
+/// `kernel` runs on the stream's own thread when the graph is evaluated; or, where the step is replayed (see
+/// [`crate::replay`]), on the caller's, once for each step. Inputs reach it row-major. What it returns
 /// as an error, and a panic, come out of the evaluation that waits for a result.
 ///
 /// # Errors
 /// If MLX refuses the operation (a stream that isn't a CPU's).
 pub fn cpu_primitive<const N: usize>(
     stream: &Stream,
-    name: &CStr,
+    name: &'static CStr,
     inputs: &[&Array],
     outputs: [Output<'_>; N],
     kernel: impl Fn(&[View<'_>], &mut [ViewMut<'_>]) -> std::result::Result<(), String> + Send + Sync + 'static,
@@ -145,10 +159,11 @@ pub fn cpu_primitive<const N: usize>(
         alias: -1,
     });
     let handles: Vec<_> = inputs.iter().map(|array| array.as_ptr()).collect();
-    let context: Box<Kernel> = Box::new(Box::new(kernel));
+    let kernel: Kernel = Arc::new(kernel);
+    let context = Box::new(Arc::clone(&kernel));
     // SAFETY: `handles` and `specs` outlive the calls that read them; the vectors are freed exactly once; `context` is
     // given away to MLX, which calls `drop_kernel` on it exactly once, whatever the outcome.
-    unsafe {
+    let arrays: Option<[Array; N]> = unsafe {
         let inputs = mlx_sys::mlx_vector_array_new_data(handles.as_ptr(), handles.len());
         let mut results = mlx_sys::mlx_vector_array_new();
         let status = mlx_sys::mlx_custom_cpu(
@@ -171,8 +186,17 @@ pub fn cpu_primitive<const N: usize>(
             })
         });
         mlx_sys::mlx_vector_array_free(results);
-        arrays.ok_or_else(|| Error::Mlx(Exception::custom(format!("{} was refused", name.to_string_lossy()))))
-    }
+        arrays
+    };
+    let refused = || Error::Mlx(Exception::custom(format!("{} was refused", name.to_string_lossy())));
+    let arrays = arrays.ok_or_else(refused)?;
+    recording::note(|| Recorded {
+        name,
+        kernel,
+        inputs: inputs.iter().copied().cloned().collect(),
+        outputs: arrays.to_vec(),
+    });
+    Ok(arrays)
 }
 
 extern "C" fn call_kernel(
@@ -185,17 +209,12 @@ extern "C" fn call_kernel(
     capacity: usize,
 ) -> c_int {
     // SAFETY: `context` is the box given to MLX above, not dropped before its last call returns; the C++ side gives
-    // `n_inputs` and `n_outputs` views, alive during the call. The views are copied, so that `ViewMut` may borrow.
-    let (kernel, inputs, mut outputs) = unsafe {
-        (
-            &*context.cast::<Kernel>(),
-            slice::from_raw_parts(inputs, n_inputs),
-            slice::from_raw_parts(outputs, n_outputs).to_vec(),
-        )
+    // `n_inputs` and `n_outputs` views, alive during the call, and nobody else touches what the outputs point to.
+    let outcome = unsafe {
+        let (kernel, inputs) = (&*context.cast::<Kernel>(), slice::from_raw_parts(inputs, n_inputs));
+        let mut outputs = slice::from_raw_parts(outputs, n_outputs).to_vec();
+        catch_unwind(AssertUnwindSafe(|| call(kernel, inputs, &mut outputs)))
     };
-    let inputs: Vec<_> = inputs.iter().map(View).collect();
-    let mut outputs: Vec<_> = outputs.iter_mut().map(ViewMut).collect();
-    let outcome = catch_unwind(AssertUnwindSafe(|| kernel(&inputs, &mut outputs)));
     let message = match outcome {
         Ok(Ok(())) => return 0,
         Ok(Err(message)) => message,
@@ -217,7 +236,27 @@ extern "C" fn drop_kernel(context: *mut c_void) {
     drop(unsafe { Box::from_raw(context.cast::<Kernel>()) });
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+/// Calls a kernel.
+///
+/// # Safety
+/// Each view has `ndim` dimensions at `shape` and their product of elements of its type at `data`, or none and a null
+/// pointer; all alive during the call. The outputs' memory is nobody else's.
+pub(super) unsafe fn call(
+    kernel: &Kernel,
+    inputs: &[mlx_sys::mlx_custom_view],
+    outputs: &mut [mlx_sys::mlx_custom_view],
+) -> std::result::Result<(), String> {
+    // SAFETY: `View` and `ViewMut` are transparent over the view, and what they promise is the caller's promise.
+    let (inputs, outputs) = unsafe {
+        (
+            slice::from_raw_parts(inputs.as_ptr().cast::<View<'_>>(), inputs.len()),
+            slice::from_raw_parts_mut(outputs.as_mut_ptr().cast::<ViewMut<'_>>(), outputs.len()),
+        )
+    };
+    kernel(inputs, outputs)
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("kernel panicked: {}", text.unwrap_or("no message"))
 }

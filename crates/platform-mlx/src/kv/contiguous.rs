@@ -121,13 +121,14 @@ impl KvStore for ContiguousKv {
         spec: AttentionSpec,
     ) -> Result<Tensor> {
         let mut outputs = Vec::new();
-        for (i, span) in batch.layout.spans().enumerate() {
+        let layout = batch.layout();
+        for (i, span) in layout.spans().enumerate() {
             let rows = dim(span.first)..dim(span.first + span.len);
             let part = |x: &Tensor| -> Result<Tensor> {
                 let x = if span.len == batch.len() { x.clone() } else { x.try_index(rows.clone())? };
                 Ok(x.transpose_axes(&[1, 0, 2])?.expand_dims(0)?)
             };
-            let slot = batch.layout.table(0, i)[0] as usize;
+            let slot = layout.table(0, i)[0] as usize;
             let out = self.attend_one(layer, slot, span, &part(q)?, [part(k)?, part(v)?], spec.scale)?;
             let width = dim(spec.heads * self.layers[layer].layer.head_dim);
             outputs.push(out.transpose_axes(&[0, 2, 1, 3])?.reshape(&[dim(span.len), width])?);

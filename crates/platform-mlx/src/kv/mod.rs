@@ -14,7 +14,7 @@ pub use transient::{Attending, TransientKv};
 
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvGroup};
 
-use crate::{Batch, Error, Result, Tensor};
+use crate::{Batch, Error, Layout, Result, Tensor};
 
 /// How one layer attends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +30,9 @@ pub struct AttentionSpec {
 /// [`attend`](Self::attend) only adds to the graph; everything else happens at once, and must not come between the
 /// building of a graph and its evaluation.
 pub trait KvStore {
+    /// Told of each step's layout before it is computed, whether its graph is built anew or replayed.
+    fn begin_step(&mut self, _layout: &Layout) {}
+
     /// Stores the rows' keys and values and attends over all that their sequences hold, causally and within the
     /// layer's window.
     ///

@@ -12,7 +12,7 @@ use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
 
 use super::{AttentionSpec, KvStore, LayerGroup, check_block};
 use crate::{
-    Batch, Error, Result, Tensor,
+    Batch, Error, Layout, Result, Tensor,
     batch::dim,
     ffi::{Output, cpu_primitive},
     model::LayerSpec,
@@ -95,6 +95,14 @@ pub(super) fn block_bytes(group: &LayerGroup, layers: &[LayerSpec], block_size: 
 }
 
 impl KvStore for PagedKv {
+    fn begin_step(&mut self, layout: &Layout) {
+        for group in 0..self.groups.len() {
+            if let Some(slot) = layout.slots(group).iter().max() {
+                self.touch(group, slot / dim(self.spec.block_size).cast_unsigned());
+            }
+        }
+    }
+
     fn attend(
         &mut self,
         layer: usize,
@@ -105,10 +113,7 @@ impl KvStore for PagedKv {
         spec: AttentionSpec,
     ) -> Result<Tensor> {
         let Layer { spec: LayerSpec { head_dim, window, .. }, group, ref pool } = self.layers[layer];
-        let (pool, threads, layout) = (Arc::clone(pool), Arc::clone(&self.threads), Arc::clone(&batch.layout));
-        if let Some(slot) = layout.slots(group).iter().max() {
-            self.touch(group, slot / dim(self.spec.block_size).cast_unsigned());
-        }
+        let (pool, threads, layout) = (Arc::clone(pool), Arc::clone(&self.threads), batch.at_evaluation());
         let attention_layer = Attention { heads: spec.heads, scale: spec.scale, causal: true, window, softcap: None };
         let shape = [dim(batch.len()), dim(spec.heads * head_dim)];
         let [out] = cpu_primitive(
@@ -117,6 +122,7 @@ impl KvStore for PagedKv {
             &[q, k, v],
             [Output::f32(&shape)],
             move |inputs, outputs| {
+                let layout = layout.get();
                 pool.write(&threads, inputs[1].f32(), inputs[2].f32(), layout.slots(group));
                 let rows = layout.ragged(group);
                 attention(&threads, inputs[0].f32(), &pool, &rows, &attention_layer, outputs[0].f32());

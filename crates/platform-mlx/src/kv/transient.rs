@@ -92,12 +92,13 @@ impl TransientKv {
         let (of_layer, blocks) = (&self.layers[layer], self.spec.groups[0].num_blocks);
         let pool = pools.iter().find(|pool| *pool.shape() == shape(of_layer, blocks));
         let pool = Arc::clone(pool.ok_or_else(|| Error::Plan(format!("layer {layer} has no pool")))?);
-        let (threads, layout) = (Arc::clone(threads), Arc::clone(&batch.layout));
+        let (threads, layout) = (Arc::clone(threads), batch.at_evaluation());
         let window = of_layer.window.filter(|_| self.causal);
         let how = Attention { heads: spec.heads, scale: spec.scale, causal: self.causal, window, softcap: None };
         let shape = [dim(batch.len()), dim(spec.heads * of_layer.head_dim)];
         let outputs = [Output::f32(&shape)];
         let [out] = cpu_primitive(stream, c"encoder_attention", &[q, k, v], outputs, move |inputs, outputs| {
+            let layout = layout.get();
             pool.write(&threads, inputs[1].f32(), inputs[2].f32(), layout.slots(0));
             attention(&threads, inputs[0].f32(), &pool, &layout.ragged(0), &how, outputs[0].f32());
             Ok(())
@@ -122,7 +123,7 @@ impl TransientKv {
             let out = scaled_dot_product_attention(&q, &k, &v, spec.scale, mask, None)?;
             Ok(out.transpose_axes(&[0, 2, 1, 3])?.reshape(&[dim(span.len), width])?)
         };
-        let outputs = batch.layout.spans().map(one).collect::<Result<Vec<_>>>()?;
+        let outputs = batch.layout().spans().map(one).collect::<Result<Vec<_>>>()?;
         Ok(concatenate(&outputs, 0)?)
     }
 }

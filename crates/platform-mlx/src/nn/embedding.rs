@@ -10,6 +10,7 @@ pub struct Embedding {
 
 impl Embedding {
     pub(crate) fn new(ops: Ops, weight: Matrix) -> Self {
+        weight.arrays().for_each(|array| ops.constant(array));
         Self { ops, weight }
     }
 

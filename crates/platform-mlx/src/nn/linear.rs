@@ -12,6 +12,7 @@ pub struct Linear {
 
 impl Linear {
     pub(crate) fn new(ops: Ops, weight: Matrix, bias: Option<Tensor>) -> Self {
+        weight.arrays().chain(&bias).for_each(|array| ops.constant(array));
         Self { ops, weight, bias, heads: None }
     }
 

@@ -11,6 +11,7 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     pub(crate) fn new(ops: Ops, weight: Tensor, eps: f32) -> Self {
+        ops.constant(&weight);
         Self { ops, weight, eps }
     }
 
@@ -41,6 +42,7 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     pub(crate) fn new(ops: Ops, weight: Tensor, bias: Option<Tensor>, eps: f32) -> Self {
+        std::iter::once(&weight).chain(&bias).for_each(|array| ops.constant(array));
         Self { ops, weight, bias, eps }
     }
 

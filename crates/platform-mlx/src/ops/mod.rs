@@ -8,14 +8,14 @@ mod cpu;
 mod matrix;
 mod mlx;
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use mlx_rs::Stream;
 use vllm_kernels_cpu::Pool;
 
 pub use matrix::{Matrix, Projection, QuantizedMatrix};
 
-use crate::{Batch, Result, Tensor};
+use crate::{Batch, Result, Tensor, ffi};
 use cpu::Cpu;
 
 /// The nonlinearity of a feed-forward block, gated or not.
@@ -45,7 +45,7 @@ impl Ops {
     /// Our CPU primitives, on `pool`'s threads, in `stream`'s graph.
     #[must_use]
     pub fn cpu(pool: Arc<Pool>, stream: Stream) -> Self {
-        Self(Backend::Cpu(Rc::new(Cpu { pool, stream })))
+        Self(Backend::Cpu(Rc::new(Cpu { pool, stream, constants: RefCell::default() })))
     }
 
     /// MLX's own kernels, on the thread's current stream. Correct on the CPU too, only slow there.
@@ -59,6 +59,31 @@ impl Ops {
         match &self.0 {
             Backend::Cpu(cpu) => Some((&cpu.pool, &cpu.stream)),
             Backend::Mlx => None,
+        }
+    }
+
+    /// Vouches for an array that stays as it is as long as the model: steps that read it can be
+    /// [replayed](crate::replay). Layers of [`nn`](crate::nn) do so for their weights.
+    pub fn constant(&self, array: &Tensor) {
+        if let Backend::Cpu(cpu) = &self.0 {
+            cpu.constants.borrow_mut().insert(ffi::array_id(array), array.clone());
+        }
+    }
+
+    /// Whether somebody vouched for the array with this id.
+    pub(crate) fn is_constant(&self, id: usize) -> bool {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.constants.borrow().contains_key(&id),
+            Backend::Mlx => false,
+        }
+    }
+
+    /// The rows of x [tokens, …] whose results the batch is asked for: [rows wanted, …].
+    pub(crate) fn wanted_rows(&self, x: Tensor, batch: &Batch) -> Result<Tensor> {
+        match &self.0 {
+            _ if batch.wanted() == batch.len() => Ok(x),
+            Backend::Cpu(cpu) => cpu.wanted_rows(&x, batch),
+            Backend::Mlx => mlx::wanted_rows(&x, batch),
         }
     }
 

@@ -6,7 +6,7 @@ use mlx_rs::{Array, Stream, ops::indexing::TryIndexOp};
 use vllm_kernels_cpu::Pool;
 use vllm_platform::{BlockId, KvDtype, NO_BLOCK, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
-    Batch,
+    Batch, Layout,
     kv::{AttentionSpec, ContiguousKv, KvStore, PagedKv, group_layers},
     model::LayerSpec,
 };
@@ -69,7 +69,7 @@ impl Sequence {
     ) -> vllm_platform_mlx::Result<Attended> {
         let tokens = vec![0; range.len()];
         let row = Row { seq: SeqId(0), tokens: &tokens, start: range.start, tables, sample: None };
-        let batch = Batch::new(&StepPlan { rows: vec![row], ..StepPlan::default() }, store.spec())?;
+        let batch = Batch::new(Layout::new(&StepPlan { rows: vec![row], ..StepPlan::default() }, store.spec())?.into());
         let [q, k, v] = [0, 1, 2].map(|i| rows(&self.0[i], range.clone()));
         let one = |layer| {
             let out = store.attend(layer, &q, &k, &v, &batch, SPEC)?.contiguous()?;

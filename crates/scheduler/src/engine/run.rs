@@ -16,8 +16,8 @@ use vllm_platform::{Error, ModelRunner, SeqId};
 
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
-    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, RequestStatus, StartError,
-    Stats,
+    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Profile, Request, RequestId, RequestStatus,
+    StartError, Stats,
     handle::{Command, Shared, lock},
     planner::{Limits, Outcome, Planner, Scheduled},
     sequence::Sequence,
@@ -57,6 +57,20 @@ pub(super) struct EngineLoop {
     next_seq: u64,
     panics_in_a_row: u32,
     memory_read: Option<Instant>,
+    profiled: Profiled,
+}
+
+/// What was spent since somebody last asked for a profile.
+struct Profiled {
+    since: Instant,
+    steps: u64,
+    in_steps: Duration,
+}
+
+impl Profiled {
+    fn new() -> Self {
+        Self { since: Instant::now(), steps: 0, in_steps: Duration::ZERO }
+    }
 }
 
 impl EngineLoop {
@@ -104,6 +118,7 @@ impl EngineLoop {
             next_seq: 0,
             panics_in_a_row: 0,
             memory_read: None,
+            profiled: Profiled::new(),
         };
         engine.publish();
         Ok((engine, handle))
@@ -179,6 +194,7 @@ impl EngineLoop {
                 Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
                 Command::Describe(reply) => drop(reply.send(self.describe())),
                 Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
+                Command::Profile(reply) => drop(reply.send(self.profile())),
                 // Time to look at the tier.
                 Command::Wake => return true,
                 Command::Drain => drop(self.state.send_replace(EngineState::Draining)),
@@ -264,6 +280,11 @@ impl EngineLoop {
         blocks
     }
 
+    fn profile(&mut self) -> Profile {
+        let Profiled { since, steps, in_steps } = std::mem::replace(&mut self.profiled, Profiled::new());
+        Profile { steps, wall: since.elapsed(), in_steps, work: self.runner.profile() }
+    }
+
     /// Forgets requests whose stream was dropped or whose time is up.
     fn drop_cancelled(&mut self) {
         let now = Instant::now();
@@ -345,7 +366,10 @@ impl EngineLoop {
         let tokens = plan.num_tokens();
         let runner = &mut self.runner;
         let device = turn::DEVICE.step();
+        let begun = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| runner.step(&plan)));
+        self.profiled.in_steps += begun.elapsed();
+        self.profiled.steps += 1;
         drop(device);
         drop(plan);
         self.stats.steps += 1;

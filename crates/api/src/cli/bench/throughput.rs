@@ -69,7 +69,7 @@ fn together(engine: &EngineHandle, args: &Args, numbers: Range<usize>) -> anyhow
             if number >= numbers.end {
                 return Ok(measured);
             }
-            measured.push(measure(engine, args, number)?);
+            measured.push(measure(engine, args, number, || ())?);
         }
     };
     let start = Instant::now();

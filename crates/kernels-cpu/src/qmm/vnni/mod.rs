@@ -1,108 +1,197 @@
-//! Affine codes of 4 and 8 bits by the byte dot products of AVX-512 VNNI.
+//! Packed weights by the byte dot products of AVX-512 VNNI.
 //!
-//! With `x` split into two digits (see [`super::digits`]) a lane of four bytes takes four products in two instructions, where
-//! a fused multiply-add takes one in each. There are two ways through the weights:
+//! With `x` in digits (see [`super::digits`]) a lane of four bytes takes four products in one instruction a digit, where a fused
+//! multiply-add takes one. A lane is a row of weights, so that nothing is ever summed across lanes, and digits are
+//! broadcast.
 //!
-//! * [`rows`], for a row or two of `x`: lanes run along the columns, so that codes are used as they come from
-//!   memory; decoding waits for memory, not for arithmetic;
-//! * [`panels`], for more: lanes are 16 rows of weights, whose words are transposed once for the whole batch.
-//!
-//! Both do the same: a span's `Σ code · X` in integers, then one rounding to f32, then `sum + scale · 2⁻ᵉ · Σ code · X` and
-//! `sum + bias · Σ x` with a rounding each. Spans `j, j + 4, j + 8, …` have a sum of their own for each `j` below 4, and the
-//! four are added in order. So a row of `y` has the same bits whichever way it went.
+//! Of each span `Σ code · X` is an integer; it is rounded to f32 once, and then `sum + scale · u · Σ code · X` and
+//! `sum + bias · u · Σ X` once each, span after span from the first column to the last. (Of symmetric weights it is
+//! `Σ (code − zero) · X`, and there is no second sum.) So a row of `y` has the same bits in every batch.
 
-mod panels;
-mod rows;
+mod tile;
 
 use std::ops::Range;
 
-use crate::{
-    Pool,
-    floats::Floats,
-    gemm::{Number, task_rows},
-    pool::SharedMut,
-    quant::QuantMatrix,
-    scratch,
+use super::{
+    Linear,
+    digits::{Record, SPAN, split},
+    packed::LANES,
 };
+use crate::{
+    Activation, Activations, Pool, SharedMut, activation,
+    scratch::{self, Scratch},
+    simd::{Avx512, Simd},
+};
+use tile::{PANELS, Panels, ROWS, Tile, multiply};
 
-use super::digits::{row_len, split};
+/// Bytes of weights in a task: they stay in a core's L2 while a batch goes over them, and claiming them costs nothing.
+const TASK_BYTES: usize = 128 << 10;
+/// Columns of `x` that are worth splitting on another thread.
+const SPLIT_COLUMNS: usize = 8192;
 
-/// Bytes of digits that one pass over a task's weights reads.
-const X_BLOCK_BYTES: usize = 256 << 10;
-/// Columns of `x` in a task of splitting.
-const SPLIT_COLUMNS: usize = 4096;
-/// Up to how many rows of `x` transposing the weights does not pay.
-const FEW_ROWS: usize = 2;
+/// `x` in digits.
+struct Digits {
+    words: Scratch,
+    /// Words of a row.
+    row_len: usize,
+    rows: usize,
+    /// Of a number.
+    digits: usize,
+}
 
-/// `y = x · wᵀ` for affine weights of `BITS` (4 or 8) bits.
+impl Digits {
+    /// # Safety
+    /// The processor has AVX-512 F, BW, VL and DQ; `x` has rows of `cols` columns.
+    unsafe fn new(pool: &Pool, x: &[f32], cols: usize) -> Self {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match pool.activations() {
+                Activations::Int8 => Self::of::<1>(pool, x, cols),
+                _ => Self::of::<2>(pool, x, cols),
+            }
+        }
+    }
+
+    unsafe fn of<const DIGITS: usize>(pool: &Pool, x: &[f32], cols: usize) -> Self {
+        let (rows, row_len) = (x.len() / cols, cols / SPAN * Record::<DIGITS>::LEN);
+        let mut words = scratch::take(rows * row_len);
+        let rows_at_once = SPLIT_COLUMNS.div_ceil(cols);
+        pool.run_chunks(&mut words, rows_at_once * row_len, |first, out| {
+            let x = x[first / row_len * cols..].chunks_exact(cols);
+            for (x, out) in x.zip(out.chunks_exact_mut(row_len)) {
+                // SAFETY: any f32 is a word and as large; the rest by the caller's promise.
+                unsafe { split::<DIGITS>(x, std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), row_len)) }
+            }
+        });
+        Self { words, row_len, rows, digits: DIGITS }
+    }
+
+    /// Calls `body` with the rows and the panels of each tile of `panels`.
+    fn tiles(&self, panels: &Range<usize>, mut body: impl FnMut(Range<usize>, Range<usize>)) {
+        // A single row waits for memory, which gives most to a single stream.
+        let width = if self.rows == 1 { 1 } else { PANELS };
+        let mut row = 0;
+        while row < self.rows {
+            // As many tiles as must be, and of sizes as even as can be.
+            let left = self.rows - row;
+            let count = left.div_ceil(left.div_ceil(ROWS));
+            for panel in panels.clone().step_by(width) {
+                body(row..row + count, panel..panels.end.min(panel + width));
+            }
+            row += count;
+        }
+    }
+
+    /// The products of some rows with one or two panels of a layer, biases added.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 VNNI; rows and panels are there.
+    unsafe fn multiply(&self, rows: &Range<usize>, layer: &Linear, panels: &Range<usize>, out: &mut Tile) {
+        let w = layer.w;
+        let operands = Panels {
+            layout: w.layout(),
+            groups: w.groups(),
+            // Where the second is missing the first stands in, for nothing.
+            starts: [panels.start, panels.end - 1].map(|panel| w.panel(panel).as_ptr()),
+        };
+        let width = if self.rows == 1 { 1 } else { PANELS };
+        let x = self.words[rows.start * self.row_len..].as_ptr().cast();
+        // SAFETY: by the caller's promise.
+        unsafe { multiply(w.layout(), self.digits, rows.len(), width)(operands, x, self.row_len, out) }
+        if let Some(bias) = layer.bias {
+            for row in &mut out.0[..rows.len()] {
+                row.iter_mut().zip(&bias[panels.start * LANES..]).for_each(|(y, bias)| *y += bias);
+            }
+        }
+    }
+}
+
+/// Runs `body` for parts of `panels` panels of `panel_words` words, on all threads.
+fn for_panels(pool: &Pool, panels: usize, panel_words: usize, body: impl Fn(Range<usize>) + Sync) {
+    let by_bytes = TASK_BYTES / (4 * panel_words);
+    let count = by_bytes.min(panels.div_ceil(4 * pool.threads())).max(1).next_multiple_of(PANELS);
+    pool.run(panels.div_ceil(count), |task| body(task * count..panels.min((task + 1) * count)));
+}
+
+/// What [`super::packed_matmul`] does.
 ///
 /// # Safety
-/// The processor has AVX-512 F, BW, VL, DQ and VNNI; scales and biases are of one kind; `x` has `m` rows of `w.cols`, `y` has `m` of `w.rows`.
-pub(super) unsafe fn matmul<const BITS: usize>(
-    pool: &Pool,
-    x: &[f32],
-    m: usize,
-    w: &QuantMatrix,
-    (scales, biases): (Floats, Floats),
-    y: &mut [f32],
-) {
-    let row_len = row_len(w.cols);
-    let mut digits = scratch::take(m * row_len);
-    let chunk = SPLIT_COLUMNS.div_ceil(w.cols);
-    pool.run_chunks(&mut digits, chunk * row_len, |first, digits| {
-        let rows = x[first / row_len * w.cols..].chunks_exact(w.cols);
-        for (x, digits) in rows.zip(digits.chunks_exact_mut(row_len)) {
-            // SAFETY: by the caller's promise.
-            unsafe { split::<BITS>(x, digits) }
-        }
-    });
-    let product = Product { digits: &digits, row_len, m, w, y: SharedMut::new(y) };
-    let task_rows = if m <= FEW_ROWS {
-        task_rows(w.rows, w.row_words() * 4, m, pool.threads())
-    } else {
-        panels::task_rows(w.rows, pool.threads())
-    };
-    pool.run(w.rows.div_ceil(task_rows), |task| {
-        let range = task * task_rows..w.rows.min((task + 1) * task_rows);
-        // SAFETY: by the caller's promise; a task has the columns `range` of y to itself.
-        unsafe {
-            match (scales, biases) {
-                (Floats::F32(scales), Floats::F32(biases)) => product.run::<BITS, _>(scales, biases, range),
-                (Floats::F16(scales), Floats::F16(biases)) => product.run::<BITS, _>(scales, biases, range),
-                (Floats::Bf16(scales), Floats::Bf16(biases)) => product.run::<BITS, _>(scales, biases, range),
-                _ => unreachable!("`matmul` is given scales and biases of one kind"),
+/// The processor has AVX-512 VNNI; `x` and `ys` have as many rows, of the layers' shapes; the layers have columns.
+pub(super) unsafe fn matmul(pool: &Pool, x: &[f32], layers: &[Linear], ys: &mut [&mut [f32]]) {
+    // SAFETY: by the caller's promise.
+    let x = unsafe { Digits::new(pool, x, layers[0].w.cols()) };
+    let ys: Vec<_> = ys.iter_mut().map(|y| SharedMut::new(y)).collect();
+    let panels = layers.iter().map(|layer| layer.w.panels()).sum();
+    for_panels(pool, panels, layers[0].w.panel_words(), |range| {
+        let mut before = 0;
+        for (layer, y) in layers.iter().zip(&ys) {
+            let count = layer.w.panels();
+            let part = range.start.max(before) - before..range.end.min(before + count).saturating_sub(before);
+            before += count;
+            if !part.is_empty() {
+                // SAFETY: by the caller's promise; no other task has these panels.
+                unsafe { columns(&x, layer, &part, y) }
             }
         }
     });
 }
 
-/// What the tasks of one matmul share.
-struct Product<'a> {
-    /// `m` rows of `row_len`.
-    digits: &'a [f32],
-    row_len: usize,
-    m: usize,
-    w: &'a QuantMatrix<'a>,
-    y: SharedMut<'a, f32>,
+/// The columns of `y` that belong to some panels.
+///
+/// # Safety
+/// As [`matmul`]; nobody else touches these columns of `y`.
+unsafe fn columns(x: &Digits, layer: &Linear, panels: &Range<usize>, y: &SharedMut<f32>) {
+    let stride = layer.w.rows();
+    let mut tile = Tile::default();
+    x.tiles(panels, |rows, panels| {
+        let columns = panels.start * LANES..stride.min(panels.end * LANES);
+        // SAFETY: by the caller's promise; rows and columns lie in y.
+        unsafe {
+            x.multiply(&rows, layer, &panels, &mut tile);
+            store(&tile, rows.len(), columns.len(), y.as_ptr().add(rows.start * stride + columns.start), stride);
+        }
+    });
 }
 
-impl Product<'_> {
-    /// The columns `range` of `y`.
-    ///
-    /// # Safety
-    /// The processor has the target features, and nobody else touches the columns `range` of `y`.
-    unsafe fn run<const BITS: usize, T: Number>(&self, scales: &[T], biases: &[T], range: Range<usize>) {
-        let most = (X_BLOCK_BYTES / (4 * self.row_len)).max(panels::TILE);
-        let block = if self.m <= most { self.m } else { most / panels::TILE * panels::TILE };
-        for first in (0..self.m).step_by(block) {
-            let batch = first..self.m.min(first + block);
-            // SAFETY: by the caller's promise; the batch lies below m.
+/// What [`super::gated_matmul`] does.
+///
+/// # Safety
+/// As [`matmul`]; both layers have one shape.
+pub(super) unsafe fn gated(pool: &Pool, x: &[f32], layers: [Linear; 2], activation: Activation, y: &mut [f32]) {
+    let w = layers[0].w;
+    // SAFETY: by the caller's promise.
+    let x = unsafe { Digits::new(pool, x, w.cols()) };
+    let y = SharedMut::new(y);
+    for_panels(pool, w.panels(), 2 * w.panel_words(), |range| {
+        let mut tiles = [Tile::default(); 2];
+        x.tiles(&range, |rows, panels| {
+            let columns = panels.start * LANES..w.rows().min(panels.end * LANES);
+            for (layer, tile) in layers.iter().zip(&mut tiles) {
+                // SAFETY: by the caller's promise.
+                unsafe { x.multiply(&rows, layer, &panels, tile) }
+            }
+            for (i, row) in rows.enumerate() {
+                // SAFETY: no other task has these columns of y.
+                let y = unsafe { y.slice(row * w.rows() + columns.start..row * w.rows() + columns.end) };
+                let [gate, up] = tiles.each_ref().map(|tile| &tile.0[i][..columns.len()]);
+                activation::apply_here(pool, activation, gate, Some(up), y);
+            }
+        });
+    });
+}
+
+/// Writes the first `lanes` numbers of a tile's first `rows` rows to as many rows at `y`, `stride` apart.
+///
+/// # Safety
+/// The processor has the target features; these numbers of `y` are writable.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn store(tile: &Tile, rows: usize, lanes: usize, y: *mut f32, stride: usize) {
+    for (i, row) in tile.0[..rows].iter().enumerate() {
+        for first in (0..lanes).step_by(LANES) {
+            // SAFETY: by the caller's promise.
             unsafe {
-                if self.m <= FEW_ROWS {
-                    self.by_rows::<BITS, T>(scales, biases, range.clone(), batch);
-                } else {
-                    self.by_panels::<BITS, T>(scales, biases, range.clone(), batch);
-                }
+                let v = Avx512::load(row[first..].as_ptr());
+                Avx512::store_first(y.add(i * stride + first), v, (lanes - first).min(LANES));
             }
         }
     }
