@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, RaggedBatch, attention};
+use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, RaggedBatch, attention};
 
 /// (name, heads, KV heads, numbers of a head)
 const MODELS: [(&str, usize, usize, usize); 2] = [("SmolLM2-135M", 9, 3, 64), ("Qwen3-0.6B", 16, 8, 128)];
@@ -20,7 +20,7 @@ fn numbers(n: usize) -> Vec<f32> {
 fn filled(pool: &Pool, model: (&str, usize, usize, usize), sequences: usize, context: usize) -> (KvPool, Vec<u32>) {
     let (_, _, kv_heads, head_dim) = model;
     let blocks = context.div_ceil(BLOCK);
-    let shape = KvShape { blocks: sequences * blocks, block_size: BLOCK, kv_heads, head_dim, kind: FloatKind::F32 };
+    let shape = KvShape { blocks: sequences * blocks, block_size: BLOCK, kv_heads, head_dim, kind: KvKind::F32 };
     let kv = KvPool::new(shape).expect("a small pool");
     let slots: Vec<u32> = (0..(sequences * blocks * BLOCK) as u32).collect();
     let values = numbers(slots.len() * kv_heads * head_dim);

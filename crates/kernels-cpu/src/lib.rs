@@ -42,7 +42,7 @@ pub use attention::{Attention, RaggedBatch, attention};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
 pub use isa::{Isa, IsaError};
-pub use kv_pool::{KvPool, KvPoolError, KvShape};
+pub use kv_pool::{KvKind, KvPool, KvPoolError, KvShape};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
 pub use qmm::quantized_matmul;
