@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Pool, SharedMut,
-    kv_pool::{KvNumber, Layout, Planes},
+    kv_pool::{KvNumber, Layout, Planes, rotate},
     simd::{
         Simd, TILE_ROWS,
         kernel::{Kernel, run},
@@ -68,7 +68,7 @@ impl Tile<'_> {
         let sizes = [queries, strip * CHUNK, Partials::size(strip, layout), total, wide, scales];
         with_scratch(sizes.iter().sum(), |scratch| {
             let [q, scores, part, total, wide, scales] = cut(scratch, sizes);
-            self.pack(q);
+            self.pack(q, T::SCALED);
             let mut results = match self.item.partials.clone() {
                 // SAFETY: by the plan, these are the item's own.
                 Some(range) => Results::Parts(Partials::new(unsafe { partials.slice(range) }, rows, layout)),
@@ -142,8 +142,8 @@ impl Tile<'_> {
     }
 
     /// The tile's queries as `[rows, head_dim]`, rows of a token together, scaled so that scores are exponents of 2 (or,
-    /// with a softcap, its tanh's arguments).
-    fn pack(&self, packed: &mut [f32]) {
+    /// with a softcap, its tanh's arguments), and rotated if keys are.
+    fn pack(&self, packed: &mut [f32], rotated: bool) {
         let dim = self.layout.head_dim;
         let factor = match self.layer.softcap {
             Some(softcap) => self.layer.scale / softcap,
@@ -153,6 +153,9 @@ impl Tile<'_> {
         for (packed, query) in packed.chunks_exact_mut(width).zip(self.item.queries.clone()) {
             let q = &self.q[self.place(query)..][..width];
             packed.iter_mut().zip(q).for_each(|(packed, q)| *packed = q * factor);
+            if rotated {
+                packed.chunks_exact_mut(dim).for_each(rotate);
+            }
         }
     }
 

@@ -11,9 +11,10 @@ mod layout;
 mod number;
 mod plane;
 mod planes;
+mod rotation;
 
 pub use number::KvKind;
-pub(crate) use {layout::Layout, number::KvNumber, planes::Planes};
+pub(crate) use {layout::Layout, number::KvNumber, planes::Planes, rotation::rotate};
 
 use crate::Pool;
 
@@ -87,7 +88,7 @@ pub enum KvPoolError {
 ///
 /// Keys lie as `[block, head, dim, token]` and values as `[block, head, token, dim]` (rows padded to 16): attention
 /// then reads both as whole vectors, along tokens for the scores and along the head for the sum of values. Bytes
-/// ([`KvKind::Int8`]) have scales beside them, `[block, head, keys or values, token]`.
+/// ([`KvKind::Int8`]) have scales beside them, `[block, head, keys or values, token]`, and their keys are rotated.
 ///
 /// The memory is zero pages that cost nothing until they are written to, so that a pool may be as large as the
 /// longest context ever wanted. Shared references suffice for writing: a lock inside lets one writer or any number of
@@ -302,19 +303,20 @@ mod tests {
         ];
         let pool = Pool::new(2);
         for kind in KINDS {
-            // Of a number itself; of the greatest that there can be.
-            let (own, all) = match kind {
-                KvKind::F32 => (0.0, 0.0),
-                KvKind::F16 => (1.0 / 2048.0, 1e-6),
-                KvKind::Bf16 => (1.0 / 256.0, 0.0),
-                KvKind::Int8 => (0.0, 1.0 / 253.0),
+            // Of a number itself; of the greatest that there can be, for values and, rotated in eights, for keys.
+            let (own, values, keys) = match kind {
+                KvKind::F32 => (0.0, 0.0, 0.0),
+                KvKind::F16 => (1.0 / 2048.0, 1e-6, 1e-6),
+                KvKind::Bf16 => (1.0 / 256.0, 0.0, 0.0),
+                KvKind::Int8 => (0.0, 1.0 / 253.0, 8.0 / 253.0),
             };
             for (name, slots) in &slot_cases {
                 let kv = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
                 let (k, v) = (random(slots.len() * WIDTH, 1), random(slots.len() * WIDTH, 2));
                 kv.write(&pool, &k, &v, slots);
                 let (k2, v2) = read(&kv, slots);
-                for (wanted, got) in k.iter().zip(&k2).chain(v.iter().zip(&v2)) {
+                let keys = k.iter().zip(&k2).map(|pair| (pair, keys));
+                for ((wanted, got), all) in keys.chain(v.iter().zip(&v2).map(|pair| (pair, values))) {
                     assert!((wanted - got).abs() <= own * wanted.abs() + all, "{kind:?} {name}: {wanted} {got}");
                 }
             }

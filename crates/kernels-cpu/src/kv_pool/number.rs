@@ -14,8 +14,9 @@ pub enum KvKind {
     F16,
     /// The upper half of single precision, relative error up to 2⁻⁸, and the range of f32.
     Bf16,
-    /// Signed bytes, and for each head of each token one f32 that multiplies them (another one for its values). The
-    /// error is up to 1/254 of the head's largest number.
+    /// Signed bytes, and for each head of each token one f32 that multiplies those of its keys and one for its values. The
+    /// error is up to 1/254 of the head's largest value; keys are rotated first, so that their outliers don't cost the
+    /// others their precision, and the same holds of what they are then.
     Int8,
 }
 
@@ -37,7 +38,7 @@ impl KvKind {
 
 /// A number as a pool stores it. Stored zeros are zero whatever the scale.
 pub(crate) trait KvNumber: Element {
-    /// Whether numbers are to be multiplied with a scale that is kept beside them.
+    /// Whether numbers are to be multiplied with a scale that is kept beside them, and keys are rotated.
     const SCALED: bool = false;
     /// The scale for a head's numbers; 1 if there are none.
     fn scale(_numbers: &[f32]) -> f32 {

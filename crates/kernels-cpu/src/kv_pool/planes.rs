@@ -4,8 +4,9 @@ use super::{
     layout::Layout,
     number::{KvNumber, PIECE},
     plane::Plane,
+    rotation::rotate,
 };
-use crate::{Pool, SharedMut};
+use crate::{Pool, SharedMut, with_scratch};
 
 /// Numbers that are written inline: below this a second thread costs more than it helps.
 const FEW: usize = 16 * 1024;
@@ -84,6 +85,9 @@ impl<T: KvNumber> Planes<T> {
                     k[start + dim] = keys[dim * block_size + token].widen() * key_scale;
                     v[start + dim] = values[token * value_stride + dim].widen() * value_scale;
                 }
+                if T::SCALED {
+                    rotate(&mut k[start..start + head_dim]);
+                }
             }
         }
     }
@@ -143,8 +147,26 @@ impl<T: KvNumber> Target<'_, T> {
     /// # Safety
     /// No other call with this head's keys, or values, may run meanwhile.
     unsafe fn write(&self, slot: usize, head: usize, of_values: bool, numbers: &[f32]) {
-        let Layout { block_size, value_stride, .. } = self.layout;
+        let block_size = self.layout.block_size;
         let (block, token) = (slot / block_size, slot % block_size);
+        if T::SCALED && !of_values {
+            return with_scratch(numbers.len(), |rotated| {
+                rotated.copy_from_slice(numbers);
+                rotate(rotated);
+                // SAFETY: as this function's.
+                unsafe { self.store(block, token, head, of_values, rotated) }
+            });
+        }
+        // SAFETY: as this function's.
+        unsafe { self.store(block, token, head, of_values, numbers) };
+    }
+
+    /// As [`Target::write`], of what is rotated if need be.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn store(&self, block: usize, token: usize, head: usize, of_values: bool, numbers: &[f32]) {
+        let Layout { block_size, value_stride, .. } = self.layout;
         let scale = T::scale(numbers);
         if T::SCALED {
             let start = self.layout.scale_head(block, head, of_values).start + token;
