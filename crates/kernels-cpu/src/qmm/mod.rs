@@ -97,7 +97,7 @@ pub fn packed_matmul(pool: &Pool, x: &[f32], layers: &[Linear], ys: &mut [&mut [
         assert_eq!(layer.w.cols(), layers[0].w.cols(), "layers of one x");
         batch_rows(x.len(), [layer.w.rows(), layer.w.cols()], y.len());
     }
-    if x.is_empty() {
+    if x.is_empty() || layers.is_empty() {
         ys.iter_mut().zip(layers).for_each(|(y, layer)| fill_rows(y, layer.bias));
         return;
     }
