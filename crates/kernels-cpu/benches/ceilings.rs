@@ -17,12 +17,13 @@ fn main() {
     let giga = |value: Option<f64>| value.map_or("null".to_owned(), |value| format!("{:.2}", value / 1e9));
     if args.iter().any(|arg| arg == "--json") {
         println!(
-            r#"{{"threads":{threads},"f32_gflops":{},"bf16_gflops":{},"int8_gops":{},"read_gbs":{},"read_median_gbs":{}}}"#,
+            r#"{{"threads":{threads},"f32_gflops":{},"bf16_gflops":{},"int8_gops":{},"read_gbs":{},"read_median_gbs":{},"read_burst_gbs":{}}}"#,
             giga(Some(found.f32_flops)),
             giga(found.bf16_flops),
             giga(found.int8_ops),
             giga(Some(found.read)),
             giga(Some(found.read_median)),
+            giga(Some(found.read_burst)),
         );
     } else {
         println!("{found}");

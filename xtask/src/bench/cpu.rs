@@ -35,7 +35,7 @@ pub struct CpuArgs {
     /// Rounds of what takes long: 4,096 tokens, sixteen at once
     #[arg(long, default_value_t = 3)]
     long_rounds: usize,
-    /// One round, and nothing that takes long: whether all of it runs, not how fast
+    /// One round, and nothing that takes long: whether it runs, not how fast
     #[arg(long)]
     quick: bool,
     /// Servers over HTTP for the models of random weights, too
@@ -74,6 +74,7 @@ pub fn run(args: &CpuArgs) -> Result<()> {
     let mut samples = Samples::default();
     let mut limits: Option<Ceilings> = None;
     for (model, path) in chosen.iter().zip(&paths) {
+        others::wait_for_quiet(Duration::from_secs(args.wait));
         let again = Ceilings::measure(contest.threads)?;
         limits = Some(limits.map_or(again, |limits| limits.best(again)));
         for round in 0..args.rounds.max(args.long_rounds) {

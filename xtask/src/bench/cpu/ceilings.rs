@@ -12,7 +12,7 @@ pub struct Ceilings {
     pub f32_gflops: f64,
     /// Operations of one core's byte dot products, where it has them.
     pub int8_gops: Option<f64>,
-    /// Bytes that all threads read together, at best.
+    /// Bytes that all threads read together, sustained, at best.
     pub read_gbs: f64,
     /// The same in the median.
     pub read_median_gbs: f64,
