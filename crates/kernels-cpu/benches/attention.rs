@@ -8,7 +8,7 @@ mod support;
 use std::hint::black_box;
 
 use support::{Suite, Work, cold_copies, numbers};
-use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, RaggedBatch, attention};
+use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, RaggedBatch, attention};
 
 /// What attention depends on of a model.
 struct Model {
@@ -23,12 +23,13 @@ const MODELS: [Model; 2] = [
     Model { name: "Qwen3", heads: 16, kv_heads: 8, head_dim: 128 },
 ];
 const BLOCK: usize = 16;
+const KINDS: [KvKind; 3] = [KvKind::F32, KvKind::F16, KvKind::Int8];
 
 /// A pool with `sequences` sequences of `context` tokens in interleaved blocks.
-fn filled(pool: &Pool, model: &Model, sequences: usize, context: usize) -> KvPool {
+fn filled(pool: &Pool, model: &Model, kind: KvKind, sequences: usize, context: usize) -> KvPool {
     let (kv_heads, head_dim) = (model.kv_heads, model.head_dim);
     let blocks = sequences * context.div_ceil(BLOCK);
-    let kv = KvPool::new(KvShape { blocks, block_size: BLOCK, kv_heads, head_dim, kind: FloatKind::F32 });
+    let kv = KvPool::new(KvShape { blocks, block_size: BLOCK, kv_heads, head_dim, kind });
     let kv = kv.expect("a small pool");
     let slots: Vec<u32> = (0..(blocks * BLOCK) as u32).collect();
     let values = numbers(slots.len() * kv_heads * head_dim);
@@ -37,10 +38,12 @@ fn filled(pool: &Pool, model: &Model, sequences: usize, context: usize) -> KvPoo
 }
 
 /// The last `queries` tokens of each of `sequences` contexts.
-fn run(suite: &mut Suite, model: &Model, queries: usize, sequences: usize, context: usize) {
-    let kv_bytes = 8 * sequences * context * model.kv_heads * model.head_dim;
+fn run(suite: &mut Suite, model: &Model, kind: KvKind, queries: usize, sequences: usize, context: usize) {
+    let (kv_heads, head_dim) = (model.kv_heads, model.head_dim);
+    let shape = KvShape { blocks: 1, block_size: BLOCK, kv_heads, head_dim, kind };
+    let kv_bytes = sequences * context * shape.block_bytes() / BLOCK;
     let copies = if queries == 1 { cold_copies(kv_bytes) } else { 1 };
-    let pools: Vec<KvPool> = (0..copies).map(|_| filled(&suite.pool, model, sequences, context)).collect();
+    let pools: Vec<KvPool> = (0..copies).map(|_| filled(&suite.pool, model, kind, sequences, context)).collect();
     let q = numbers(sequences * queries * model.heads * model.head_dim);
     let mut out = vec![0.0; q.len()];
     let blocks_each = context.div_ceil(BLOCK);
@@ -56,7 +59,7 @@ fn run(suite: &mut Suite, model: &Model, queries: usize, sequences: usize, conte
     let seen: usize = (context - queries..context).map(|position| position + 1).sum();
     let flops = 4 * sequences * seen * model.heads * model.head_dim;
     let group = if queries == 1 { "attention decode" } else { "attention prefill" };
-    let name = format!("{} {sequences} x {context}", model.name);
+    let name = format!("{} {sequences} x {context} {kind:?}", model.name);
     suite.bench(group, &name, Work::f32(flops, kv_bytes + 8 * q.len()), |pool, i| {
         attention(pool, black_box(&q), &pools[i % copies], &batch, &layer, &mut out);
     });
@@ -64,10 +67,10 @@ fn run(suite: &mut Suite, model: &Model, queries: usize, sequences: usize, conte
 
 fn main() {
     let mut suite = Suite::new("attention");
-    for model in &MODELS {
-        run(&mut suite, model, 512, 1, 512);
-        for (sequences, context) in [(1, 512), (1, 4096), (16, 512)] {
-            run(&mut suite, model, 1, sequences, context);
+    for (model, kind) in MODELS.iter().flat_map(|model| KINDS.map(|kind| (model, kind))) {
+        run(&mut suite, model, kind, 512, 1, 512);
+        for (sequences, context) in [(1, 64), (1, 512), (1, 4096), (16, 512)] {
+            run(&mut suite, model, kind, 1, sequences, context);
         }
     }
     suite.finish();

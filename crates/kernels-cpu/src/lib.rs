@@ -47,7 +47,7 @@ pub use conv::{Conv1d, Conv2d, Filters, conv1d, conv2d};
 pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
 pub use isa::{Isa, IsaError};
-pub use kv_pool::{KvPool, KvPoolError, KvShape};
+pub use kv_pool::{KvKind, KvPool, KvPoolError, KvShape};
 pub use moe::{ExpertMlp, Experts, Routes, Stacked, moe};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};

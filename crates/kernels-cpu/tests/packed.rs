@@ -17,14 +17,23 @@ fn rounding(activations: Activations) -> f64 {
     }
 }
 
-/// Pools of so many threads for which weights are packed; none on other processors.
+/// Whether `isa` has kernels for packed weights.
+fn packs(isa: Isa) -> bool {
+    matches!(isa, Isa::NeonDot | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni)
+}
+
+/// Pools of so many threads for which weights are packed, of every instruction set; none on other processors.
 fn pools(threads: usize) -> Vec<Pool> {
-    let wanted = Isa::available().into_iter().filter(|&isa| isa == Isa::Avx512Vnni);
+    let wanted = Isa::available().into_iter().filter(|&isa| packs(isa));
     let of = |isa| {
         [Activations::Int16, Activations::Int8]
             .map(|kind| Pool::with_isa(threads, isa).expect("it is available").with_activations(kind))
     };
     wanted.flat_map(of).collect()
+}
+
+fn name(pool: &Pool) -> String {
+    format!("{}, {}", pool.isa(), pool.activations())
 }
 
 fn pack(pool: &Pool, w: &Quantized) -> PackedMatrix {
@@ -51,8 +60,9 @@ fn matmul_of_every_width_group_and_scale() {
             let x = random.activations(m * shape[1]);
             for pool in pools(2) {
                 let y = product(&pool, &x, &pack(&pool, &w));
-                let (kept, rounding) = (pool.activations(), rounding(pool.activations()));
-                let case = format!("{kept}, {bits} bits, group {group_size}, {kind:?}, {symmetric}, {shape:?}, m {m}");
+                let (pool_name, rounding) = (name(&pool), rounding(pool.activations()));
+                let case =
+                    format!("{pool_name}, {bits} bits, group {group_size}, {kind:?}, {symmetric}, {shape:?}, m {m}");
                 assert_product(&case, &x, rounding, &w.dequantized(), &w.sizes(), shape, &y);
             }
         }
@@ -82,7 +92,7 @@ fn matmul_of_every_small_batch_and_a_large_one() {
                 let y = product(&pool, &x, &packed);
                 // All of it for a few, the last row for each.
                 let skip = if m % 13 < 2 { 0 } else { m - 1 };
-                let case = format!("{}, {bits} bits, m {m}", pool.activations());
+                let case = format!("{}, {bits} bits, m {m}", name(&pool));
                 let (x, y) = (&x[skip * shape[1]..], &y[skip * shape[0]..]);
                 assert_product(&case, x, rounding(pool.activations()), &wanted, &sizes, shape, y);
             }
@@ -110,14 +120,14 @@ fn a_row_is_the_same_in_every_batch_and_on_any_number_of_threads() {
         for pool in pools(1) {
             let packed = pack(&pool, &w);
             let alone: Vec<u32> = x.chunks(cols).flat_map(|x| bits_of(&product(&pool, x, &packed))).collect();
-            let case = format!("{}, {bits} bits, [{rows}, {cols}], symmetric {symmetric}", pool.activations());
+            let case = format!("{}, {bits} bits, [{rows}, {cols}], symmetric {symmetric}", name(&pool));
             for batch in (2..=40).chain([m]) {
                 let batch = batch * cols;
                 let found: Vec<u32> = x.chunks(batch).flat_map(|x| bits_of(&product(&pool, x, &packed))).collect();
                 assert!(found == alone, "{case}: batches of {}", batch / cols);
             }
             for threads in 2..=5 {
-                let threaded = Pool::new(threads).with_activations(pool.activations());
+                let threaded = Pool::with_isa(threads, pool.isa()).unwrap().with_activations(pool.activations());
                 let repacked = pack(&threaded, &w);
                 assert!(bits_of(&product(&threaded, &x, &repacked)) == alone, "{case}: {threads} threads");
                 assert!(
@@ -151,7 +161,7 @@ fn layers_of_one_job_are_what_each_is_alone() {
                 if i == 0 {
                     wanted.chunks_mut(75).for_each(|row| row.iter_mut().zip(&bias).for_each(|(y, b)| *y += b));
                 }
-                assert!(bits_of(y) == bits_of(&wanted), "{}, layer {i}, m {m}", pool.activations());
+                assert!(bits_of(y) == bits_of(&wanted), "{}, layer {i}, m {m}", name(&pool));
             }
         }
     }
@@ -173,7 +183,7 @@ fn gated_layers_are_their_products_gated() {
                 packed_matmul(&pool, &x, &[layer(&gate), layer(&up)], &mut [&mut a, &mut b]);
                 gated(&pool, Activation::Silu, &a, &b, &mut wanted);
                 gated_matmul(&pool, &x, [layer(&gate), layer(&up)], Activation::Silu, &mut found);
-                assert!(bits_of(&found) == bits_of(&wanted), "{}, m {m}", pool.activations());
+                assert!(bits_of(&found) == bits_of(&wanted), "{}, m {m}", name(&pool));
             }
         }
     }
@@ -222,7 +232,7 @@ fn odd_activations() {
         for pool in pools(2) {
             let packed = pack(&pool, &w);
             for m in [1, 2, 7] {
-                let case = format!("{}, {bits} bits, m {m}", pool.activations());
+                let case = format!("{}, {bits} bits, m {m}", name(&pool));
                 for (name, value) in [("zeros", 0.0), ("tiny", 1e-40), ("huge", 1e34), ("one size", -3.0)] {
                     let y = product(&pool, &vec![value; m * cols], &packed);
                     // Spans of subnormal activations may be taken for zeros; equal ones are rounded all in one direction.
@@ -249,16 +259,16 @@ fn odd_activations() {
 #[test]
 fn only_what_has_a_kernel_is_packed() {
     let mut random = Random(8);
-    let packs = |pool: &Pool, w: &QuantMatrix| PackedMatrix::pack(pool, &WeightArena::new(), w).is_some();
+    let packed = |pool: &Pool, w: &QuantMatrix| PackedMatrix::pack(pool, &WeightArena::new(), w).is_some();
     let w = Quantized::new(&mut random, [3, 64], 4, 32, FloatKind::F16);
     let five = Quantized::new(&mut random, [3, 64], 5, 32, FloatKind::F16);
     let (words, scales) = ([0; 24], [127; 6]);
     let float = QuantMatrix::float(QuantMode::Mxfp4, &words, &scales, [3, 64]).unwrap();
     for isa in Isa::available() {
         let pool = Pool::with_isa(1, isa).unwrap();
-        assert_eq!(packs(&pool, &w.matrix()), isa == Isa::Avx512Vnni, "{isa}");
-        assert!(!packs(&pool, &five.matrix()) && !packs(&pool, &float), "{isa}");
-        assert!(!packs(&pool.with_activations(Activations::F32), &w.matrix()), "{isa}");
+        assert_eq!(packed(&pool, &w.matrix()), packs(isa), "{isa}");
+        assert!(!packed(&pool, &five.matrix()) && !packed(&pool, &float), "{isa}");
+        assert!(!packed(&pool.with_activations(Activations::F32), &w.matrix()), "{isa}");
     }
 }
 

@@ -26,10 +26,16 @@
 //! some thousand columns). A pool of [`Activations::F32`] packs nothing and has the second sum alone.
 
 mod activations;
-mod codes;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+mod codes;
 mod digits;
+mod integer;
+mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packed;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -48,7 +54,7 @@ use crate::{
     scratch::{self, with_scratch},
     simd::{
         Simd,
-        kernel::{self, Kernel},
+        kernel::{self as simd_kernel, Kernel},
     },
 };
 
@@ -86,24 +92,17 @@ impl<'a> Linear<'a> {
 /// many numbers as its weights have rows; or if `pool` is not one for which weights are packed.
 pub fn packed_matmul(pool: &Pool, x: &[f32], layers: &[Linear], ys: &mut [&mut [f32]]) {
     assert_eq!(layers.len(), ys.len(), "{} layers for {} results", layers.len(), ys.len());
-    let mut m = 0;
     for (layer, y) in layers.iter().zip(&*ys) {
         layer.check();
         assert_eq!(layer.w.cols(), layers[0].w.cols(), "layers of one x");
-        m = batch_rows(x.len(), [layer.w.rows(), layer.w.cols()], y.len());
+        batch_rows(x.len(), [layer.w.rows(), layer.w.cols()], y.len());
     }
-    if x.is_empty() {
+    if x.is_empty() || layers.is_empty() {
         ys.iter_mut().zip(layers).for_each(|(y, layer)| fill_rows(y, layer.bias));
         return;
     }
-    packed::require(pool);
-    if m > 0 {
-        // SAFETY: the pool vouches for the instruction set; the lengths were just checked.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            vnni::matmul(pool, x, layers, ys);
-        }
-    }
+    // SAFETY: the lengths were just checked.
+    unsafe { integer::matmul(pool, x, layers, ys) }
 }
 
 /// `y = activation(gate(x)) · up(x)`, as one job: the inner part of a gated MLP. `x` is `[m, cols]`, `y` is `[m, rows]`.
@@ -115,13 +114,9 @@ pub fn gated_matmul(pool: &Pool, x: &[f32], [gate, up]: [Linear; 2], activation:
     assert_eq!(shapes[0], shapes[1], "shapes of gate and up");
     [gate, up].iter().for_each(Linear::check);
     batch_rows(x.len(), shapes[0], y.len());
-    packed::require(pool);
     if !x.is_empty() && !y.is_empty() {
-        // SAFETY: the pool vouches for the instruction set; the lengths were just checked.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            vnni::gated(pool, x, [gate, up], activation, y);
-        }
+        // SAFETY: the lengths were just checked.
+        unsafe { integer::gated(pool, x, [gate, up], activation, y) }
     }
 }
 
@@ -169,7 +164,7 @@ fn by_tiles(pool: &Pool, x: &[f32], m: usize, w: &QuantMatrix, y: &mut [f32]) {
         let range = task * task_rows..w.rows.min((task + 1) * task_rows);
         // A task writes the columns `range` of y, no other task does, and `batch_rows` has seen that x and y have m rows:
         // that is what the kernel asks for.
-        kernel::run(pool, QuantTask { x, m, w: *w, range, y });
+        simd_kernel::run(pool, QuantTask { x, m, w: *w, range, y });
     });
 }
 

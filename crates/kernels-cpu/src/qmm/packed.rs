@@ -21,8 +21,9 @@ use half::{bf16, f16};
 #[cfg(doc)]
 use crate::qmm::packed_matmul;
 use crate::{
-    Activations, FloatKind, Floats, Isa, Pool, SharedMut, WeightArena,
+    FloatKind, Floats, Pool, SharedMut, WeightArena,
     arena::Block,
+    qmm::kernel::Kernel,
     quant::{Groups, QuantMatrix},
 };
 
@@ -71,15 +72,17 @@ pub struct PackedMatrix {
 
 impl PackedMatrix {
     /// Packs `w` on the threads of `pool`, or gives `None` where a matmul with that pool would have no use for it: its
-    /// instruction set has no integer kernel, its activations are to stay [f32](Activations::F32), or the codes are neither of 4 nor
+    /// instruction set has no integer kernel, its activations are to stay [f32](crate::Activations::F32), or the codes are neither of 4 nor
     /// of 8 bits, or floats. It is then for [`quantized_matmul`](crate::quantized_matmul).
     ///
     /// Also `None` if the system has no memory left to promise.
     #[must_use]
     pub fn pack(pool: &Pool, arena: &WeightArena, w: &QuantMatrix) -> Option<Self> {
         let Groups::Affine { scales, biases } = w.groups else { return None };
-        let wanted = pool.activations() != Activations::F32 && has_kernel(pool.isa());
-        if !wanted || !matches!(w.bits, 4 | 8) || scales.kind() != biases.kind() {
+        if Kernel::of(pool.isa(), pool.activations()).is_none()
+            || !matches!(w.bits, 4 | 8)
+            || scales.kind() != biases.kind()
+        {
             return None;
         }
         let layout = Layout {
@@ -181,17 +184,6 @@ impl PackedMatrix {
             }
         }
     }
-}
-
-/// Sees that matmuls with `pool` can use packed weights at all.
-#[track_caller]
-pub(super) fn require(pool: &Pool) {
-    assert!(has_kernel(pool.isa()), "weights are not packed for {}", pool.isa());
-}
-
-/// Whether [`packed_matmul`] has a kernel for `isa`.
-fn has_kernel(isa: Isa) -> bool {
-    isa == Isa::Avx512Vnni
 }
 
 fn is_symmetric(pool: &Pool, bits: u8, scales: Floats, biases: Floats) -> bool {

@@ -6,42 +6,13 @@ use std::arch::x86_64::*;
 
 use super::super::{
     digits::{Record, SPAN, WORDS},
+    kernel::{Multiply, PANELS, Panels, ROWS, Tile},
     packed::{LANES, Layout},
 };
 use crate::FloatKind;
 
-/// Panels that a tile takes beside each other: each broadcast of digits then serves two dot products.
-pub(super) const PANELS: usize = 2;
-/// Most rows of `x` in a tile: with two panels, their dot products and sums leave registers for the operands.
-pub(super) const ROWS: usize = 6;
 /// How far ahead of the codes in use to fetch, in words.
 const AHEAD: usize = 768;
-
-/// Results of a tile: for each row of `x` one number for each row of the panels.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Tile(pub [[f32; PANELS * LANES]; ROWS]);
-
-impl Default for Tile {
-    fn default() -> Self {
-        Self([[0.0; PANELS * LANES]; ROWS])
-    }
-}
-
-/// Panels of one matrix, each of `groups` groups.
-#[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
-    pub layout: &'a Layout,
-    pub groups: usize,
-    pub starts: [*const u32; PANELS],
-}
-
-/// Fills the rows below `M` of a tile, for the first `P` panels.
-///
-/// # Safety
-/// The processor has the target features; the panels are there in that layout, with `BITS` bits and symmetric if `SYMMETRIC`;
-/// `x` points to `M` rows of records of as many columns with `DIGITS` digits, `row_len` words apart.
-type Multiply = unsafe fn(Panels<'_>, x: *const u32, row_len: usize, out: &mut Tile);
 
 /// The function for so many rows of `x` and panels.
 pub(super) fn multiply(layout: &Layout, digits: usize, rows: usize, panels: usize) -> Multiply {
