@@ -46,7 +46,7 @@ pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
 pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvPool, KvPoolError, KvShape};
-pub use moe::{ExpertMlp, Experts, Routes, Stacked, moe};
+pub use moe::{ExpertMlp, Experts, Routes, Stacked, moe, route};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{Pool, SharedMut};
 pub use qmm::quantized_matmul;

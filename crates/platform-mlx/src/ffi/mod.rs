@@ -1,5 +1,6 @@
 //! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
 
+mod gather;
 mod import;
 pub(crate) mod primitive;
 pub(crate) mod program;
@@ -7,6 +8,7 @@ mod quantized;
 
 use std::ffi::CStr;
 
+pub use gather::gather_matmul;
 pub use import::import;
 pub(crate) use primitive::Kernel;
 pub use primitive::{Output, View, ViewMut, cpu_primitive};
