@@ -1,6 +1,6 @@
 //! The same matrix of all experts of a layer.
 
-use mlx_rs::ops::concatenate_axis;
+use mlx_rs::ops::concatenate;
 use vllm_checkpoint::TensorData;
 
 use super::{LoadContext, check_shape};
@@ -60,7 +60,7 @@ impl LoadContext<'_> {
 /// One above the next; `None` if they are not stored in the same way.
 fn together(matrices: &[Matrix]) -> Result<Option<Matrix>> {
     let join = |arrays: &[&Tensor]| -> Result<Tensor> {
-        let joined = concatenate_axis(arrays, 0)?;
+        let joined = concatenate(arrays, 0)?;
         joined.eval()?;
         Ok(joined)
     };
