@@ -61,14 +61,18 @@ fn apply(pool: &Pool, activation: Activation, x: &[f32], up: Option<&[f32]>, y: 
     for_numbers(pool, x.len(), |range| {
         // SAFETY: the ranges do not overlap.
         let y = unsafe { y.slice(range.clone()) };
-        let (x, up) = (&x[range.clone()], up.map(|up| &up[range.clone()]));
-        match activation {
-            Activation::Silu => run(pool, Map { x, up, y, function: Silu }),
-            Activation::Gelu => run(pool, Map { x, up, y, function: Gelu }),
-            Activation::GeluTanh => run(pool, Map { x, up, y, function: GeluTanh }),
-            Activation::Relu => run(pool, Map { x, up, y, function: Relu }),
-        }
+        apply_here(pool, activation, &x[range.clone()], up.map(|up| &up[range.clone()]), y);
     });
+}
+
+/// As [`apply`] on the calling thread. The slices are equally long.
+pub(crate) fn apply_here(pool: &Pool, activation: Activation, x: &[f32], up: Option<&[f32]>, y: &mut [f32]) {
+    match activation {
+        Activation::Silu => run(pool, Map { x, up, y, function: Silu }),
+        Activation::Gelu => run(pool, Map { x, up, y, function: Gelu }),
+        Activation::GeluTanh => run(pool, Map { x, up, y, function: GeluTanh }),
+        Activation::Relu => run(pool, Map { x, up, y, function: Relu }),
+    }
 }
 
 /// A function of single numbers.

@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
-/// The environment variable that lowers the instruction set [`Isa::detect`] picks: `scalar`, `neon`, `avx2`, `avx512`,
-/// `avx512vnni`.
+/// The environment variable that lowers the instruction set [`Isa::detect`] picks: `scalar`, `neon`, `neondot`, `avx2`, `avxvnni`,
+/// `avx512`, `avx512vnni`.
 pub(crate) const ISA_VARIABLE: &str = "VLLM_CPU_ISA";
 
 /// An instruction set for which kernels are written.
@@ -14,8 +14,14 @@ pub enum Isa {
     Scalar,
     /// Arm's Advanced SIMD, 128 bit; part of every 64-bit Arm core.
     Neon,
+    /// [`Isa::Neon`] with byte dot products (Armv8.2's FEAT_DotProd: Apple M1, Cortex-A76, Neoverse N1 and later). Only
+    /// quantized matmuls differ.
+    NeonDot,
     /// x86-64 with AVX2, FMA and F16C (Haswell, Zen and later).
     Avx2,
+    /// [`Isa::Avx2`] with AVX-VNNI, integer dot products of its vectors (Alder Lake, Zen 5 and later). Only quantized matmuls
+    /// differ, and they in speed alone.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL and DQ, and all of [`Isa::Avx2`] (Skylake-SP, Zen 4 and later).
     Avx512,
     /// [`Isa::Avx512`] with VNNI, byte dot products (Cascade Lake, Zen 4 and later). Only quantized matmuls differ.
@@ -26,7 +32,7 @@ pub enum Isa {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// The name is none that we know.
-    #[error("instruction set {0:?} is unknown: it must be scalar, neon, avx2, avx512 or avx512vnni")]
+    #[error("instruction set {0:?} is unknown: it must be scalar, neon, neondot, avx2, avxvnni, avx512 or avx512vnni")]
     Unknown(String),
     /// This processor lacks it.
     #[error("instruction set {wanted} is not available on this processor: it has {}", names(available))]
@@ -37,6 +43,9 @@ pub enum IsaError {
         available: Vec<Isa>,
     },
 }
+
+/// Worst first.
+const ALL: [Isa; 7] = [Isa::Scalar, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni];
 
 fn names(isas: &[Isa]) -> String {
     isas.iter().map(Isa::to_string).collect::<Vec<_>>().join(", ")
@@ -53,28 +62,13 @@ impl Isa {
         })
     }
 
-    /// This instruction set without what rounds activations: quantized matmuls then take them as the f32 they are.
-    #[must_use]
-    pub fn exact(self) -> Self {
-        match self {
-            Self::Avx512Vnni => Self::Avx512,
-            other => other,
-        }
-    }
-
     fn best() -> Self {
-        [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Neon]
-            .into_iter()
-            .find(|isa| isa.is_supported())
-            .unwrap_or(Self::Scalar)
+        Self::available().pop().unwrap_or(Self::Scalar)
     }
 
     /// Every instruction set that this processor has, worst first; never empty. Tests loop over it.
     pub fn available() -> Vec<Self> {
-        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Vnni]
-            .into_iter()
-            .filter(|isa| isa.is_supported())
-            .collect()
+        ALL.into_iter().filter(|isa| isa.is_supported()).collect()
     }
 
     /// Whether this processor can run the kernels written for `self`.
@@ -82,10 +76,16 @@ impl Isa {
         match self {
             Self::Scalar => true,
             Self::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::NeonDot => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_supported()
@@ -97,7 +97,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => Self::Avx512.is_supported() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vnni => false,
         }
     }
 
@@ -116,7 +116,9 @@ impl fmt::Display for Isa {
         f.write_str(match self {
             Self::Scalar => "scalar",
             Self::Neon => "neon",
+            Self::NeonDot => "neondot",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
         })
@@ -130,7 +132,9 @@ impl FromStr for Isa {
         match name.to_ascii_lowercase().as_str() {
             "scalar" => Ok(Self::Scalar),
             "neon" => Ok(Self::Neon),
+            "neondot" => Ok(Self::NeonDot),
             "avx2" => Ok(Self::Avx2),
+            "avxvnni" => Ok(Self::AvxVnni),
             "avx512" => Ok(Self::Avx512),
             "avx512vnni" => Ok(Self::Avx512Vnni),
             _ => Err(IsaError::Unknown(name.to_owned())),
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn names_parse_back() {
-        for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni] {
+        for isa in ALL {
             assert_eq!(isa.to_string().parse(), Ok(isa));
         }
         assert_eq!("sse9".parse::<Isa>(), Err(IsaError::Unknown("sse9".into())));

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use support::{Case, cases, fixture, minilm, relative_error};
 use vllm_platform::{
-    DeviceChoice, EncoderInput, EncoderOptions, EncoderOutput, EncoderRunner, EncoderTask, ModelPurpose, ModelSource,
-    Platform,
+    Activations, DeviceChoice, EncoderInput, EncoderOptions, EncoderOutput, EncoderRunner, EncoderTask, ModelPurpose,
+    ModelSource, Platform,
 };
 use vllm_platform_mlx::MlxPlatform;
 
@@ -18,7 +18,7 @@ fn load(path: &Path, task: EncoderTask) -> Box<dyn EncoderRunner> {
     let options = EncoderOptions {
         device: DeviceChoice::Cpu,
         threads: Some(2),
-        exact_activations: true,
+        activations: Activations::F32,
         task,
         ..EncoderOptions::default()
     };

@@ -28,7 +28,8 @@ pub(crate) fn fingerprint(loading: &Loading<'_>, store: &str, kv: &KvCacheSpec, 
     hash.text(store);
     hash.text(&format!("{} tokens of {:?}, activations {dtype:?}", kv.block_size, kv.dtype));
     // Vector widths decide in which order a kernel adds.
-    hash.text(&ops.threads().map_or_else(|| loading.device().to_string(), |(pool, _)| format!("{:?}", pool.isa())));
+    let kernels = ops.threads().map(|(pool, _)| format!("{:?} {:?} panels", pool.isa(), pool.activations()));
+    hash.text(&kernels.unwrap_or_else(|| loading.device().to_string()));
     hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -5,12 +5,14 @@ mod experts;
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::{BTreeMap, HashSet},
+    sync::Arc,
 };
 
 use mlx_rs::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vllm_checkpoint::{Checkpoint, DenseTensor, QuantMode, QuantizedTensor, TensorData};
+use vllm_kernels_cpu::{PackedMatrix, QuantMatrix, WeightArena};
 use vllm_platform::{DeviceKind, LoadProgress};
 
 use crate::{
@@ -57,6 +59,8 @@ pub(crate) struct Loading<'a> {
     bytes: Cell<u64>,
     /// Those of them in memory that isn't MLX's.
     in_place: Cell<u64>,
+    /// Of packed weights.
+    arena: WeightArena,
     /// Parameters by how they are stored.
     formats: RefCell<BTreeMap<String, u64>>,
 }
@@ -82,6 +86,7 @@ impl<'a> Loading<'a> {
             parameters: Cell::new(0),
             bytes: Cell::new(0),
             in_place: Cell::new(0),
+            arena: WeightArena::new(),
             formats: RefCell::default(),
         }
     }
@@ -321,7 +326,10 @@ impl<'a> LoadContext<'a> {
             }
             TensorData::Quantized(quantized) => {
                 check_shape(&path, &quantized.shape, &[rows, columns])?;
-                Matrix::Quantized(self.quantized(quantized, rows, columns)?)
+                match self.packed(&quantized, rows, columns) {
+                    Some(packed) => Matrix::Packed(Arc::new(packed)),
+                    None => Matrix::Quantized(self.quantized(quantized, rows, columns)?),
+                }
             }
         };
         *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += (rows * columns) as u64;
@@ -337,9 +345,28 @@ impl<'a> LoadContext<'a> {
         let shape: Vec<i32> = tensor.shape.iter().map(|&n| dim(n)).collect();
         let (array, in_place) = ffi::import(tensor, &shape, self.on_cpu())?;
         if in_place {
-            self.shared.in_place.set(self.shared.in_place.get() + array.nbytes() as u64);
+            self.count_in_place(array.nbytes());
         }
         Ok(array)
+    }
+
+    fn count_in_place(&self, bytes: usize) {
+        self.shared.in_place.set(self.shared.in_place.get() + bytes as u64);
+    }
+
+    /// The matrix as the CPU's kernels want it; `None` where they take it as it is in the file, and on other devices.
+    fn packed(&self, tensor: &QuantizedTensor<'_>, rows: usize, columns: usize) -> Option<PackedMatrix> {
+        let (pool, _) = self.shared.ops.threads()?;
+        let (QuantMode::Affine, Some(biases)) = (tensor.mode, &tensor.biases) else { return None };
+        let words = ffi::elements(&tensor.packed.bytes);
+        let (scales, biases) = (ffi::NumberView::new(&tensor.scales)?, ffi::NumberView::new(biases)?);
+        let shape = [rows, columns];
+        let (bits, group_size) = (tensor.bits, tensor.group_size);
+        // What is wrong with a matrix is said where it is used as it is.
+        let w = QuantMatrix::affine(&words, scales.floats(), biases.floats(), shape, bits, group_size).ok()?;
+        let packed = PackedMatrix::pack(pool, &self.shared.arena, &w)?;
+        self.count_in_place(packed.nbytes());
+        Some(packed)
     }
 
     fn quantized(&self, tensor: QuantizedTensor<'_>, rows: usize, columns: usize) -> Result<QuantizedMatrix> {

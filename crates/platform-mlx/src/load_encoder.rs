@@ -50,7 +50,7 @@ pub(crate) fn load_encoder(
     let device = options.device.resolve(&device::available())?;
     let stream = device::stream(device)?;
     with_stream(&stream, || {
-        let ops = device_ops(device, options.threads, options.exact_activations, &stream);
+        let ops = device_ops(device, options.threads, options.activations, &stream);
         let dtype = activation_dtype(checkpoint, device);
         let loading = Loading::new(checkpoint, ops.clone(), dtype, device, progress);
         let network = load(checkpoint, &LoadContext::root(&loading), options.task)?;

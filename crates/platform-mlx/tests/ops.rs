@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mlx_rs::{Array, Stream, ops::quantize, with_stream};
 use vllm_checkpoint::QuantMode;
-use vllm_kernels_cpu::Pool;
+use vllm_kernels_cpu::{Activations, PackedMatrix, Pool, QuantMatrix, WeightArena};
 use vllm_platform::{KvCacheSpec, KvDtype, KvGroup, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
     Activation, Batch, ExpertWeights, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, Routing, ffi,
@@ -18,7 +18,7 @@ use support::numbers;
 fn both(check: impl Fn(&Ops, &Ops) -> Result<()>) {
     let stream = Stream::cpu();
     // What is compared is the arithmetic, not the rounding of activations.
-    let cpu = Ops::cpu(Arc::new(Pool::exact(2)), stream.clone());
+    let cpu = Ops::cpu(Arc::new(Pool::new(2).with_activations(Activations::F32)), stream.clone());
     with_stream(&stream, || check(&cpu, &Ops::mlx())).expect("both evaluate");
 }
 
@@ -73,6 +73,59 @@ fn linear_agrees_in_every_format() {
         }
         Ok(())
     });
+}
+
+/// What the loader makes of it where the CPU has byte dot products.
+fn packed(w: &Array, group_size: i32, bits: i32) -> Option<Matrix> {
+    let (packed, scales, biases) = quantize(w, group_size, bits).expect("MLX quantizes");
+    let (scales, biases) = (scales.as_slice::<f32>().into(), biases.as_slice::<f32>().into());
+    let shape = [w.dim(0) as usize, w.dim(1) as usize];
+    let w = QuantMatrix::affine(packed.as_slice(), scales, biases, shape, bits as u8, group_size as usize);
+    let w = PackedMatrix::pack(&Pool::new(2), &WeightArena::new(), &w.expect("a matrix"))?;
+    Some(Matrix::Packed(Arc::new(w)))
+}
+
+#[test]
+fn packed_weights_agree_alone_beside_others_gated_and_as_rows() {
+    let (stream, mlx) = (Stream::cpu(), Ops::mlx());
+    let cpu = Ops::cpu(Arc::new(Pool::new(2)), stream.clone());
+    let check = || -> Result<()> {
+        let (w, v) = (numbers(20, &[70, 256]), numbers(21, &[70, 256]));
+        let bias = numbers(22, &[70]);
+        let ours = [packed(&w, 32, 4), packed(&v, 64, 8)];
+        let [Some(a), Some(b)] = ours else { return Ok(()) };
+        let (c, d) = (affine(&w, 32, 4), affine(&v, 64, 8));
+        assert_eq!((a.to_string(), a.rows()), (c.to_string(), c.rows()));
+        // Rows are filled up to 80.
+        assert_eq!(a.nbytes() * 70, c.nbytes() * 80);
+        for tokens in [1, 9] {
+            let x = numbers(23, &[tokens, 256]);
+            let layers = |a, b| {
+                [
+                    Projection { bias: Some(&bias), ..Projection::plain(a) },
+                    Projection { heads: Some(7), ..Projection::plain(b) },
+                ]
+            };
+            let theirs = mlx.linear(&x, layers(&c, &d))?;
+            // The second pair is not all packed.
+            for matrices in [layers(&a, &b), layers(&a, &d)] {
+                let ours = cpu.linear(&x, matrices)?;
+                assert_close("with a bias", &ours[0], &theirs[0], 1e-4);
+                assert_close("with heads", &ours[1], &theirs[1], 1e-4);
+            }
+            let theirs = mlx.gated_linear(&x, Projection::plain(&c), Projection::plain(&d), Activation::Silu)?;
+            for up in [&b, &d] {
+                let ours = cpu.gated_linear(&x, Projection::plain(&a), Projection::plain(up), Activation::Silu)?;
+                assert_close("gated", &ours, &theirs, 1e-4);
+            }
+        }
+        let ids = Array::from_slice(&[3u32, 69, 0, 3], &[4]);
+        assert_close("rows", &cpu.embed(&ids, &b)?, &mlx.embed(&ids, &d)?, 1e-6);
+        let refused = mlx.embed(&ids, &a).map(drop).expect_err("MLX knows no panels").to_string();
+        assert!(refused.contains("packed for the CPU's kernels"), "{refused}");
+        Ok(())
+    };
+    with_stream(&stream, check).expect("both evaluate");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{DeviceChoice, DeviceKind, MemoryInfo, Result, TokenId};
+use crate::{Activations, DeviceChoice, DeviceKind, MemoryInfo, Result, TokenId};
 
 /// What a checkpoint's own files say it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,8 +37,8 @@ pub struct EncoderOptions {
     pub device: DeviceChoice,
     /// Threads for work on the CPU; `None`: one for each physical core.
     pub threads: Option<usize>,
-    /// As [`LoadOptions::exact_activations`](crate::LoadOptions::exact_activations).
-    pub exact_activations: bool,
+    /// As [`LoadOptions::activations`](crate::LoadOptions::activations).
+    pub activations: Activations,
     /// What it is to give.
     pub task: EncoderTask,
     /// Most tokens of a call to [`EncoderRunner::encode`] with several inputs: bounds the memory that is set aside.
@@ -52,7 +52,7 @@ impl Default for EncoderOptions {
         Self {
             device: DeviceChoice::Auto,
             threads: None,
-            exact_activations: false,
+            activations: Activations::default(),
             task: EncoderTask::Native,
             max_num_batched_tokens: 256,
             max_input_len: None,

@@ -27,7 +27,7 @@ pub use error::{Error, Result};
 pub use inventory;
 pub use model::{KvCacheSpec, KvDtype, KvGroup, ModelInfo, ModelSource};
 pub use registry::{PlatformPlugin, platforms};
-pub use runner::{KvStoreChoice, LoadOptions, LoadProgress, ModelRunner, Platform, WorkTime};
+pub use runner::{Activations, KvStoreChoice, LoadOptions, LoadProgress, ModelRunner, Platform, WorkTime};
 pub use sampling::SamplingParams;
 pub use step::{
     BlockCopy, BlockId, Logprob, NO_BLOCK, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,

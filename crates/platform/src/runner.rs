@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, MemoryInfo, ModelInfo, ModelPurpose, ModelSource,
-    Result, StepOutput, StepPlan,
+    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, MemoryInfo, ModelInfo, ModelPurpose,
+    ModelSource, Result, StepOutput, StepPlan,
 };
 
 /// How to load a model.
@@ -14,9 +14,8 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Threads for work on the CPU; `None`: one for each physical core.
     pub threads: Option<usize>,
-    /// Whether quantized weights are multiplied with activations as they are, in f32, even where rounding them to 16 bits
-    /// is faster.
-    pub exact_activations: bool,
+    /// What the CPU's kernels make of activations that meet quantized weights.
+    pub activations: Activations,
     /// Longest sequence to serve; `None`: the model's own.
     pub max_model_len: Option<usize>,
     /// Bytes for KV storage; `None`: what `memory_utilization` leaves.
@@ -29,6 +28,21 @@ pub struct LoadOptions {
     pub max_num_batched_tokens: usize,
     /// How the KV of sequences is kept; `Auto`: as suits the device.
     pub kv_store: KvStoreChoice,
+    /// What keys and values are stored as; `None`: as suits the device.
+    pub kv_cache_dtype: Option<KvDtype>,
+}
+
+/// What the CPU's kernels make of activations that they multiply with quantized weights of 4 or 8 bits, where the processor
+/// has byte dot products. Elsewhere activations stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Activations {
+    /// 16-bit integers, under a common power of two for each 32.
+    #[default]
+    Int16,
+    /// 8-bit integers, under a common scale for each 32: faster with long prompts and large batches, and less precise.
+    Int8,
+    /// f32: as they are, everywhere.
+    F32,
 }
 
 /// How the KV of sequences is kept.
@@ -48,13 +62,14 @@ impl Default for LoadOptions {
         Self {
             device: DeviceChoice::Auto,
             threads: None,
-            exact_activations: false,
+            activations: Activations::default(),
             max_model_len: None,
             kv_cache_bytes: None,
             memory_utilization: 0.9,
             max_num_seqs: 16,
             max_num_batched_tokens: 256,
             kv_store: KvStoreChoice::Auto,
+            kv_cache_dtype: None,
         }
     }
 }
@@ -147,8 +162,8 @@ pub trait ModelRunner {
 
     /// The first `tokens` tokens of a block of one group, over all its layers, as bytes for a slower tier.
     ///
-    /// The bytes are little-endian numbers of [`KvCacheSpec::dtype`](crate::KvCacheSpec::dtype) in an order of the
-    /// platform's own; only [`import_block`](Self::import_block) of a runner with the same
+    /// The bytes are little-endian numbers of [`KvCacheSpec::dtype`](crate::KvCacheSpec::dtype) (with their scales, if it
+    /// has any) in an order of the platform's own; only [`import_block`](Self::import_block) of a runner with the same
     /// [`ModelInfo::kv_fingerprint`] understands them.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 use vllm_checkpoint::hub::HubOptions;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
-use vllm_platform::{DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
+use vllm_platform::{Activations, DeviceChoice, KvDtype, KvStoreChoice, LoadOptions, SamplingParams};
 use vllm_scheduler::{EngineConfig, SsdOptions};
 
 use crate::model::{ChatDefaults, Formats, LoadSpec, SamplingDefaults};
@@ -51,9 +51,10 @@ pub struct RuntimeArgs {
     /// Threads for work on the CPU [default: one for each physical core]
     #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
-    /// On the CPU: multiply quantized weights with f32 activations as they are, instead of rounding these to 16 bits
-    #[arg(long)]
-    pub exact_activations: bool,
+    /// On the CPU: what activations are rounded to for weights of 4 and 8 bits: int16, int8 (faster with long prompts,
+    /// less precise), or f32 (not at all)
+    #[arg(long, value_name = "KIND", default_value = "int16", value_parser = activations)]
+    pub activations: Activations,
     /// Longest sequence, prompt and answer together, in tokens [default: the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub max_model_len: Option<usize>,
@@ -82,6 +83,9 @@ pub struct CacheArgs {
     /// How KV is kept: auto, paged or contiguous
     #[arg(long, value_name = "STORE", default_value = "auto", value_parser = kv_store)]
     kv_store: KvStoreChoice,
+    /// What keys and values are stored as: auto, f32, f16, bf16 or int8
+    #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = kv_cache_dtype)]
+    kv_cache_dtype: KvCacheDtype,
     /// The same as --kv-store paged: for commands written for the original
     #[arg(long, hide = true, conflicts_with = "kv_store")]
     use_paged_cache: bool,
@@ -123,12 +127,13 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
         load: LoadOptions {
             device: source.device,
             threads: runtime.threads,
-            exact_activations: runtime.exact_activations,
+            activations: runtime.activations,
             max_model_len: runtime.max_model_len,
             kv_cache_bytes: runtime.cache.bytes(),
             memory_utilization: runtime.cache.gpu_memory_utilization,
             max_num_seqs,
             max_num_batched_tokens: runtime.max_num_batched_tokens,
+            kv_cache_dtype: runtime.cache.kv_cache_dtype.0,
             kv_store: if runtime.cache.use_paged_cache { KvStoreChoice::Paged } else { runtime.cache.kv_store },
         },
         engine: EngineConfig {
@@ -329,12 +334,37 @@ fn share(text: &str) -> Result<f64, String> {
     positive(text).ok().filter(|&share| share <= 1.0).ok_or_else(|| "must be above 0 and at most 1".into())
 }
 
+fn activations(text: &str) -> Result<Activations, String> {
+    match text {
+        "int16" => Ok(Activations::Int16),
+        "int8" => Ok(Activations::Int8),
+        "f32" => Ok(Activations::F32),
+        _ => Err("use int16, int8 or f32".into()),
+    }
+}
+
 fn kv_store(text: &str) -> Result<KvStoreChoice, String> {
     match text {
         "auto" => Ok(KvStoreChoice::Auto),
         "paged" => Ok(KvStoreChoice::Paged),
         "contiguous" => Ok(KvStoreChoice::Contiguous),
         _ => Err("use auto, paged or contiguous".into()),
+    }
+}
+
+/// What keys and values are stored as; `None`: as suits the device. (A type of its own, for clap gives an `Option` another
+/// meaning.)
+#[derive(Debug, Clone, Copy)]
+pub struct KvCacheDtype(pub Option<KvDtype>);
+
+/// `auto` or a [`KvDtype`]; `float16` and `bfloat16` are what vLLM says.
+pub fn kv_cache_dtype(text: &str) -> Result<KvCacheDtype, String> {
+    let known = KvDtype::ALL.into_iter().find(|dtype| dtype.name() == text);
+    match text {
+        "auto" => Ok(KvCacheDtype(None)),
+        "bfloat16" => Ok(KvCacheDtype(Some(KvDtype::Bf16))),
+        "float16" => Ok(KvCacheDtype(Some(KvDtype::F16))),
+        _ => known.map(|dtype| KvCacheDtype(Some(dtype))).ok_or_else(|| "use auto, f32, f16, bf16 or int8".into()),
     }
 }
 
@@ -388,12 +418,22 @@ mod tests {
         assert_eq!((spec.engine.prefill_step_size, spec.engine.max_num_batched_tokens), (Some(32), 128));
         let ssd = SsdOptions { dir: "/x".into(), max_bytes: 1 << 29, quantize: true };
         assert_eq!(spec.engine.ssd, Some(ssd));
+        for (name, wanted) in [("auto", None), ("int8", Some(KvDtype::Int8)), ("bfloat16", Some(KvDtype::Bf16))] {
+            assert_eq!(parse(&["--kv-cache-dtype", name]).unwrap().load.kv_cache_dtype, wanted);
+        }
         assert!(!parse(&["--disable-prefix-cache"]).unwrap().engine.prefix_cache);
+        for (flags, wanted) in [
+            (&[][..], Activations::Int16),
+            (&["--activations", "int8"], Activations::Int8),
+            (&["--activations", "f32"], Activations::F32),
+        ] {
+            assert_eq!(parse(flags).unwrap().load.activations, wanted);
+        }
     }
 
     #[test]
     fn flags_that_contradict_or_are_out_of_range() {
-        let cases: [&[&str]; 8] = [
+        let cases: [&[&str]; 9] = [
             &["--enable-prefix-cache", "--disable-prefix-cache"],
             &["--disable-prefix-cache", "--ssd-cache-dir", "/x"],
             &["--ssd-cache-quantize"],
@@ -402,6 +442,7 @@ mod tests {
             &["--gpu-memory-utilization", "1.5"],
             &["--ssd-cache-max-gb", "-1"],
             &["--kv-store", "heap"],
+            &["--kv-cache-dtype", "fp4"],
         ];
         for flags in cases {
             assert!(parse(flags).is_err(), "{flags:?}");

@@ -51,7 +51,7 @@ impl EncoderArgs {
             load: EncoderOptions {
                 device: source.device,
                 threads: runtime.threads,
-                exact_activations: runtime.exact_activations,
+                activations: runtime.activations,
                 max_num_batched_tokens: engine.max_num_batched_tokens,
                 max_input_len: self.embedding_max_length.filter(|_| role == Role::Embed),
                 ..EncoderOptions::default()

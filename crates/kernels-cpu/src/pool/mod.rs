@@ -21,7 +21,10 @@ use std::{
     thread::{self, JoinHandle, Thread},
 };
 
-use crate::isa::{Isa, IsaError};
+use crate::{
+    isa::{Isa, IsaError},
+    qmm::Activations,
+};
 
 use cores::physical_cores;
 use job::{EPOCH_SHIFT, IN_TASK, Job, OPEN, Padded, SHUTDOWN, Shared, lock};
@@ -49,6 +52,7 @@ pub struct Pool {
     /// Held for the length of a job: a pool runs one at a time.
     turn: Mutex<()>,
     isa: Isa,
+    activations: Activations,
 }
 
 struct Worker {
@@ -65,17 +69,19 @@ impl Pool {
         Self::start(threads, Isa::detect())
     }
 
-    /// As [`Pool::new`], with kernels that take activations as they are; see [`Isa::exact`].
-    pub fn exact(threads: usize) -> Self {
-        Self::start(threads, Isa::detect().exact())
-    }
-
     /// As [`Pool::new`], with kernels of the instruction set `isa`.
     ///
     /// # Errors
     /// If this processor lacks `isa`.
     pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, IsaError> {
         Ok(Self::start(threads, isa.require()?))
+    }
+
+    /// The same pool, whose matmuls with packed weights take activations as `activations` says.
+    #[must_use]
+    pub fn with_activations(mut self, activations: Activations) -> Self {
+        self.activations = activations;
+        self
     }
 
     fn start(threads: usize, isa: Isa) -> Self {
@@ -100,7 +106,7 @@ impl Pool {
                 Some(Worker { handle: Some(handle), thread })
             })
             .collect();
-        Self { shared, workers, turn: Mutex::new(()), isa }
+        Self { shared, workers, turn: Mutex::new(()), isa, activations: Activations::default() }
     }
 
     /// How many threads work on a job, the caller included.
@@ -111,6 +117,17 @@ impl Pool {
     /// The instruction set that kernels run with this pool use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// What matmuls with packed weights run with this pool make of activations.
+    pub fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    /// How many jobs the threads have shared so far (as a u32, which wraps): each costs a fork and a join. What the caller did alone
+    /// does not count.
+    pub fn jobs(&self) -> u32 {
+        (self.shared.state.0.load(Ordering::Relaxed) >> EPOCH_SHIFT) as u32
     }
 
     /// Calls `body` once for each task number below `tasks`, in any order, on all threads, and returns when every

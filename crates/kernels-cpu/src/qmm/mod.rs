@@ -1,30 +1,48 @@
 //! Quantized matmul: `y = x · wᵀ` with f32 activations and quantized weights.
 //!
-//! Affine codes of any width are dequantized in registers, those of 4 and 8 bits by the shortest ways; codes that are floats
-//! (MX, NV) by plain code, four rows at a time. All go into the tile of the dense matmul, and all are threaded.
+//! There are two ways:
+//!
+//! * [`packed_matmul`] and [`gated_matmul`] take a [`PackedMatrix`]: affine codes of 4 or 8 bits, brought once into the order in which
+//!   byte dot products read them. Activations become integers.
+//! * [`quantized_matmul`] takes a [`QuantMatrix`] of any format as it lies in the file. Affine codes are dequantized in registers,
+//!   those of 4 and 8 bits by the shortest ways; codes that are floats (MX, NV) by plain code, four rows at a time. All go
+//!   into the tile of the dense matmul.
 //!
 //! # What stays the same
 //!
 //! On one processor and instruction set a row of `y` is bit for bit the same whatever the number of threads, and whatever
-//! stands beside it in the batch.
+//! stands beside it in the batch or in the job.
 //!
 //! # What is rounded
 //!
-//! Sums are f32 everywhere. On [`Isa::Avx512Vnni`], for affine codes of 4 and 8 bits, activations are rounded as well: each 32
-//! of a row become 16-bit integers under a common power of two, so that none moves by more than 3.1·10⁻⁵ of
-//! the largest of its 32 (f32 rounds 6·10⁻⁸ of itself, bf16 3.9·10⁻³). The products of such a group are then summed exactly.
-//! A pool of [`Isa::Avx512`] (by [`Pool::with_isa`], or `VLLM_CPU_ISA=avx512`) takes activations as they are.
+//! Sums are f32 everywhere. With packed weights activations are rounded as well: each 32 of a row (a *span*) become integers
+//! under a common unit. By default ([`Activations::Int16`]) none moves by more than 3.1·10⁻⁵ of the largest of its 32 (f32
+//! rounds 6·10⁻⁸ of itself, bf16 3.9·10⁻³), with [`Activations::Int8`] by 3.9·10⁻³ of it. The products of a span are then summed
+//! exactly. Hence, with `eps` one of these and `max_s` the largest of span `s`,
+//!
+//! `|y − x · wᵀ| ≤ eps · Σ_s max_s · Σ_{c in s} |w_c|  +  5·10⁻⁷ · Σ_c |x_c| · (|scale · code_c| + |bias|)`
+//!
+//! where the second sum stands for the roundings of f32 (its factor grows with the number of spans; this one is good for
+//! some thousand columns). A pool of [`Activations::F32`] packs nothing and has the second sum alone.
 
-mod codes;
+mod activations;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+mod codes;
 mod digits;
+mod integer;
+mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod packed;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
 use std::ops::Range;
 
 use crate::{
-    Isa, Pool,
+    Activation, Isa, Pool,
     floats::Floats,
     gemm::{
         Number, Stored, batch_rows, task_rows,
@@ -36,11 +54,78 @@ use crate::{
     scratch::{self, with_scratch},
     simd::{
         Simd,
-        kernel::{self, Kernel},
+        kernel::{self as simd_kernel, Kernel},
     },
 };
 
+pub use activations::Activations;
 use codes::Codes;
+pub use packed::PackedMatrix;
+
+/// A linear layer of packed weights: `x → x · wᵀ + bias`.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// `w`, [outputs, inputs].
+    pub w: &'a PackedMatrix,
+    /// `[outputs]`
+    pub bias: Option<&'a [f32]>,
+}
+
+impl<'a> Linear<'a> {
+    /// Without a bias.
+    #[must_use]
+    pub fn plain(w: &'a PackedMatrix) -> Self {
+        Self { w, bias: None }
+    }
+
+    fn check(&self) {
+        let found = self.bias.map_or(self.w.rows(), <[f32]>::len);
+        assert_eq!(found, self.w.rows(), "a bias of {found} for {} outputs", self.w.rows());
+    }
+}
+
+/// `ys[i] = x · wᵀ + bias` for several layers of the same `x`, as one job: `x` is `[m, cols]`, each `y` is `[m, w.rows()]`, all
+/// row-major; `m` follows from their lengths.
+///
+/// # Panics
+/// If `x` is not a whole number of rows, a layer has other columns than the first, a `y` not as many rows as `x`, a bias not as
+/// many numbers as its weights have rows; or if `pool` is not one for which weights are packed.
+pub fn packed_matmul(pool: &Pool, x: &[f32], layers: &[Linear], ys: &mut [&mut [f32]]) {
+    assert_eq!(layers.len(), ys.len(), "{} layers for {} results", layers.len(), ys.len());
+    for (layer, y) in layers.iter().zip(&*ys) {
+        layer.check();
+        assert_eq!(layer.w.cols(), layers[0].w.cols(), "layers of one x");
+        batch_rows(x.len(), [layer.w.rows(), layer.w.cols()], y.len());
+    }
+    if x.is_empty() || layers.is_empty() {
+        ys.iter_mut().zip(layers).for_each(|(y, layer)| fill_rows(y, layer.bias));
+        return;
+    }
+    // SAFETY: the lengths were just checked.
+    unsafe { integer::matmul(pool, x, layers, ys) }
+}
+
+/// `y = activation(gate(x)) · up(x)`, as one job: the inner part of a gated MLP. `x` is `[m, cols]`, `y` is `[m, rows]`.
+///
+/// # Panics
+/// As [`packed_matmul`], and if the layers differ in shape.
+pub fn gated_matmul(pool: &Pool, x: &[f32], [gate, up]: [Linear; 2], activation: Activation, y: &mut [f32]) {
+    let shapes = [gate, up].map(|layer| [layer.w.rows(), layer.w.cols()]);
+    assert_eq!(shapes[0], shapes[1], "shapes of gate and up");
+    [gate, up].iter().for_each(Linear::check);
+    batch_rows(x.len(), shapes[0], y.len());
+    if !x.is_empty() && !y.is_empty() {
+        // SAFETY: the lengths were just checked.
+        unsafe { integer::gated(pool, x, [gate, up], activation, y) }
+    }
+}
+
+fn fill_rows(y: &mut [f32], bias: Option<&[f32]>) {
+    match bias {
+        Some(bias) if !bias.is_empty() => y.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias)),
+        _ => y.fill(0.0),
+    }
+}
 
 /// `y = x · wᵀ`: `x` is `[m, w.cols()]`, `y` is `[m, w.rows()]`, both row-major; `m` follows from their lengths.
 ///
@@ -50,19 +135,6 @@ pub fn quantized_matmul(pool: &Pool, x: &[f32], w: &QuantMatrix, y: &mut [f32]) 
     let m = batch_rows(x.len(), [w.rows, w.cols], y.len());
     if m == 0 || w.rows == 0 {
         return;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if let (Isa::Avx512Vnni, Groups::Affine { scales, biases }, 1..) = (pool.isa(), w.groups, w.cols)
-        && scales.kind() == biases.kind()
-    {
-        // SAFETY: the pool vouches for the instruction set, `batch_rows` for the lengths of x and y.
-        unsafe {
-            match w.bits {
-                4 => return vnni::matmul::<4>(pool, x, m, w, (scales, biases), y),
-                8 => return vnni::matmul::<8>(pool, x, m, w, (scales, biases), y),
-                _ => {}
-            }
-        }
     }
     let affine = matches!(w.groups, Groups::Affine { .. });
     let interleaved = matches!(pool.isa(), Isa::Avx512 | Isa::Avx512Vnni) && w.bits == 4 && affine;
@@ -92,7 +164,7 @@ fn by_tiles(pool: &Pool, x: &[f32], m: usize, w: &QuantMatrix, y: &mut [f32]) {
         let range = task * task_rows..w.rows.min((task + 1) * task_rows);
         // A task writes the columns `range` of y, no other task does, and `batch_rows` has seen that x and y have m rows:
         // that is what the kernel asks for.
-        kernel::run(pool, QuantTask { x, m, w: *w, range, y });
+        simd_kernel::run(pool, QuantTask { x, m, w: *w, range, y });
     });
 }
 

@@ -23,9 +23,9 @@ pub(crate) fn run<K: Kernel>(pool: &Pool, kernel: K) -> K::Output {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni => run_avx512(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => run_avx2(kernel),
+            Isa::Avx2 | Isa::AvxVnni => run_avx2(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => run_neon(kernel),
+            Isa::Neon | Isa::NeonDot => run_neon(kernel),
             _ => kernel.run::<Scalar>(),
         }
     }

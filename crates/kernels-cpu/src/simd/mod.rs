@@ -69,6 +69,8 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::V;
     /// `LANES` bf16 (as bits) from `p`, widened.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// `LANES` signed bytes from `p`, as f32.
+    unsafe fn load_i8(p: *const i8) -> Self::V;
     /// `v` rounded to the nearest integer, ties to even.
     unsafe fn round(v: Self::V) -> Self::V;
     /// 2ⁿ for lanes that hold integers in −126..=127.

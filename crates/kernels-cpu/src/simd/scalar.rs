@@ -95,6 +95,11 @@ unsafe impl Simd for Scalar {
         std::array::from_fn(|i| bf16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        // SAFETY: the caller gives N readable bytes.
+        std::array::from_fn(|i| f32::from(unsafe { p.add(i).read() }))
+    }
+    #[inline(always)]
     unsafe fn round(v: Self::V) -> Self::V {
         v.map(f32::round_ties_even)
     }

@@ -3,7 +3,7 @@
 use mlx_rs::{Array, Stream};
 
 use super::quantized::{build, mode, optional_int};
-use crate::{Matrix, Result, batch::dim};
+use crate::{Error, Matrix, Result, batch::dim};
 
 /// `x · Wᵀ` with W = expert `chosen[t, i]` of `w`, whose `count` experts stand one above the next: x [tokens, 1 or k, 1, inputs],
 /// chosen [tokens, k] → [tokens, k, 1, outputs].
@@ -30,6 +30,7 @@ pub fn gather_matmul(x: &Array, w: &Matrix, count: usize, chosen: &Array) -> Res
                 }
             })
         }
+        Matrix::Packed(_) => Err(Error::Plan("packed weights are for the CPU's own kernels".into())),
         Matrix::Quantized(q) => {
             let (packed, scales) = (by_expert(&q.packed)?, by_expert(&q.scales)?);
             let biases = q.biases.as_ref().map(by_expert).transpose()?;

@@ -1,5 +1,6 @@
 //! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
 
+mod elements;
 mod gather;
 mod import;
 pub(crate) mod primitive;
@@ -8,6 +9,7 @@ mod quantized;
 
 use std::ffi::CStr;
 
+pub use elements::{NumberView, Plain, elements};
 pub use gather::gather_matmul;
 pub use import::import;
 pub(crate) use primitive::Kernel;

@@ -12,7 +12,7 @@ impl LoadContext<'_> {
     /// `columns`] and so on, which are copied together.
     ///
     /// # Errors
-    /// If a tensor is missing or has another shape, or separate experts are stored in different ways.
+    /// If a tensor is missing or has another shape, or separate experts are quantized or stored in different ways.
     pub fn experts(&self, name: &str, count: usize, rows: usize, columns: usize) -> Result<Matrix> {
         let stacked = self.at("switch_mlp").at(name);
         if stacked.has("weight") {
@@ -24,7 +24,7 @@ impl LoadContext<'_> {
             .collect::<Result<Vec<_>>>()?;
         together(&matrices)?.ok_or_else(|| Error::Tensor {
             name: experts.path(&format!("*.{name}.weight")),
-            problem: "is not stored in the same way for all experts".into(),
+            problem: "must be stored in the same way for all experts, and unquantized where they stand apart".into(),
         })
     }
 
@@ -57,27 +57,18 @@ impl LoadContext<'_> {
     }
 }
 
-/// One above the next; `None` if they are not stored in the same way.
+/// One above the next; `None` if they are quantized, or not stored in the same way.
 fn together(matrices: &[Matrix]) -> Result<Option<Matrix>> {
-    let join = |arrays: &[&Tensor]| -> Result<Tensor> {
-        let joined = concatenate(arrays, 0)?;
-        joined.eval()?;
-        Ok(joined)
-    };
     let Some(first) = matrices.first() else { return Ok(None) };
     if matrices.iter().any(|matrix| matrix.to_string() != first.to_string()) {
         return Ok(None);
     }
-    let parts: Vec<Vec<&Tensor>> = matrices.iter().map(|matrix| matrix.arrays().collect()).collect();
-    let part = |i: usize| join(&parts.iter().map(|arrays| arrays[i]).collect::<Vec<_>>());
-    Ok(Some(match first {
-        Matrix::Dense(_) => Matrix::Dense(part(0)?),
-        Matrix::Quantized(q) => Matrix::Quantized(QuantizedMatrix {
-            packed: part(0)?,
-            scales: part(1)?,
-            biases: q.biases.as_ref().map(|_| part(2)).transpose()?,
-            rows: matrices.len() * q.rows,
-            ..*q
-        }),
-    }))
+    let arrays: Vec<&Tensor> =
+        matrices.iter().filter_map(|matrix| if let Matrix::Dense(w) = matrix { Some(w) } else { None }).collect();
+    if arrays.len() < matrices.len() {
+        return Ok(None);
+    }
+    let joined = concatenate(&arrays, 0)?;
+    joined.eval()?;
+    Ok(Some(Matrix::Dense(joined)))
 }

@@ -7,13 +7,13 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use mlx_rs::{Dtype, Stream};
 use vllm_checkpoint::QuantMode as FileMode;
-use vllm_kernels_cpu::{self as kernels, DenseMatrix, Pool, QuantMatrix, QuantMode};
+use vllm_kernels_cpu::{self as kernels, DenseMatrix, PackedMatrix, Pool, QuantMatrix, QuantMode};
 
 use super::{Activation, Matrix, Projection};
 use crate::{
     Batch, Error, Result, Tensor,
     batch::dim,
-    ffi::{Output, View, cpu_primitive},
+    ffi::{Output, View, ViewMut, cpu_primitive},
 };
 
 pub(super) struct Cpu {
@@ -23,11 +23,11 @@ pub(super) struct Cpu {
     pub constants: RefCell<HashMap<usize, Tensor>>,
 }
 
-/// What a kernel needs to know of a matrix beside its arrays, which are graph inputs.
-#[derive(Clone, Copy)]
+/// What a kernel needs to know of a matrix beside its arrays, which are graph inputs; a packed one has none.
 enum Form {
     Dense { rows: usize, columns: usize },
     Quantized { rows: usize, columns: usize, bits: u8, group_size: usize, mode: QuantMode },
+    Packed(Arc<PackedMatrix>),
 }
 
 impl Form {
@@ -41,22 +41,26 @@ impl Form {
                 group_size: q.group_size,
                 mode: mode(q.mode),
             },
+            Matrix::Packed(w) => Self::Packed(Arc::clone(w)),
         }
     }
 
-    fn rows(self) -> usize {
-        match self {
-            Self::Dense { rows, .. } | Self::Quantized { rows, .. } => rows,
+    /// [rows, columns]
+    fn shape(&self) -> [usize; 2] {
+        match *self {
+            Self::Dense { rows, columns } | Self::Quantized { rows, columns, .. } => [rows, columns],
+            Self::Packed(ref w) => [w.rows(), w.cols()],
         }
     }
 
     /// The matrix over the graph inputs from `inputs[*next]` on, which it consumes: those of [`Matrix::arrays`].
-    fn bind<'a>(self, inputs: &[View<'a>], next: &mut usize) -> Result<Bound<'a>, String> {
+    fn bind<'a>(&'a self, inputs: &[View<'a>], next: &mut usize) -> Result<Bound<'a>, String> {
         let mut take = || {
             *next += 1;
             inputs[*next - 1]
         };
-        match self {
+        match *self {
+            Self::Packed(ref w) => Ok(Bound::Packed(w)),
             Self::Dense { rows, columns } => {
                 DenseMatrix::new(take().floats(), [rows, columns]).map(Bound::Dense).map_err(|e| e.to_string())
             }
@@ -78,15 +82,7 @@ impl Form {
 enum Bound<'a> {
     Dense(DenseMatrix<'a>),
     Quantized(QuantMatrix<'a>),
-}
-
-impl Bound<'_> {
-    fn matmul(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
-        match self {
-            Self::Dense(w) => kernels::matmul(pool, x, w, y),
-            Self::Quantized(w) => kernels::quantized_matmul(pool, x, w, y),
-        }
-    }
+    Packed(&'a PackedMatrix),
 }
 
 fn mode(mode: FileMode) -> QuantMode {
@@ -99,7 +95,6 @@ fn mode(mode: FileMode) -> QuantMode {
 }
 
 /// A [`Projection`] without its arrays.
-#[derive(Clone, Copy)]
 struct ProjectionForm {
     weight: Form,
     biased: bool,
@@ -110,19 +105,53 @@ impl ProjectionForm {
         Self { weight: Form::of(projection.weight), biased: projection.bias.is_some() }
     }
 
-    /// `y = x·Wᵀ + b` with x the first of `inputs` and the arrays from `inputs[*next]` on, which it consumes.
-    fn apply(self, pool: &Pool, inputs: &[View<'_>], next: &mut usize, y: &mut [f32]) -> Result<(), String> {
-        self.weight.bind(inputs, next)?.matmul(pool, inputs[0].f32(), y);
-        if self.biased {
-            let bias = inputs[*next].f32();
+    /// The projection over the graph inputs from `inputs[*next]` on, which it consumes.
+    fn bind<'a>(&'a self, inputs: &[View<'a>], next: &mut usize) -> Result<Layer<'a>, String> {
+        let weight = self.weight.bind(inputs, next)?;
+        let bias = self.biased.then(|| {
             *next += 1;
-            y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
-        }
-        Ok(())
+            inputs[*next - 1].f32()
+        });
+        Ok(Layer { weight, bias })
     }
 }
 
-/// x and the projections' arrays, in the order in which [`ProjectionForm::apply`] takes them.
+/// The projections over x, the first of `inputs`, and their arrays, the others.
+fn bind_all<'a>(forms: &'a [ProjectionForm], inputs: &[View<'a>]) -> Result<Vec<Layer<'a>>, String> {
+    let mut next = 1;
+    forms.iter().map(|form| form.bind(inputs, &mut next)).collect()
+}
+
+/// A [`Projection`] as the kernels take it.
+struct Layer<'a> {
+    weight: Bound<'a>,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Layer<'a> {
+    fn packed(&self) -> Option<kernels::Linear<'a>> {
+        match self.weight {
+            Bound::Packed(w) => Some(kernels::Linear { w, bias: self.bias }),
+            _ => None,
+        }
+    }
+
+    /// `y = x·Wᵀ + b`
+    fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        match &self.weight {
+            Bound::Dense(w) => kernels::matmul(pool, x, w, y),
+            Bound::Quantized(w) => kernels::quantized_matmul(pool, x, w, y),
+            Bound::Packed(w) => {
+                return kernels::packed_matmul(pool, x, &[kernels::Linear { w, bias: self.bias }], &mut [y]);
+            }
+        }
+        if let Some(bias) = self.bias {
+            y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
+    }
+}
+
+/// x and the projections' arrays, in the order in which [`bind_all`] takes them.
 fn operands<'a>(x: &'a Tensor, projections: &[Projection<'a>]) -> Vec<&'a Tensor> {
     let mut operands = vec![x];
     for projection in projections {
@@ -168,9 +197,11 @@ impl Cpu {
         let outputs: [Output<'_>; N] = std::array::from_fn(|i| Output::f32(&shapes[i]));
         let pool = Arc::clone(&self.pool);
         cpu_primitive(&self.stream, c"linear", &operands(x, &projections), outputs, move |inputs, outputs| {
-            let mut next = 1;
-            for (form, output) in forms.iter().zip(outputs) {
-                form.apply(&pool, inputs, &mut next, output.f32())?;
+            let (x, layers) = (inputs[0].f32(), bind_all(&forms, inputs)?);
+            let mut ys: Vec<_> = outputs.iter_mut().map(ViewMut::f32).collect();
+            match layers.iter().map(Layer::packed).collect::<Option<Vec<_>>>() {
+                Some(layers) => kernels::packed_matmul(&pool, x, &layers, &mut ys),
+                None => layers.iter().zip(ys).for_each(|(layer, y)| layer.apply(&pool, x, y)),
             }
             Ok(())
         })
@@ -187,15 +218,25 @@ impl Cpu {
         let shape = output_shape(x, projections[0]);
         let activation = function(activation);
         let pool = Arc::clone(&self.pool);
+        let inputs = operands(x, &projections);
+        if projections.iter().all(|p| matches!(p.weight, Matrix::Packed(_))) {
+            let outputs = [Output::f32(&shape)];
+            let [y] = cpu_primitive(&self.stream, c"gated_linear", &inputs, outputs, move |inputs, outputs| {
+                let layers = bind_all(&forms, inputs)?;
+                let [Some(gate), Some(up)] = [0, 1].map(|i| layers[i].packed()) else { return Err("packed".into()) };
+                kernels::gated_matmul(&pool, inputs[0].f32(), [gate, up], activation, outputs[0].f32());
+                Ok(())
+            })?;
+            return Ok(y);
+        }
         // The second and third are room for what is gated.
         let outputs = [Output::f32(&shape); 3];
-        let inputs = operands(x, &projections);
         let [y, _, _] = cpu_primitive(&self.stream, c"gated_linear", &inputs, outputs, move |inputs, outputs| {
             let [y, gate, up] = outputs else { return Err("three outputs".into()) };
             let (gate, up) = (gate.f32(), up.f32());
-            let mut next = 1;
-            forms[0].apply(&pool, inputs, &mut next, gate)?;
-            forms[1].apply(&pool, inputs, &mut next, up)?;
+            let layers = bind_all(&forms, inputs)?;
+            layers[0].apply(&pool, inputs[0].f32(), gate);
+            layers[1].apply(&pool, inputs[0].f32(), up);
             kernels::activation::gated(&pool, activation, gate, up, y.f32());
             Ok(())
         })?;
@@ -214,26 +255,25 @@ impl Cpu {
 
     pub(super) fn embed(&self, ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
         let form = Form::of(weight);
-        let columns = match form {
-            Form::Dense { columns, .. } | Form::Quantized { columns, .. } => columns,
-        };
+        let [rows, columns] = form.shape();
         let mut inputs = vec![ids];
         inputs.extend(weight.arrays());
         let shape = [ids.dim(0), dim(columns)];
         let pool = Arc::clone(&self.pool);
-        let [rows] = cpu_primitive(&self.stream, c"embed", &inputs, [Output::f32(&shape)], move |inputs, outputs| {
+        let [y] = cpu_primitive(&self.stream, c"embed", &inputs, [Output::f32(&shape)], move |inputs, outputs| {
             let ids = inputs[0].u32();
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= form.rows()) {
-                return Err(format!("token {id} is beyond the vocabulary of {}", form.rows()));
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
+                return Err(format!("token {id} is beyond the vocabulary of {rows}"));
             }
             let y = outputs[0].f32();
             match form.bind(inputs, &mut 1)? {
                 Bound::Dense(weight) => kernels::widen_rows(&pool, &weight, ids, y),
                 Bound::Quantized(weight) => kernels::dequantize_rows(&pool, &weight, ids, y),
+                Bound::Packed(weight) => weight.dequantize_rows(&pool, ids, y),
             }
             Ok(())
         })?;
-        Ok(rows)
+        Ok(y)
     }
 
     pub(super) fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {

@@ -1,9 +1,10 @@
 //! Weight matrices as they stand in memory.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use mlx_rs::Dtype;
 use vllm_checkpoint::QuantMode;
+use vllm_kernels_cpu::PackedMatrix;
 
 use crate::Tensor;
 
@@ -14,6 +15,8 @@ pub enum Matrix {
     Dense(Tensor),
     /// In one of MLX's quantized layouts.
     Quantized(QuantizedMatrix),
+    /// In the layout of our CPU kernels, for these alone.
+    Packed(Arc<PackedMatrix>),
 }
 
 /// Codes of `bits` bits, `group_size` of which share a scale (and in the affine mode a bias) along a row.
@@ -79,15 +82,16 @@ pub struct Routing {
 }
 
 impl Matrix {
-    /// The arrays it is made of.
+    /// The arrays it is made of; packed weights are made of none.
     pub(crate) fn arrays(&self) -> impl Iterator<Item = &Tensor> {
-        let (first, rest): (_, [Option<&Tensor>; 2]) = match self {
-            Self::Dense(w) => (w, [None, None]),
+        let arrays: [Option<&Tensor>; 3] = match self {
+            Self::Dense(w) => [Some(w), None, None],
             Self::Quantized(QuantizedMatrix { packed, scales, biases, .. }) => {
-                (packed, [Some(scales), biases.as_ref()])
+                [Some(packed), Some(scales), biases.as_ref()]
             }
+            Self::Packed(_) => [None; 3],
         };
-        std::iter::once(first).chain(rest.into_iter().flatten())
+        arrays.into_iter().flatten()
     }
 
     /// Outputs.
@@ -96,6 +100,7 @@ impl Matrix {
         match self {
             Self::Dense(weight) => usize::try_from(weight.dim(0)).unwrap_or(0),
             Self::Quantized(q) => q.rows,
+            Self::Packed(w) => w.rows(),
         }
     }
 
@@ -104,6 +109,7 @@ impl Matrix {
     pub fn nbytes(&self) -> usize {
         match self {
             Self::Dense(weight) => weight.nbytes(),
+            Self::Packed(w) => w.nbytes(),
             Self::Quantized(q) => q.packed.nbytes() + q.scales.nbytes() + q.biases.as_ref().map_or(0, Tensor::nbytes),
         }
     }
@@ -119,6 +125,7 @@ impl fmt::Display for Matrix {
                 _ => "f32",
             }),
             Self::Quantized(q) => write!(f, "{} {} bit group {}", q.mode, q.bits, q.group_size),
+            Self::Packed(w) => write!(f, "{} {} bit group {}", QuantMode::Affine, w.bits(), w.group_size()),
         }
     }
 }

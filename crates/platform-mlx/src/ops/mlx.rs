@@ -6,7 +6,7 @@ use mlx_rs::{
 };
 
 use super::{Activation, ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
-use crate::{Batch, Result, Tensor, batch::dim, ffi};
+use crate::{Batch, Error, Result, Tensor, batch::dim, ffi};
 
 pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<'_>) -> Result<Tensor> {
     let y = match (weight, bias) {
@@ -14,6 +14,7 @@ pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<
         (Matrix::Dense(w), None) => x.matmul(w.as_dtype(x.dtype())?.t())?,
         (Matrix::Quantized(q), Some(bias)) => ffi::quantized_matmul(x, q)?.add(bias)?,
         (Matrix::Quantized(q), None) => ffi::quantized_matmul(x, q)?,
+        (Matrix::Packed(_), _) => return Err(packed()),
     };
     match heads {
         Some(heads) => Ok(y.reshape(&[x.dim(0), dim(heads), dim(weight.rows() / heads)])?),
@@ -34,6 +35,7 @@ pub(super) fn embed(ids: &Tensor, weight: &Matrix) -> Result<Tensor> {
             };
             ffi::dequantize(&picked)
         }
+        Matrix::Packed(_) => Err(packed()),
     }
 }
 
@@ -41,6 +43,10 @@ pub(super) fn wanted_rows(x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let layout = batch.layout();
     let rows = Tensor::from_slice(layout.wanted(), &[dim(layout.wanted().len())]);
     Ok(take_axis(x, rows, 0)?)
+}
+
+fn packed() -> Error {
+    Error::Plan("weights packed for the CPU's kernels are no use to MLX's".into())
 }
 
 pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -67,7 +73,7 @@ pub(super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Resul
 /// MLX takes one offset a batch entry, so every token is an entry of its own: [tokens, heads, 1, head_dim].
 pub(super) fn rope(x: &Tensor, batch: &Batch, pairs: usize, periods: &Tensor, magnitude: f32) -> Result<Tensor> {
     let &[tokens, heads, head_dim] = x.shape() else {
-        return Err(crate::Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
+        return Err(Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
     };
     let rows = x.reshape(&[tokens, heads, 1, head_dim])?;
     let rotated = rope_dynamic(
