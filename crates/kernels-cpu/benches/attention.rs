@@ -1,75 +1,77 @@
-//! Attention over paged KV: prefill in GFLOP/s, decode in GB/s of keys and values.
+//! Attention over paged KV: `cargo bench -p vllm-kernels-cpu --bench attention`; `VLLM_CPU_ISA` picks an instruction set.
 //!
-//! `cargo bench -p vllm-kernels-cpu --bench attention`; `VLLM_CPU_ISA` picks an instruction set. Criterion's "elements"
-//! are floating-point operations in prefill (what the causal mask hides is not counted).
+//! A prefill's operations don't count what the causal mask hides. A decode reads another pool of KV each time, as in a model, where
+//! every layer has its own.
+
+mod support;
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, RaggedBatch, attention};
+use support::{Suite, Work, cold_copies, numbers};
+use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, RaggedBatch, attention};
 
-/// (name, heads, KV heads, numbers of a head)
-const MODELS: [(&str, usize, usize, usize); 2] = [("SmolLM2-135M", 9, 3, 64), ("Qwen3-0.6B", 16, 8, 128)];
-const BLOCK: usize = 16;
-
-fn numbers(n: usize) -> Vec<f32> {
-    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+/// What attention depends on of a model.
+struct Model {
+    name: &'static str,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
 }
 
-/// A pool with `sequences` sequences of `context` tokens in interleaved blocks, and their tables.
-fn filled(pool: &Pool, model: (&str, usize, usize, usize), sequences: usize, context: usize) -> (KvPool, Vec<u32>) {
-    let (_, _, kv_heads, head_dim) = model;
-    let blocks = context.div_ceil(BLOCK);
-    let shape = KvShape { blocks: sequences * blocks, block_size: BLOCK, kv_heads, head_dim, kind: FloatKind::F32 };
-    let kv = KvPool::new(shape).expect("a small pool");
-    let slots: Vec<u32> = (0..(sequences * blocks * BLOCK) as u32).collect();
+const MODELS: [Model; 2] = [
+    Model { name: "SmolLM2", heads: 9, kv_heads: 3, head_dim: 64 },
+    Model { name: "Qwen3", heads: 16, kv_heads: 8, head_dim: 128 },
+];
+const BLOCK: usize = 16;
+const KINDS: [KvKind; 3] = [KvKind::F32, KvKind::F16, KvKind::Int8];
+
+/// A pool with `sequences` sequences of `context` tokens in interleaved blocks.
+fn filled(pool: &Pool, model: &Model, kind: KvKind, sequences: usize, context: usize) -> KvPool {
+    let (kv_heads, head_dim) = (model.kv_heads, model.head_dim);
+    let blocks = sequences * context.div_ceil(BLOCK);
+    let kv = KvPool::new(KvShape { blocks, block_size: BLOCK, kv_heads, head_dim, kind });
+    let kv = kv.expect("a small pool");
+    let slots: Vec<u32> = (0..(blocks * BLOCK) as u32).collect();
     let values = numbers(slots.len() * kv_heads * head_dim);
     kv.write(pool, &values, &values, &slots);
-    let tables = (0..sequences).flat_map(|s| (0..blocks).map(move |b| (b * sequences + s) as u32)).collect();
-    (kv, tables)
+    kv
 }
 
-fn run(c: &mut Criterion, group: &str, queries: usize, sequences: usize, contexts: &[usize]) {
-    let pool = Pool::default();
-    let mut group = c.benchmark_group(group);
-    group.sample_size(20);
-    for model in MODELS {
-        let (name, heads, kv_heads, head_dim) = model;
-        for &context in contexts {
-            // A prefill takes the whole context, a decode one token at its end.
-            let queries = if queries == 0 { context } else { queries };
-            let (kv, blocks) = filled(&pool, model, sequences, context);
-            let q = numbers(sequences * queries * heads * head_dim);
-            let mut out = vec![0.0; q.len()];
-            let offsets = |step: usize| (0..=sequences).map(|i| (i * step) as u32).collect::<Vec<_>>();
-            let (query_offsets, block_offsets) = (offsets(queries), offsets(context.div_ceil(BLOCK)));
-            let starts = vec![(context - queries) as u32; sequences];
-            let batch = RaggedBatch {
-                query_offsets: &query_offsets,
-                starts: &starts,
-                block_offsets: &block_offsets,
-                blocks: &blocks,
-            };
-            let layer =
-                Attention { heads, scale: (head_dim as f32).sqrt().recip(), causal: true, window: None, softcap: None };
-            group.throughput(if queries > 1 {
-                let seen: usize = (context - queries..context).map(|position| position + 1).sum();
-                Throughput::Elements((4 * sequences * seen * heads * head_dim) as u64)
-            } else {
-                Throughput::Bytes((8 * sequences * context * kv_heads * head_dim) as u64)
-            });
-            group.bench_with_input(BenchmarkId::new(name, context), &batch, |b, batch| {
-                b.iter(|| attention(&pool, black_box(&q), &kv, batch, &layer, &mut out));
-            });
+/// The last `queries` tokens of each of `sequences` contexts.
+fn run(suite: &mut Suite, model: &Model, kind: KvKind, queries: usize, sequences: usize, context: usize) {
+    let (kv_heads, head_dim) = (model.kv_heads, model.head_dim);
+    let shape = KvShape { blocks: 1, block_size: BLOCK, kv_heads, head_dim, kind };
+    let kv_bytes = sequences * context * shape.block_bytes() / BLOCK;
+    let copies = if queries == 1 { cold_copies(kv_bytes) } else { 1 };
+    let pools: Vec<KvPool> = (0..copies).map(|_| filled(&suite.pool, model, kind, sequences, context)).collect();
+    let q = numbers(sequences * queries * model.heads * model.head_dim);
+    let mut out = vec![0.0; q.len()];
+    let blocks_each = context.div_ceil(BLOCK);
+    let offsets = |step: usize| (0..=sequences).map(|i| (i * step) as u32).collect::<Vec<_>>();
+    let (query_offsets, block_offsets) = (offsets(queries), offsets(blocks_each));
+    let starts = vec![(context - queries) as u32; sequences];
+    let blocks: Vec<u32> =
+        (0..sequences).flat_map(|s| (0..blocks_each).map(move |b| (b * sequences + s) as u32)).collect();
+    let batch =
+        RaggedBatch { query_offsets: &query_offsets, starts: &starts, block_offsets: &block_offsets, blocks: &blocks };
+    let scale = (model.head_dim as f32).sqrt().recip();
+    let layer = Attention { heads: model.heads, scale, causal: true, window: None, softcap: None };
+    let seen: usize = (context - queries..context).map(|position| position + 1).sum();
+    let flops = 4 * sequences * seen * model.heads * model.head_dim;
+    let group = if queries == 1 { "attention decode" } else { "attention prefill" };
+    let name = format!("{} {sequences} x {context} {kind:?}", model.name);
+    suite.bench(group, &name, Work::f32(flops, kv_bytes + 8 * q.len()), |pool, i| {
+        attention(pool, black_box(&q), &pools[i % copies], &batch, &layer, &mut out);
+    });
+}
+
+fn main() {
+    let mut suite = Suite::new("attention");
+    for (model, kind) in MODELS.iter().flat_map(|model| KINDS.map(|kind| (model, kind))) {
+        run(&mut suite, model, kind, 512, 1, 512);
+        for (sequences, context) in [(1, 64), (1, 512), (1, 4096), (16, 512)] {
+            run(&mut suite, model, kind, 1, sequences, context);
         }
     }
+    suite.finish();
 }
-
-fn benches(c: &mut Criterion) {
-    run(c, "prefill", 0, 1, &[512, 4096]);
-    run(c, "decode", 1, 1, &[512, 4096, 32_768]);
-    run(c, "decode of 16", 1, 16, &[512, 4096]);
-}
-
-criterion_group!(attention_benches, benches);
-criterion_main!(attention_benches);

@@ -1,14 +1,14 @@
 //! One attention layer over a paged cache: a prompt of 40 tokens in one piece, then the same in two pieces and token
 //! by token, which gives the same bits.
 
-use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, RaggedBatch, attention};
+use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, RaggedBatch, attention};
 
 const HEADS: usize = 4;
 const DIM: usize = 64;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::default();
-    let kv = KvPool::new(KvShape { blocks: 8, block_size: 16, kv_heads: 2, head_dim: DIM, kind: FloatKind::F32 })?;
+    let kv = KvPool::new(KvShape { blocks: 8, block_size: 16, kv_heads: 2, head_dim: DIM, kind: KvKind::F32 })?;
     let layer =
         Attention { heads: HEADS, scale: (DIM as f32).sqrt().recip(), causal: true, window: None, softcap: None };
 

@@ -4,14 +4,10 @@ use half::{bf16, f16};
 
 use crate::simd::Simd;
 
-/// f32, f16 or bf16: what weights and KV caches are made of.
+/// f32, f16 or bf16: what weights and KV caches are made of; and of caches, signed bytes.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// Whether this is f32, so that nothing needs widening.
     const IS_F32: bool = false;
-    /// The nearest value of this kind.
-    fn from_f32(value: f32) -> Self;
-    /// The value, exactly.
-    fn to_f32(self) -> f32;
     /// `LANES` elements from `p`, widened.
     ///
     /// # Safety
@@ -36,14 +32,6 @@ impl Element for f32 {
     const IS_F32: bool = true;
 
     #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        value
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-    #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
         // SAFETY: as this function's.
         unsafe { S::load(p) }
@@ -57,14 +45,6 @@ impl Element for f32 {
 
 impl Element for f16 {
     #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
-    #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
         // SAFETY: as this function's; `f16` is a `u16` in memory.
         unsafe { S::load_f16(p.cast()) }
@@ -72,14 +52,6 @@ impl Element for f16 {
 }
 
 impl Element for bf16 {
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
         // SAFETY: as this function's; `bf16` is a `u16` in memory.

@@ -3,7 +3,10 @@
 //! The compiler vectorises these for the baseline instruction set, and memory is what limits them: what is left for
 //! us is to use all threads where the lists are long.
 
-use crate::{Pool, SharedMut, rows::for_numbers};
+use crate::{
+    Pool, SharedMut,
+    rows::{for_numbers, for_rows},
+};
 
 /// `y = a + b`.
 ///
@@ -32,6 +35,26 @@ pub fn add_assign(pool: &Pool, y: &mut [f32], x: &[f32]) {
         // SAFETY: the ranges do not overlap.
         let y = unsafe { y.slice(range.clone()) };
         y.iter_mut().zip(&x[range]).for_each(|(y, x)| *y += x);
+    });
+}
+
+/// `y += row` for each row of `y`, `[rows, row.len()]`: a bias.
+///
+/// # Panics
+/// If `y` is not whole rows.
+pub fn add_row_assign(pool: &Pool, y: &mut [f32], row: &[f32]) {
+    let width = row.len();
+    assert!(
+        y.is_empty() || width > 0 && y.len().is_multiple_of(width),
+        "elementwise: {} numbers are not whole rows of {width}",
+        y.len()
+    );
+    let rows = y.len().checked_div(width).unwrap_or(0);
+    let y = SharedMut::new(y);
+    for_rows(pool, rows, width, |range| {
+        // SAFETY: the ranges do not overlap.
+        let y = unsafe { y.slice(range.start * width..range.end * width) };
+        y.chunks_exact_mut(width).for_each(|y| y.iter_mut().zip(row).for_each(|(y, x)| *y += x));
     });
 }
 
@@ -80,6 +103,19 @@ mod tests {
                 y.copy_from_slice(&a);
                 add_assign(&pool, &mut y, &b);
                 check("add_assign", &y, |a, b| a + b);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bias_is_added_to_every_row() {
+        let pool = Pool::new(2);
+        for (rows, width) in [(0, 5), (3, 1), (7, 33), (300, 200)] {
+            let (x, bias) = (random(rows * width, 1), random(width, 2));
+            let mut y = x.clone();
+            add_row_assign(&pool, &mut y, &bias);
+            for i in 0..y.len() {
+                assert_eq!(y[i], x[i] + bias[i % width], "{rows} rows of {width}, number {i}");
             }
         }
     }

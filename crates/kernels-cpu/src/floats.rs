@@ -1,5 +1,7 @@
 //! Weights as the checkpoint stores them: f32, f16 or bf16, widened where they are used.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 /// Borrowed floating-point weights in one of three formats. Activations are always f32; only weights come as these.
@@ -55,6 +57,19 @@ impl<'a> Floats<'a> {
             Self::F32(_) => FloatKind::F32,
             Self::F16(_) => FloatKind::F16,
             Self::Bf16(_) => FloatKind::Bf16,
+        }
+    }
+
+    /// The numbers of `range`.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[must_use]
+    pub fn range(&self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(v) => Self::F32(&v[range]),
+            Self::F16(v) => Self::F16(&v[range]),
+            Self::Bf16(v) => Self::Bf16(&v[range]),
         }
     }
 

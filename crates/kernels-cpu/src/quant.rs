@@ -1,5 +1,7 @@
 //! Quantized weights in MLX's layouts, and their plain dequantization.
 
+use std::ops::Range;
+
 use crate::{Pool, floats::Floats, pool::SharedMut};
 
 /// How codes become numbers.
@@ -131,6 +133,23 @@ impl<'a> QuantMatrix<'a> {
             }
         }
         Ok(self)
+    }
+
+    /// The rows `range` as a matrix of their own.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[must_use]
+    pub fn row_range(&self, range: Range<usize>) -> Self {
+        let (words, groups) = (self.row_words(), self.row_groups());
+        let numbers = range.start * groups..range.end * groups;
+        let groups = match self.groups {
+            Groups::Affine { scales, biases } => {
+                Groups::Affine { scales: scales.range(numbers.clone()), biases: biases.range(numbers) }
+            }
+            Groups::Float { mode, scales } => Groups::Float { mode, scales: &scales[numbers] },
+        };
+        Self { packed: &self.packed[range.start * words..range.end * words], groups, rows: range.len(), ..*self }
     }
 
     /// The matmul's output size.

@@ -127,7 +127,7 @@ fn dense_matmul_of_every_format_and_ragged_shapes() {
     let mut random = Random(4);
     for kind in KINDS {
         for (rows, cols, m) in
-            [(1, 1, 1), (3, 5, 2), (9, 16, 1), (33, 31, 7), (64, 100, 13), (5, 577, 67), (2, 4099, 3)]
+            [(1, 1, 1), (3, 5, 2), (9, 16, 1), (33, 31, 7), (64, 100, 13), (5, 577, 67), (2, 4099, 3), (37, 801, 60)]
         {
             let w = Owned::new(kind, random.activations(rows * cols).into_iter());
             let wide: Vec<f64> = (0..rows * cols).map(|i| f64::from(w.floats().get(i))).collect();
@@ -144,6 +144,32 @@ fn dense_matmul_of_every_format_and_ragged_shapes() {
                     [rows, cols],
                     &y,
                 );
+            }
+        }
+    }
+}
+
+/// Across the batch sizes at which other kernels take over, columns that do and do not fill vectors, ragged edges.
+#[test]
+fn a_row_of_a_dense_matmul_does_not_depend_on_its_batch() {
+    let mut random = Random(12);
+    for (rows, cols) in [(101, 900), (49, 768), (130, 1025), (7, 64)] {
+        let most = 150;
+        for kind in KINDS {
+            let w = Owned::new(kind, random.activations(rows * cols).into_iter());
+            let w = DenseMatrix::new(w.floats(), [rows, cols]).unwrap();
+            let x = random.activations(most * cols);
+            for (isa, pool) in pools() {
+                let mut alone = vec![f32::NAN; most * rows];
+                for (x, y) in x.chunks_exact(cols).zip(alone.chunks_exact_mut(rows)) {
+                    matmul(&pool, x, &w, y);
+                }
+                let alone = bits_of(&alone);
+                for m in [5, 47, 48, 49, 96, 101, most] {
+                    let mut y = vec![f32::NAN; m * rows];
+                    matmul(&pool, &x[..m * cols], &w, &mut y);
+                    assert!(bits_of(&y) == alone[..m * rows], "{isa}, {kind:?}, [{rows}, {cols}], m {m}");
+                }
             }
         }
     }

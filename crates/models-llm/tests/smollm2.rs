@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use support::{Run, fixture};
-use vllm_platform::KvStoreChoice;
+use vllm_platform::{KvDtype, KvStoreChoice, LoadOptions};
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -67,6 +67,19 @@ fn one_at_a_time() {
         run.restart(0);
         let found: Vec<_> = run.greedy(0, &case.prompt, case.tokens.len()).iter().map(|s| s.token).collect();
         assert_same(&case, &found);
+    }
+}
+
+/// Every type that keys and values can be stored as, on the first case. (On all of them it is f32, f16 and bf16 that say the
+/// same as mlx-lm: `docs/decisions/0018-kv-cache-types.md`.)
+#[test]
+fn in_every_kv_dtype() {
+    let case = &cases()[0];
+    for dtype in KvDtype::ALL {
+        let options = LoadOptions { kv_cache_dtype: Some(dtype), ..LoadOptions::default() };
+        let mut run = Run::of(options, &weights(), 1, 512).tokens_only();
+        let found: Vec<_> = run.greedy(0, &case.prompt, case.tokens.len()).iter().map(|s| s.token).collect();
+        assert_same(case, &found);
     }
 }
 

@@ -23,6 +23,9 @@ use crate::{
 
 /// Tokens of a block in the paged store.
 const BLOCK_SIZE: usize = 16;
+/// What the paged store keeps numbers as unless told otherwise: half the memory and reading of f32, and greedy answers are
+/// the same (`docs/decisions/0018-kv-cache-types.md`).
+const PAGED_DTYPE: KvDtype = KvDtype::F16;
 
 inventory::submit! {
     PlatformPlugin { name: "mlx", open: || Ok(Box::new(MlxPlatform)) }
@@ -186,10 +189,10 @@ fn kv_store(
     let bytes = request.bytes()?;
     match (options.kv_store, ops.threads()) {
         (KvStoreChoice::Auto | KvStoreChoice::Paged, Some((threads, stream))) => {
-            let groups = group_layers(&layers, max_len);
-            let sizes = budget::paged(bytes, &groups, &layers, BLOCK_SIZE, max_len, options)?;
+            let (groups, dtype) = (group_layers(&layers, max_len), options.kv_cache_dtype.unwrap_or(PAGED_DTYPE));
+            let sizes = budget::paged(bytes, &groups, &layers, BLOCK_SIZE, dtype, max_len, options)?;
             let groups = groups.into_iter().zip(sizes).collect();
-            Ok(Box::new(PagedKv::new(&layers, groups, Arc::clone(threads), stream.clone(), BLOCK_SIZE)?))
+            Ok(Box::new(PagedKv::new(&layers, groups, Arc::clone(threads), stream.clone(), BLOCK_SIZE, dtype)?))
         }
         (KvStoreChoice::Paged, None) => Err(Error::Option(format!(
             "the paged KV store has an attention kernel for the CPU only, none for {} yet: use contiguous, or auto",
@@ -197,6 +200,12 @@ fn kv_store(
         ))),
         (KvStoreChoice::Auto | KvStoreChoice::Contiguous, _) => {
             let (dtype, chunk) = (kv_dtype(dtype), options.max_num_batched_tokens);
+            if let Some(asked) = options.kv_cache_dtype.filter(|&asked| asked != dtype) {
+                return Err(Error::Option(format!(
+                    "kv-cache-dtype {asked}: the contiguous KV store keeps keys and values as they are computed, here in \
+                     {dtype}; use that, auto, or the paged store (on the CPU)"
+                )));
+            }
             let slots = budget::contiguous(bytes, &layers, dtype, max_len, chunk)?;
             Ok(Box::new(ContiguousKv::new(&layers, dtype, slots, max_len, chunk)))
         }
@@ -245,16 +254,18 @@ mod tests {
     #[test]
     fn the_store_suits_the_device_or_is_refused() {
         let cpu = || Ops::cpu(Arc::new(Pool::new(1)), device::stream(DeviceKind::Cpu).expect("a stream"));
-        let store = |kv_store, device, ops: &Ops, dtype| {
-            let options = LoadOptions { kv_store, kv_cache_bytes: Some(1 << 22), ..LoadOptions::default() };
+        let store_of = |kv_store, kv_cache_dtype, device, ops: &Ops, dtype| {
+            let options =
+                LoadOptions { kv_store, kv_cache_dtype, kv_cache_bytes: Some(1 << 22), ..LoadOptions::default() };
             let request = budget::Request { options: &options, device, granted: 0, weights: 0, headroom: 0 };
             super::kv_store(&Sizes, ops, &request, dtype, 2048)
         };
+        let store = |kv_store, device, ops: &Ops, dtype| store_of(kv_store, None, device, ops, dtype);
         let (gpu, half) = (Ops::mlx(), Dtype::Bfloat16);
         // (choice, device, its operations, activations, block size, numbers, groups)
         for (choice, device, ops, dtype, wanted) in [
-            (KvStoreChoice::Auto, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F32, 2)),
-            (KvStoreChoice::Paged, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F32, 2)),
+            (KvStoreChoice::Auto, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F16, 2)),
+            (KvStoreChoice::Paged, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F16, 2)),
             (KvStoreChoice::Contiguous, DeviceKind::Cpu, &cpu(), Dtype::Float32, (2048, KvDtype::F32, 1)),
             (KvStoreChoice::Auto, DeviceKind::Metal, &gpu, half, (2048, KvDtype::Bf16, 1)),
             (KvStoreChoice::Contiguous, DeviceKind::Cuda, &gpu, half, (2048, KvDtype::Bf16, 1)),
@@ -266,5 +277,23 @@ mod tests {
         }
         let refused = store(KvStoreChoice::Paged, DeviceKind::Metal, &gpu, half).map(drop).expect_err("no kernel");
         assert!(refused.to_string().contains("for the CPU only, none for metal yet"), "{refused}");
+
+        let mut sizes = Vec::new();
+        for dtype in KvDtype::ALL {
+            let paged = store_of(KvStoreChoice::Auto, Some(dtype), DeviceKind::Cpu, &cpu(), Dtype::Float32);
+            let spec = paged.expect("room enough").spec().clone();
+            assert_eq!(spec.dtype, dtype);
+            assert!(spec.total_bytes() <= 1 << 22, "{spec:?}");
+            sizes.push(spec.groups[0].block_bytes);
+            let contiguous = store_of(KvStoreChoice::Contiguous, Some(dtype), DeviceKind::Metal, &gpu, half);
+            match contiguous.map(|store| store.spec().dtype) {
+                Ok(found) => assert_eq!((found, dtype), (KvDtype::Bf16, KvDtype::Bf16)),
+                Err(error) => {
+                    assert!(dtype != KvDtype::Bf16 && error.to_string().contains("as they are computed"), "{error}");
+                }
+            }
+        }
+        // One layer, 16 tokens of one head of 16 numbers, keys and values.
+        assert_eq!(sizes, [16 * 2 * 64, 16 * 2 * 32, 16 * 2 * 32, 16 * 2 * (16 + 4)]);
     }
 }

@@ -54,7 +54,8 @@ fn the_stores_agree_over_prefill_chunks_decode_and_reused_places() {
             let blocks = MAX_LEN / 16;
             let threads = Arc::new(Pool::new(2));
             let groups = group_layers(&layers, MAX_LEN).into_iter().map(|group| (group, 2 * blocks)).collect();
-            let mut paged = PagedKv::new(&layers, groups, threads, stream.clone(), 16).expect("room for the pool");
+            let mut paged =
+                PagedKv::new(&layers, groups, threads, stream.clone(), 16, KvDtype::F32).expect("room for the pool");
             let mut contiguous = ContiguousKv::new(&layers, KvDtype::F32, 2, MAX_LEN, 256);
             for (i, step) in steps.into_iter().enumerate() {
                 let tokens = step.iter().map(|&(.., len)| len as i32).sum();

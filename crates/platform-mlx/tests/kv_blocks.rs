@@ -3,8 +3,8 @@
 mod support;
 
 use mlx_rs::{Stream, with_stream};
-use support::sequences::{BLOCK, MAX_LEN, Sequence, assert_close, contiguous, paged, poison, windowed};
-use vllm_platform::{BlockCopy, BlockId, NO_BLOCK};
+use support::sequences::{BLOCK, MAX_LEN, Sequence, assert_close, contiguous, paged, paged_in, poison, windowed};
+use vllm_platform::{BlockCopy, BlockId, KvDtype, NO_BLOCK};
 use vllm_platform_mlx::kv::KvStore;
 
 fn on_cpu(test: impl FnOnce(&Stream)) {
@@ -81,22 +81,25 @@ fn what_left_the_window_is_never_read() {
 fn what_was_exported_is_imported_bit_by_bit() {
     on_cpu(|stream| {
         let sequence = Sequence::new(4);
-        let mut from = paged(stream, 4);
-        sequence.attend(&mut from, 0..48, &vec![vec![3, 1, 0]; 3]);
-        for tokens in 1..=48usize {
-            let mut into = paged(stream, 9);
-            (0..3).for_each(|group| (0..9).for_each(|block| poison(&mut into, group, block)));
-            for (i, (old, new)) in [(3, 0), (1, 8), (0, 5)].into_iter().enumerate() {
-                for group in 0..3 {
-                    let held = tokens.saturating_sub(i * BLOCK).min(BLOCK);
-                    if held > 0 {
-                        let bytes = from.export_block(group, old, held).expect("a block");
-                        into.import_block(group, new, held, &bytes).expect("of the same model");
+        for dtype in KvDtype::ALL {
+            let mut from = paged_in(stream, 4, dtype);
+            sequence.attend(&mut from, 0..48, &vec![vec![3, 1, 0]; 3]);
+            for tokens in 1..=48usize {
+                let mut into = paged_in(stream, 9, dtype);
+                (0..3).for_each(|group| (0..9).for_each(|block| poison(&mut into, group, block)));
+                for (i, (old, new)) in [(3, 0), (1, 8), (0, 5)].into_iter().enumerate() {
+                    for group in 0..3 {
+                        let held = tokens.saturating_sub(i * BLOCK).min(BLOCK);
+                        if held > 0 {
+                            let bytes = from.export_block(group, old, held).expect("a block");
+                            into.import_block(group, new, held, &bytes).expect("of the same model");
+                        }
                     }
                 }
+                let found = sequence.attend(&mut into, tokens..tokens + 20, &vec![vec![0, 8, 5, 2, 7]; 3]);
+                let wanted = sequence.alone_in(stream, dtype, tokens..tokens + 20);
+                assert_eq!(found, wanted, "paged in {dtype}, {tokens} tokens");
             }
-            let found = sequence.attend(&mut into, tokens..tokens + 20, &vec![vec![0, 8, 5, 2, 7]; 3]);
-            assert_eq!(found, sequence.alone(stream, tokens..tokens + 20), "paged, {tokens} tokens");
         }
 
         for end in [1, 15, 256, 257, 700, 1300] {

@@ -1,6 +1,6 @@
 //! What the control plane knows about a model.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
@@ -49,16 +49,45 @@ pub enum KvDtype {
     F16,
     /// 2 bytes.
     Bf16,
+    /// 1 byte, and beside the numbers of a head a scale that they share.
+    Int8,
 }
 
 impl KvDtype {
-    /// Bytes of one number.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
+
+    /// Bytes of one number, without the scale that it may share with others.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Int8 => 1,
         }
+    }
+
+    /// Bytes of one head's keys, or values, of a token: numbers and what they share.
+    #[must_use]
+    pub const fn head_bytes(self, head_dim: usize) -> usize {
+        head_dim * self.size() + if matches!(self, Self::Int8) { size_of::<f32>() } else { 0 }
+    }
+
+    /// As options, logs and metrics call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for KvDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

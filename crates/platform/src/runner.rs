@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, MemoryInfo, ModelInfo, ModelPurpose, ModelSource,
-    Result, StepOutput, StepPlan,
+    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, MemoryInfo, ModelInfo, ModelPurpose,
+    ModelSource, Result, StepOutput, StepPlan,
 };
 
 /// How to load a model.
@@ -28,6 +28,8 @@ pub struct LoadOptions {
     pub max_num_batched_tokens: usize,
     /// How the KV of sequences is kept; `Auto`: as suits the device.
     pub kv_store: KvStoreChoice,
+    /// What keys and values are stored as; `None`: as suits the device.
+    pub kv_cache_dtype: Option<KvDtype>,
 }
 
 /// What the CPU's kernels make of activations that they multiply with quantized weights of 4 or 8 bits, where the processor
@@ -67,6 +69,7 @@ impl Default for LoadOptions {
             max_num_seqs: 16,
             max_num_batched_tokens: 256,
             kv_store: KvStoreChoice::Auto,
+            kv_cache_dtype: None,
         }
     }
 }
@@ -159,8 +162,8 @@ pub trait ModelRunner {
 
     /// The first `tokens` tokens of a block of one group, over all its layers, as bytes for a slower tier.
     ///
-    /// The bytes are little-endian numbers of [`KvCacheSpec::dtype`](crate::KvCacheSpec::dtype) in an order of the
-    /// platform's own; only [`import_block`](Self::import_block) of a runner with the same
+    /// The bytes are little-endian numbers of [`KvCacheSpec::dtype`](crate::KvCacheSpec::dtype) (with their scales, if it
+    /// has any) in an order of the platform's own; only [`import_block`](Self::import_block) of a runner with the same
     /// [`ModelInfo::kv_fingerprint`] understands them.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 //! One server at a time on the same cores, all in each round, so that all see the same machine. The load is that of
 //! `vllm-mlx bench-serve`, which runs on those cores, too.
 
-mod contender;
-mod load;
-mod peers;
+pub mod contender;
+pub mod load;
+pub mod peers;
 mod table;
 
 use std::{fs, time::Duration};
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::server::{Server, free_port};
-use crate::{command, demo, disk, models, paths, setup};
+use crate::{disk, models, paths, setup};
 use contender::Contender;
 use load::Load;
 use table::Figures;
@@ -84,9 +84,8 @@ pub fn run(args: &EngineArgs) -> Result<()> {
     }
     setup::run(None)?;
     let model = models::fetch("smollm2", None)?;
-    command::run(command::cargo().args(["build", "--release", "--package", "vllm-api", "--bin", "vllm-mlx"]))?;
-    let binary = demo::release_binary();
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let binary = super::release_build()?;
+    let threads = super::threads(args.threads);
     let most = args.streams.iter().copied().max().unwrap_or(1);
     let ours = contender::ours(&binary, &model, threads, most)?;
     let mut all = vec![ours.clone()];
@@ -151,7 +150,7 @@ pub fn run(args: &EngineArgs) -> Result<()> {
 }
 
 /// Starts a contender and waits until it is ready. What it says is kept under `target/bench`.
-fn start(contender: &Contender, more: &[&str]) -> Result<Server> {
+pub fn start(contender: &Contender, more: &[&str]) -> Result<Server> {
     let port = free_port()?;
     let folder = paths::target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -8,9 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
-use super::measure::{Run, with_peak_memory};
 use crate::{command, disk, paths, pip, progress, venv};
 
 const PACKAGE: &str = "llama-cpp-python";
@@ -35,17 +33,20 @@ const OPTIONS: [&str; 8] = [
 /// Its programs.
 pub struct Programs {
     pub bench: PathBuf,
+    pub batched_bench: PathBuf,
     pub server: PathBuf,
 }
 
-const TARGETS: [&str; 2] = ["llama-bench", "llama-server"];
+const TARGETS: [&str; 3] = ["llama-bench", "llama-batched-bench", "llama-server"];
 
 /// Its programs, built if they aren't there (about 20 minutes on two cores; what is compiled stays compiled if interrupted).
 pub fn ready() -> Result<Programs> {
     let place = paths::target().join("peers/llama.cpp");
-    let [bench, server] = TARGETS.map(|name| place.join("build/bin").join(name));
-    let programs = Programs { bench, server };
-    if place.join(COMPLETE).exists() && programs.bench.exists() && programs.server.exists() {
+    let places = TARGETS.map(|name| place.join("build/bin").join(name));
+    let are_there = places.iter().all(|program| program.exists());
+    let [bench, batched_bench, server] = places;
+    let programs = Programs { bench, batched_bench, server };
+    if place.join(COMPLETE).exists() && are_there {
         return Ok(programs);
     }
     let python = venv::ready(&paths::target().join("peers/tools"), TOOLS)?;
@@ -118,34 +119,6 @@ fn ninja_status(line: &str) -> Option<(u64, u64)> {
     Some((done.parse().ok()?, total.parse().ok()?))
 }
 
-/// One run of `llama-bench`: prompt processing and generation.
-pub fn measure(binary: &Path, model: &Path, prompt: usize, generate: usize, threads: usize) -> Result<Run> {
-    let mut command = Command::new(binary);
-    command.arg("-m").arg(model).args(["-p", &prompt.to_string(), "-n", &generate.to_string()]).args([
-        "-t",
-        &threads.to_string(),
-        "-r",
-        "1",
-        "-o",
-        "json",
-    ]);
-    let (stdout, peak_bytes) = with_peak_memory(&command)?;
-    let (prefill, decode) = figures(&stdout)?;
-    Ok(Run { prefill, decode, peak_bytes })
-}
-
-/// Tokens a second of prompt processing and of generation.
-fn figures(stdout: &str) -> Result<(f64, f64)> {
-    let tests: Value = serde_json::from_str(stdout).context("llama-bench wrote something that is not JSON")?;
-    let speed = |wanted: &str, unwanted: &str| {
-        let is_it = |test: &&Value| test[wanted].as_u64() > Some(0) && test[unwanted].as_u64() == Some(0);
-        let test = tests.as_array().into_iter().flatten().find(is_it);
-        test.and_then(|test| test["avg_ts"].as_f64())
-            .with_context(|| format!("llama-bench wrote no avg_ts for {wanted}"))
-    };
-    Ok((speed("n_prompt", "n_gen")?, speed("n_gen", "n_prompt")?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,9 +133,5 @@ mod tests {
         for (line, wanted) in cases {
             assert_eq!(ninja_status(line), wanted, "{line}");
         }
-        let json =
-            r#"[{"n_prompt": 512, "n_gen": 0, "avg_ts": 424.5}, {"n_prompt": 0, "n_gen": 64, "avg_ts": 150.25}]"#;
-        assert_eq!(figures(json).unwrap(), (424.5, 150.25));
-        assert!(figures(r#"[{"n_prompt": 512, "n_gen": 0, "avg_ts": 424.5}]"#).is_err());
     }
 }

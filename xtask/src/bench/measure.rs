@@ -2,41 +2,13 @@
 
 use std::{
     env, fs,
-    path::Path,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Result, bail};
 
 use crate::{command, disk};
-
-/// What one run of one program showed.
-#[derive(Debug, Clone, Copy)]
-pub struct Run {
-    /// Tokens a second.
-    pub prefill: f64,
-    /// Tokens a second.
-    pub decode: f64,
-    /// The most memory that the process ever held resident.
-    pub peak_bytes: f64,
-}
-
-/// `vllm-mlx bench`. Its first repeat warms up, as llama-bench does unasked.
-pub fn ours(binary: &Path, model: &Path, prompt: usize, generate: usize, threads: usize) -> Result<Run> {
-    let mut command = Command::new(binary);
-    command
-        .arg("bench")
-        .arg(model)
-        .args(["--json", "--prompt-tokens", &prompt.to_string(), "--generate", &generate.to_string()])
-        .args(["--threads", &threads.to_string(), "--device", "cpu", "--repeat", "2"]);
-    let (stdout, peak_bytes) = with_peak_memory(&command)?;
-    let line = stdout.lines().rev().find(|line| line.starts_with('{')).context("vllm-mlx bench wrote no JSON")?;
-    let figures: Value = serde_json::from_str(line).context("vllm-mlx bench wrote something that is not JSON")?;
-    let figure = |name: &str| figures[name].as_f64().with_context(|| format!("vllm-mlx bench wrote no {name}"));
-    Ok(Run { prefill: figure("prefill_tps")?, decode: figure("decode_tps")?, peak_bytes })
-}
 
 /// Runs a program; returns its standard output and its peak resident memory in bytes.
 ///

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::server::{Server, free_port};
-use crate::{command, demo, models, setup};
+use crate::{models, setup};
 
 #[derive(Args)]
 pub struct SoakArgs {
@@ -31,8 +31,7 @@ const KV_MEMORY: &str = "96M";
 pub fn soak(args: &SoakArgs) -> Result<()> {
     setup::run(None)?;
     let model = models::fetch("smollm2", None)?;
-    command::run(command::cargo().args(["build", "--release", "--package", "vllm-api", "--bin", "vllm-mlx"]))?;
-    let binary = demo::release_binary();
+    let binary = super::release_build()?;
     let folder = std::env::temp_dir().join(format!("vllm-mlx-soak-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let result = run(args, &binary, &model, &folder);

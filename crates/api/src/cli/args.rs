@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 use vllm_checkpoint::hub::HubOptions;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
-use vllm_platform::{Activations, DeviceChoice, KvStoreChoice, LoadOptions, SamplingParams};
+use vllm_platform::{Activations, DeviceChoice, KvDtype, KvStoreChoice, LoadOptions, SamplingParams};
 use vllm_scheduler::{EngineConfig, SsdOptions};
 
 use crate::model::{ChatDefaults, Formats, LoadSpec, SamplingDefaults};
@@ -83,6 +83,9 @@ pub struct CacheArgs {
     /// How KV is kept: auto, paged or contiguous
     #[arg(long, value_name = "STORE", default_value = "auto", value_parser = kv_store)]
     kv_store: KvStoreChoice,
+    /// What keys and values are stored as: auto, f32, f16, bf16 or int8
+    #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = kv_cache_dtype)]
+    kv_cache_dtype: KvCacheDtype,
     /// The same as --kv-store paged: for commands written for the original
     #[arg(long, hide = true, conflicts_with = "kv_store")]
     use_paged_cache: bool,
@@ -130,6 +133,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
             memory_utilization: runtime.cache.gpu_memory_utilization,
             max_num_seqs,
             max_num_batched_tokens: runtime.max_num_batched_tokens,
+            kv_cache_dtype: runtime.cache.kv_cache_dtype.0,
             kv_store: if runtime.cache.use_paged_cache { KvStoreChoice::Paged } else { runtime.cache.kv_store },
         },
         engine: EngineConfig {
@@ -348,6 +352,22 @@ fn kv_store(text: &str) -> Result<KvStoreChoice, String> {
     }
 }
 
+/// What keys and values are stored as; `None`: as suits the device. (A type of its own, for clap gives an `Option` another
+/// meaning.)
+#[derive(Debug, Clone, Copy)]
+pub struct KvCacheDtype(pub Option<KvDtype>);
+
+/// `auto` or a [`KvDtype`]; `float16` and `bfloat16` are what vLLM says.
+pub fn kv_cache_dtype(text: &str) -> Result<KvCacheDtype, String> {
+    let known = KvDtype::ALL.into_iter().find(|dtype| dtype.name() == text);
+    match text {
+        "auto" => Ok(KvCacheDtype(None)),
+        "bfloat16" => Ok(KvCacheDtype(Some(KvDtype::Bf16))),
+        "float16" => Ok(KvCacheDtype(Some(KvDtype::F16))),
+        _ => known.map(|dtype| KvCacheDtype(Some(dtype))).ok_or_else(|| "use auto, f32, f16, bf16 or int8".into()),
+    }
+}
+
 /// A time in seconds; 0 means never.
 pub fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -398,6 +418,9 @@ mod tests {
         assert_eq!((spec.engine.prefill_step_size, spec.engine.max_num_batched_tokens), (Some(32), 128));
         let ssd = SsdOptions { dir: "/x".into(), max_bytes: 1 << 29, quantize: true };
         assert_eq!(spec.engine.ssd, Some(ssd));
+        for (name, wanted) in [("auto", None), ("int8", Some(KvDtype::Int8)), ("bfloat16", Some(KvDtype::Bf16))] {
+            assert_eq!(parse(&["--kv-cache-dtype", name]).unwrap().load.kv_cache_dtype, wanted);
+        }
         assert!(!parse(&["--disable-prefix-cache"]).unwrap().engine.prefix_cache);
         for (flags, wanted) in [
             (&[][..], Activations::Int16),
@@ -410,7 +433,7 @@ mod tests {
 
     #[test]
     fn flags_that_contradict_or_are_out_of_range() {
-        let cases: [&[&str]; 8] = [
+        let cases: [&[&str]; 9] = [
             &["--enable-prefix-cache", "--disable-prefix-cache"],
             &["--disable-prefix-cache", "--ssd-cache-dir", "/x"],
             &["--ssd-cache-quantize"],
@@ -419,6 +442,7 @@ mod tests {
             &["--gpu-memory-utilization", "1.5"],
             &["--ssd-cache-max-gb", "-1"],
             &["--kv-store", "heap"],
+            &["--kv-cache-dtype", "fp4"],
         ];
         for flags in cases {
             assert!(parse(flags).is_err(), "{flags:?}");

@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, io::Write as _};
 
 use serde_json::{Value, json};
 use vllm_checkpoint::{Checkpoint, Storage};
-use vllm_platform::{DeviceKind, MemoryInfo};
+use vllm_platform::{DeviceKind, KvDtype, MemoryInfo};
 
-use super::{args::ModelArgs, progress, report::mib};
+use super::{
+    args::{KvCacheDtype, ModelArgs, kv_cache_dtype},
+    progress,
+    report::mib,
+};
 use crate::model::{open_platform, resolve};
 
 /// Flags of `info`.
@@ -14,6 +18,9 @@ use crate::model::{open_platform, resolve};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    /// What keys and values are to be stored as: auto, f32, f16, bf16 or int8
+    #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = kv_cache_dtype)]
+    kv_cache_dtype: KvCacheDtype,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -35,7 +42,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         known: platform.architectures(),
         architecture,
         weights: Weights::of(&checkpoint)?,
-        shape: Shape::of(checkpoint.config(), device),
+        // What every device takes by itself has 16 bits.
+        shape: Shape::of(checkpoint.config(), args.kv_cache_dtype.0.unwrap_or(KvDtype::F16)),
         device,
         memory: platform.memory(device)?,
     };
@@ -86,8 +94,10 @@ impl Facts {
     fn text(&self) -> String {
         let unknown = || "not given".to_owned();
         let context = self.shape.context.map_or_else(unknown, |tokens| format!("{tokens} tokens"));
-        let kv =
-            self.shape.kv_bytes_per_token.map_or_else(unknown, |bytes| format!("{bytes} bytes on {}", self.device));
+        let kv = self
+            .shape
+            .kv_bytes_per_token
+            .map_or_else(unknown, |bytes| format!("{bytes} bytes in {}", self.shape.kv_dtype));
         let rows = [
             ("path", self.path.clone()),
             ("architecture", self.architecture.clone()),
@@ -110,6 +120,7 @@ impl Facts {
             "quantization": self.weights.kinds(),
             "weight_bytes": self.weights.bytes,
             "context_length": self.shape.context,
+            "kv_cache_dtype": self.shape.kv_dtype,
             "kv_bytes_per_token": self.shape.kv_bytes_per_token,
             "device": self.device,
             "memory_limit": self.memory.limit,
@@ -158,20 +169,24 @@ impl Weights {
 /// What `config.json` says that matters here.
 struct Shape {
     context: Option<usize>,
+    kv_dtype: KvDtype,
     kv_bytes_per_token: Option<u64>,
 }
 
 impl Shape {
-    fn of(config: &Value, device: DeviceKind) -> Self {
+    fn of(config: &Value, kv_dtype: KvDtype) -> Self {
         let text = config.get("text_config").unwrap_or(config);
         let number = |name: &str| text.get(name).or_else(|| config.get(name)).and_then(Value::as_u64);
         let heads = number("num_attention_heads");
         let head_dim = number("head_dim").or_else(|| Some(number("hidden_size")? / heads?.max(1)));
         let kv_heads = number("num_key_value_heads").or(heads);
-        // The CPU's kernels keep KV in f32.
-        let element = if device == DeviceKind::Cpu { 4 } else { 2 };
-        let per_token = || Some(number("num_hidden_layers")? * kv_heads? * head_dim? * 2 * element);
-        Self { context: number("max_position_embeddings").map(|n| n as usize), kv_bytes_per_token: per_token() }
+        let head = head_dim.map(|dim| kv_dtype.head_bytes(dim as usize) as u64);
+        let kv_bytes_per_token = number("num_hidden_layers").zip(kv_heads).zip(head);
+        Self {
+            context: number("max_position_embeddings").map(|n| n as usize),
+            kv_dtype,
+            kv_bytes_per_token: kv_bytes_per_token.map(|((layers, heads), head)| 2 * layers * heads * head),
+        }
     }
 }
 
@@ -204,13 +219,14 @@ mod tests {
         let nested = json!({"text_config": {"num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 256,
             "hidden_size": 640}});
         let cases = [
-            ("grouped heads", &llama, DeviceKind::Cpu, Some(8192), Some(30 * 3 * 64 * 2 * 4)),
-            ("half precision", &llama, DeviceKind::Metal, Some(8192), Some(30 * 3 * 64 * 2 * 2)),
-            ("head_dim given, nested", &nested, DeviceKind::Cpu, None, Some(2 * 4 * 256 * 2 * 4)),
-            ("nothing", &json!({}), DeviceKind::Cpu, None, None),
+            ("grouped heads", &llama, KvDtype::F32, Some(8192), Some(30 * 3 * 64 * 2 * 4)),
+            ("half precision", &llama, KvDtype::F16, Some(8192), Some(30 * 3 * 64 * 2 * 2)),
+            ("bytes and a scale", &llama, KvDtype::Int8, Some(8192), Some(30 * 3 * (64 + 4) * 2)),
+            ("head_dim given, nested", &nested, KvDtype::F32, None, Some(2 * 4 * 256 * 2 * 4)),
+            ("nothing", &json!({}), KvDtype::F32, None, None),
         ];
-        for (name, config, device, context, per_token) in cases {
-            let shape = Shape::of(config, device);
+        for (name, config, dtype, context, per_token) in cases {
+            let shape = Shape::of(config, dtype);
             assert_eq!((shape.context, shape.kv_bytes_per_token), (context, per_token), "{name}");
         }
     }

@@ -302,12 +302,13 @@ async fn load_models(catalog: Catalog) -> anyhow::Result<Residency> {
         let info = model.engine.info();
         let _ = writeln!(
             out,
-            "ready: {} on {} in {:.2} s, context {} tokens, KV cache {} tokens",
+            "ready: {} on {} in {:.2} s, context {} tokens, KV cache {} tokens in {}",
             model.names.join(", "),
             info.device,
             start.elapsed().as_secs_f64(),
             info.context_length,
             info.kv_cache.capacity(),
+            info.kv_cache.dtype,
         );
     }
     if models.loaded().is_empty() && !models.status().is_empty() {

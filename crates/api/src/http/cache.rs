@@ -61,6 +61,7 @@ pub(super) fn cache_json(model: &ServedModel, stats: &Stats) -> Value {
         "engine_cache": {
             "enabled": cache.enabled,
             "block_size": spec.block_size,
+            "dtype": spec.dtype.name(),
             "hits": cache.hit_requests,
             "misses": cache.missed_requests,
             "hit_rate": hit_rate(stats),

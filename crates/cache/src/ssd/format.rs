@@ -6,7 +6,7 @@
 //! | 4 | version |
 //! | 4 | length of the header, from the magic to its checksum |
 //! | 16, 16 | hash, parent's hash |
-//! | 1 | dtype: 0 f32, 1 f16, 2 bf16 |
+//! | 1 | dtype: 0 f32, 1 f16, 2 bf16, 3 int8 |
 //! | 1 + n | fingerprint: length, characters |
 //! | 4 + 4n | tokens: count, tokens |
 //! | 2 + 21n | groups: count; for each the encoding (0 absent, 1 as it is, 2 in 8 bits), raw length (8), stored length (8), checksum of what is stored (4) |
@@ -259,6 +259,7 @@ fn dtype_code(dtype: KvDtype) -> u8 {
         KvDtype::F32 => 0,
         KvDtype::F16 => 1,
         KvDtype::Bf16 => 2,
+        KvDtype::Int8 => 3,
     }
 }
 

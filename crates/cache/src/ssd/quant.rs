@@ -12,11 +12,11 @@ const GROUP: usize = 64;
 /// `f32::round` it needs no instruction that only some targets have.
 const ROUND: f32 = (3 << 22) as f32;
 
-/// `raw`, little-endian numbers of `dtype`, in 8 bits; `None` if one of them is not finite or `raw` doesn't hold whole
-/// numbers.
+/// `raw`, little-endian numbers of `dtype`, in 8 bits; `None` if that is what they are already, one of them is not finite,
+/// or `raw` doesn't hold whole numbers.
 pub(super) fn encode(raw: &[u8], dtype: KvDtype) -> Option<Vec<u8>> {
     let size = dtype.size();
-    if !raw.len().is_multiple_of(size) {
+    if dtype == KvDtype::Int8 || !raw.len().is_multiple_of(size) {
         return None;
     }
     let count = raw.len() / size;
@@ -52,6 +52,9 @@ fn encode_group(numbers: &[f32], codes: &mut [u8]) -> Option<f32> {
 
 /// The numbers that [`encode`] stored, or `None` if it never stores this many bytes.
 pub(super) fn decode(stored: &[u8], dtype: KvDtype) -> Option<Vec<u8>> {
+    if dtype == KvDtype::Int8 {
+        return None;
+    }
     // count + 4·⌈count / 64⌉ bytes: 68 for every whole group, and 4 more than numbers for the rest.
     let whole = stored.len() / (GROUP + size_of::<f32>());
     let rest = stored.len() % (GROUP + size_of::<f32>());
@@ -77,6 +80,7 @@ pub(super) fn decode(stored: &[u8], dtype: KvDtype) -> Option<Vec<u8>> {
 
 fn widen(raw: &[u8], dtype: KvDtype, numbers: &mut [f32]) {
     match dtype {
+        KvDtype::Int8 => unreachable!("bytes stay as they are"),
         KvDtype::F32 => {
             for (number, bytes) in numbers.iter_mut().zip(raw.as_chunks().0) {
                 *number = f32::from_le_bytes(*bytes);
@@ -100,6 +104,7 @@ fn widen(raw: &[u8], dtype: KvDtype, numbers: &mut [f32]) {
 
 fn narrow(numbers: &[f32], dtype: KvDtype, raw: &mut [u8]) {
     match dtype {
+        KvDtype::Int8 => unreachable!("bytes stay as they are"),
         KvDtype::F32 => {
             for (bytes, number) in raw.as_chunks_mut().0.iter_mut().zip(numbers) {
                 *bytes = number.to_le_bytes();

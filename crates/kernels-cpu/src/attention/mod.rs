@@ -12,6 +12,7 @@
 
 mod batch;
 mod chunk;
+mod partials;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,11 @@ pub use batch::RaggedBatch;
 
 use crate::{
     KvPool, Pool, SharedMut,
-    element::Element,
-    kv_pool::{Planes, WithPlanes},
+    kv_pool::{KvNumber, Planes, WithPlanes},
 };
+use partials::Partials;
 use plan::Plan;
-use tile::{Partials, Tile};
+use tile::Tile;
 
 /// Tokens of a chunk; a multiple of 16.
 const CHUNK: usize = 128;
@@ -107,17 +108,17 @@ struct Call<'a> {
 impl WithPlanes for Call<'_> {
     type Output = ();
 
-    fn call<T: Element>(self, planes: &Planes<T>) {
+    fn call<T: KvNumber>(self, planes: &Planes<T>) {
         let Self { pool, q, batch, layer, out } = self;
         let out = SharedMut::new(out);
         Plan::with(pool, batch, layer, planes.layout(), |plan, partials| {
             let partials = SharedMut::new(partials);
             let one = |item: usize| {
                 let item = &plan.items[item];
-                let tile = Tile { planes, q, batch, layer, item };
+                let tile = Tile { layout: planes.layout(), q, batch, layer, item };
                 // SAFETY: no two items have the same queries and KV head and chunks, which is what decides where an
                 // item writes.
-                unsafe { tile.attend(pool, out, partials) };
+                unsafe { tile.attend(pool, planes, out, partials) };
             };
             if plan.cost < Plan::WORTH_THREADS {
                 (0..plan.items.len()).for_each(one);
@@ -125,7 +126,7 @@ impl WithPlanes for Call<'_> {
                 pool.run(plan.items.len(), one);
             }
             for split in &plan.splits {
-                let tile = Tile { planes, q, batch, layer, item: &plan.items[split.item] };
+                let tile = Tile { layout: planes.layout(), q, batch, layer, item: &plan.items[split.item] };
                 // SAFETY: all items are done.
                 let partials = unsafe { partials.slice(split.partials.clone()) };
                 // SAFETY: all items are done.

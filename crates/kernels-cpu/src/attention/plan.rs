@@ -2,12 +2,14 @@
 
 use std::{cell::Cell, ops::Range};
 
-use super::{Attention, CHUNK, RaggedBatch, tile::Partials};
+use super::{Attention, CHUNK, RaggedBatch, partials::Partials};
 use crate::{Pool, kv_pool::Layout};
 
-/// Rows (queries times heads) that a tile has if the sequence has enough: their scores of one chunk fit the first-level
-/// cache, and each key and value loaded serves them all.
-const TILE_ROWS: usize = 48;
+/// Rows (queries times heads) that a tile has at most: what each key and value serves once it has been fetched and
+/// widened. Their queries and results fit the second-level cache beside a chunk of keys and values.
+const MOST_ROWS: usize = 192;
+/// Rows that a tile has if the sequence has as many, however many threads want work.
+const FEWEST_ROWS: usize = 48;
 /// Multiply-adds below which a tile's chunks are not split further.
 const SMALLEST: usize = 1 << 17;
 
@@ -78,7 +80,8 @@ impl Plan {
         self.splits.clear();
         self.cost = 0;
         let group = layer.heads / layout.kv_heads;
-        let step = (TILE_ROWS / group).max(1);
+        let share = batch.tokens() * layer.heads / (4 * threads);
+        let step = (share.clamp(FEWEST_ROWS, MOST_ROWS) / group).max(1);
         for i in 0..batch.rows() {
             let row = batch.row(i);
             // The last tile of a row has most to do: it comes first, so that the threads end together.
@@ -87,7 +90,7 @@ impl Plan {
                 let first = layer.visible(row.start + queries.start, row.end()).start;
                 let last = layer.visible(row.start + queries.end - 1, row.end()).end;
                 let chunks = first / CHUNK..last.div_ceil(CHUNK);
-                self.cost += layout.kv_heads * cost(chunks.len(), queries.len() * group, layout);
+                self.cost += layout.kv_heads * cost(last - first, queries.len() * group, layout);
                 for kv_head in 0..layout.kv_heads {
                     let (queries, chunks) = (queries.clone(), chunks.clone());
                     self.items.push(Item { row: i, kv_head, queries, chunks, partials: None });
@@ -104,7 +107,7 @@ impl Plan {
         for i in 0..self.items.len() {
             let whole = &self.items[i];
             let (chunks, rows) = (whole.chunks.clone(), whole.queries.len() * group);
-            let parts = (cost(chunks.len(), rows, layout) / target).min(chunks.len());
+            let parts = (cost(chunks.len() * CHUNK, rows, layout) / target).min(chunks.len());
             if parts < 2 {
                 continue;
             }
@@ -128,10 +131,10 @@ impl Plan {
     }
 }
 
-/// Multiply-adds of `chunks` chunks for `rows` rows. Few rows cost as much as [`crate::simd::TILE_ROWS`]: then it is
+/// Multiply-adds of `tokens` tokens for `rows` rows. Few rows cost as much as [`crate::simd::TILE_ROWS`]: then it is
 /// memory that they wait for.
-fn cost(chunks: usize, rows: usize, layout: &Layout) -> usize {
-    2 * chunks * CHUNK * rows.max(crate::simd::TILE_ROWS) * layout.head_dim
+fn cost(tokens: usize, rows: usize, layout: &Layout) -> usize {
+    2 * tokens * rows.max(crate::simd::TILE_ROWS) * layout.head_dim
 }
 
 #[cfg(test)]

@@ -1,72 +1,45 @@
 //! A tile: some queries of one sequence, all heads that share a KV head, over its chunks of the context.
+//!
+//! A chunk's keys and values are widened to f32 once for the whole tile and then stay in the second-level cache, while the
+//! tile's rows go over them in strips whose scores fit the first. A tile of few rows, as in decoding, reads them as
+//! they lie: it would wait for memory, not for arithmetic.
+
+use std::ops::Range;
 
 use super::{
     Attention, CHUNK, RaggedBatch,
     batch::Row,
     chunk::{self, Chunk, GROUP},
+    partials::{LINE, Part, Partials},
     plan::Item,
 };
 use crate::{
     Pool, SharedMut,
-    element::Element,
-    kv_pool::{Layout, Planes},
+    kv_pool::{KvNumber, Layout, Planes, rotate},
     simd::{
-        Simd,
+        Simd, TILE_ROWS,
         kernel::{Kernel, run},
-        math,
     },
     with_scratch,
 };
 
-/// Alignment of everything in scratch memory, in f32.
-const LINE: usize = 16;
+/// Rows whose scores of one chunk are in the first-level cache at a time.
+const STRIP: usize = 48;
+/// Rows up to which keys and values are read as they lie, even if twice, rather than widened to memory.
+const FEW_ROWS: usize = 2 * TILE_ROWS;
 
 /// A tile of checked arguments.
-pub(super) struct Tile<'a, T> {
-    pub planes: &'a Planes<T>,
+pub(super) struct Tile<'a> {
+    pub layout: &'a Layout,
     pub q: &'a [f32],
     pub batch: &'a RaggedBatch<'a>,
     pub layer: &'a Attention,
     pub item: &'a Item,
 }
 
-/// What is known of some rows after some chunks: for each row the sum of values, weighted by `2^(score − greatest)`,
-/// the greatest score, and the sum of the weights.
-pub(super) struct Partials<'a> {
-    /// `[.., rows, value_stride]`, followed by `[.., rows]` twice: see [`Partials::size`].
-    memory: &'a mut [f32],
-    rows: usize,
-    stride: usize,
-}
-
-impl<'a> Partials<'a> {
-    /// f32 that one chunk of `rows` rows takes.
-    pub fn size(rows: usize, layout: &Layout) -> usize {
-        rows * layout.value_stride + 2 * rows.next_multiple_of(LINE)
-    }
-
-    /// Lays partial results of one or more chunks into `memory`.
-    pub fn new(memory: &'a mut [f32], rows: usize, layout: &Layout) -> Self {
-        Self { memory, rows, stride: layout.value_stride }
-    }
-
-    /// Sums, greatest scores and sums of weights of chunk `i`.
-    fn chunk(&mut self, i: usize) -> (&mut [f32], &mut [f32], &mut [f32]) {
-        let padded = self.rows.next_multiple_of(LINE);
-        let size = self.rows * self.stride + 2 * padded;
-        let (sums, rest) = self.memory[i * size..(i + 1) * size].split_at_mut(self.rows * self.stride);
-        let (greatest, weights) = rest.split_at_mut(padded);
-        (sums, greatest, weights)
-    }
-
-    fn chunks(&self) -> usize {
-        self.memory.len() / (self.rows * self.stride + 2 * self.rows.next_multiple_of(LINE))
-    }
-}
-
-impl<T: Element> Tile<'_, T> {
+impl Tile<'_> {
     fn group(&self) -> usize {
-        self.layer.heads / self.planes.layout().kv_heads
+        self.layer.heads / self.layout.kv_heads
     }
 
     fn rows(&self) -> usize {
@@ -78,48 +51,100 @@ impl<T: Element> Tile<'_, T> {
     ///
     /// # Safety
     /// No other call with the same queries, head and chunks may run meanwhile.
-    pub unsafe fn attend(&self, pool: &Pool, out: SharedMut<'_, f32>, partials: SharedMut<'_, f32>) {
-        let (layout, rows) = (self.planes.layout(), self.rows());
-        // SAFETY: by the plan, these are the item's own.
-        let partials = self.item.partials.clone().map(|range| unsafe { partials.slice(range) });
+    pub unsafe fn attend<T: KvNumber>(
+        &self,
+        pool: &Pool,
+        planes: &Planes<T>,
+        out: SharedMut<'_, f32>,
+        partials: SharedMut<'_, f32>,
+    ) {
+        let (layout, rows) = (self.layout, self.rows());
+        let strip = rows.min(STRIP);
+        let widens = !T::IS_F32 && rows > FEW_ROWS;
         let queries = (rows * layout.head_dim).next_multiple_of(LINE);
-        let size = Partials::size(rows, layout);
-        let widened = if T::IS_F32 { 0 } else { CHUNK * (layout.head_dim + layout.value_stride) };
-        with_scratch(queries + rows * CHUNK + 2 * size + widened, |scratch| {
-            let (q, scratch) = scratch.split_at_mut(queries);
-            let (scores, scratch) = scratch.split_at_mut(rows * CHUNK);
-            let (total, scratch) = scratch.split_at_mut(size);
-            let (part, widened) = scratch.split_at_mut(size);
-            self.pack(q);
-            let total = Partials::new(total, rows, layout);
-            match partials {
-                Some(partials) => {
-                    let parts = Partials::new(partials, rows, layout);
-                    run(pool, Attend { tile: self, q, scores, widened, parts, total: None });
-                }
-                None => {
-                    let parts = Partials::new(part, rows, layout);
-                    run(pool, Attend { tile: self, q, scores, widened, parts, total: Some((total, out)) });
+        let total = if self.item.partials.is_some() { 0 } else { Partials::size(rows, layout) };
+        let wide = if widens { CHUNK * (layout.head_dim + layout.value_stride) } else { 0 };
+        let scales = if T::SCALED { 2 * CHUNK } else { 0 };
+        let sizes = [queries, strip * CHUNK, Partials::size(strip, layout), total, wide, scales];
+        with_scratch(sizes.iter().sum(), |scratch| {
+            let [q, scores, part, total, wide, scales] = cut(scratch, sizes);
+            self.pack(q, T::SCALED);
+            let mut results = match self.item.partials.clone() {
+                // SAFETY: by the plan, these are the item's own.
+                Some(range) => Results::Parts(Partials::new(unsafe { partials.slice(range) }, rows, layout)),
+                None => Results::Total(Partials::new(total, rows, layout), Partials::new(part, strip, layout)),
+            };
+            for index in self.item.chunks.clone() {
+                let chunk = self.chunk(planes, index, scales);
+                if widens {
+                    let chunk = run(pool, Widen { chunk, layout, wide });
+                    self.strips(pool, index, &chunk, q, scores, &mut results);
+                } else {
+                    self.strips(pool, index, &chunk, q, scores, &mut results);
                 }
             }
+            if let Results::Total(total, _) = results {
+                run(pool, Finish { tile: self, total, out });
+            }
         });
+    }
+
+    /// All rows of the tile over chunk `index`.
+    fn strips<T: KvNumber>(
+        &self,
+        pool: &Pool,
+        index: usize,
+        chunk: &Chunk<T>,
+        q: &[f32],
+        scores: &mut [f32],
+        results: &mut Results<'_>,
+    ) {
+        let dim = self.layout.head_dim;
+        let sequence = self.batch.row(self.item.row);
+        let is_first = index == self.item.chunks.start;
+        for first in (0..self.rows()).step_by(STRIP) {
+            let rows = first..self.rows().min(first + STRIP);
+            let (begin, end) = self.visible(&sequence, index, rows.clone());
+            let mut part = match results {
+                Results::Parts(parts) => parts.part(index - self.item.chunks.start, rows.clone()),
+                Results::Total(total, _) if is_first => total.part(0, rows.clone()),
+                Results::Total(_, part) => part.part(0, 0..rows.len()),
+            };
+            if begin >= end {
+                part.clear();
+                continue;
+            }
+            let chunk = Chunk { begin, end, ..*chunk };
+            let q = &q[rows.start * dim..rows.end * dim];
+            run(pool, Strip { tile: self, sequence, index, rows: rows.clone(), chunk, q, scores, part });
+            if let Results::Total(total, part) = results
+                && !is_first
+            {
+                run(pool, Add { total: total.part(0, rows.clone()), part: part.part(0, 0..rows.len()) });
+            }
+        }
     }
 
     /// Merges the partial results of all chunks of the tile and writes the attention of its queries to `out`.
     ///
     /// # Safety
     /// No other call with the same queries and head may run meanwhile.
-    pub unsafe fn merge(&self, pool: &Pool, parts: Partials<'_>, out: SharedMut<'_, f32>) {
-        let (layout, rows) = (self.planes.layout(), self.rows());
+    pub unsafe fn merge(&self, pool: &Pool, mut parts: Partials<'_>, out: SharedMut<'_, f32>) {
+        let (layout, rows) = (self.layout, self.rows());
         with_scratch(Partials::size(rows, layout), |total| {
-            run(pool, Merge { tile: self, parts, total: Partials::new(total, rows, layout), out });
+            let mut total = Partials::new(total, rows, layout);
+            total.chunk(0).clear();
+            for part in 0..parts.chunks() {
+                run(pool, Add { total: total.chunk(0), part: parts.chunk(part) });
+            }
+            run(pool, Finish { tile: self, total, out });
         });
     }
 
     /// The tile's queries as `[rows, head_dim]`, rows of a token together, scaled so that scores are exponents of 2 (or,
-    /// with a softcap, its tanh's arguments).
-    fn pack(&self, packed: &mut [f32]) {
-        let dim = self.planes.layout().head_dim;
+    /// with a softcap, its tanh's arguments), and rotated if keys are.
+    fn pack(&self, packed: &mut [f32], rotated: bool) {
+        let dim = self.layout.head_dim;
         let factor = match self.layer.softcap {
             Some(softcap) => self.layer.scale / softcap,
             None => self.layer.scale * std::f32::consts::LOG2_E,
@@ -128,209 +153,181 @@ impl<T: Element> Tile<'_, T> {
         for (packed, query) in packed.chunks_exact_mut(width).zip(self.item.queries.clone()) {
             let q = &self.q[self.place(query)..][..width];
             packed.iter_mut().zip(q).for_each(|(packed, q)| *packed = q * factor);
+            if rotated {
+                packed.chunks_exact_mut(dim).for_each(rotate);
+            }
         }
     }
 
     /// Where the tile's heads of query `query` (of the row) begin in the batch's queries and output.
     fn place(&self, query: usize) -> usize {
         let first = self.batch.row(self.item.row).first;
-        ((first + query) * self.layer.heads + self.item.kv_head * self.group()) * self.planes.layout().head_dim
+        ((first + query) * self.layer.heads + self.item.kv_head * self.group()) * self.layout.head_dim
     }
 
-    /// Where the keys and values of chunk `index` are, widened if need be.
-    fn chunk(&self, index: usize, widened: &mut [f32]) -> Chunk {
-        let (layout, row) = (self.planes.layout(), self.batch.row(self.item.row));
+    /// Where the keys and values of chunk `index` are. If numbers have scales, those of its keys and then those of its values
+    /// are put into `scales`.
+    fn chunk<T: KvNumber>(&self, planes: &Planes<T>, index: usize, scales: &mut [f32]) -> Chunk<T> {
+        let (layout, row) = (self.layout, self.batch.row(self.item.row));
         let base = index * CHUNK;
-        let first = self.layer.visible(row.start + self.item.queries.start, row.end()).start;
+        let (begin, end) = self.visible(&row, index, 0..self.rows());
         let last = self.layer.visible(row.start + self.item.queries.end - 1, row.end()).end;
-        let (begin, end) = (first.max(base) - base, last.min(base + CHUNK) - base);
-        let null = [std::ptr::null(); CHUNK / GROUP];
-        let (value_stride, key_stride) = (layout.value_stride, if T::IS_F32 { layout.block_size } else { CHUNK });
-        let mut chunk = Chunk { keys: null, key_stride, values: null, value_stride, begin, end, next_keys: null };
-        let (wide_keys, wide_values) = widened.split_at_mut(if T::IS_F32 { 0 } else { layout.head_dim * CHUNK });
+        let place = |token: usize| (row.blocks[token / layout.block_size] as usize, token % layout.block_size);
+        let mut chunk = Chunk::empty(layout, begin..end);
+        chunk.ahead = self.rows() <= FEW_ROWS;
         for group in begin / GROUP..end.div_ceil(GROUP) {
-            let token = base + group * GROUP;
-            let (block, offset) = (row.blocks[token / layout.block_size] as usize, token % layout.block_size);
-            let keys = &self.planes.keys(block, self.item.kv_head)[offset..];
-            let values = &self.planes.values(block, self.item.kv_head)[offset * value_stride..][..GROUP * value_stride];
-            if T::IS_F32 {
-                (chunk.keys[group], chunk.values[group]) = (keys.as_ptr().cast(), values.as_ptr().cast());
-                continue;
+            let (block, offset) = place(base + group * GROUP);
+            chunk.keys[group] = planes.keys(block, self.item.kv_head)[offset..].as_ptr();
+            chunk.values[group] = planes.values(block, self.item.kv_head)[offset * layout.value_stride..].as_ptr();
+            if T::SCALED {
+                for (of_values, to) in scales.chunks_exact_mut(CHUNK).enumerate() {
+                    let from = planes.scales(block, self.item.kv_head, of_values == 1);
+                    to[group * GROUP..][..GROUP].copy_from_slice(&from[offset..][..GROUP]);
+                }
+                chunk.scales = scales.as_ptr();
             }
-            for dim in 0..layout.head_dim {
-                let to = &mut wide_keys[dim * CHUNK + group * GROUP..][..GROUP];
-                let from = &keys[dim * layout.block_size..][..GROUP];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
-            }
-            let to = &mut wide_values[group * GROUP * value_stride..][..GROUP * value_stride];
-            to.iter_mut().zip(values).for_each(|(to, from)| *to = from.to_f32());
-            chunk.keys[group] = wide_keys[group * GROUP..].as_ptr();
-            chunk.values[group] = to.as_ptr();
         }
-        if T::IS_F32 {
+        if chunk.ahead {
             let next = base + CHUNK..last.min(base + 2 * CHUNK);
             for (group, token) in next.step_by(GROUP).enumerate() {
-                let (block, offset) = (row.blocks[token / layout.block_size] as usize, token % layout.block_size);
-                chunk.next_keys[group] = self.planes.keys(block, self.item.kv_head)[offset..].as_ptr().cast();
+                let (block, offset) = place(token);
+                chunk.next_keys[group] = planes.keys(block, self.item.kv_head)[offset..].as_ptr();
             }
         }
         chunk
     }
 
-    /// The tokens of chunk `index` that row `row` of the tile sees, within the chunk.
+    /// The tokens of chunk `index` that some of `rows` (not none) see, within the chunk.
     #[inline(always)]
-    fn visible(&self, sequence: &Row<'_>, index: usize, row: usize) -> (usize, usize) {
-        let position = sequence.start + self.item.queries.start + row / self.group();
-        let seen = self.layer.visible(position, sequence.end());
+    fn visible(&self, sequence: &Row<'_>, index: usize, rows: Range<usize>) -> (usize, usize) {
+        let first = sequence.start + self.item.queries.start;
+        let position = |row: usize| first + row / self.group();
+        let start = self.layer.visible(position(rows.start), sequence.end()).start;
+        let end = self.layer.visible(position(rows.end - 1), sequence.end()).end;
         let base = index * CHUNK;
-        (seen.start.clamp(base, base + CHUNK) - base, seen.end.clamp(base, base + CHUNK) - base)
+        (start.clamp(base, base + CHUNK) - base, end.clamp(base, base + CHUNK) - base)
     }
 }
 
-/// [`Tile::attend`].
-struct Attend<'a, T> {
-    tile: &'a Tile<'a, T>,
-    /// `[rows, head_dim]`
-    q: &'a [f32],
-    /// `[rows, CHUNK]`
-    scores: &'a mut [f32],
-    /// Keys `[head_dim, CHUNK]` and values `[CHUNK, value_stride]` of a chunk, if the pool does not hold f32.
-    widened: &'a mut [f32],
-    /// Of every chunk, if there is no total; else of one.
-    parts: Partials<'a>,
-    /// Running result, and where it is to go.
-    total: Option<(Partials<'a>, SharedMut<'a, f32>)>,
+/// Cuts `memory` into pieces of these sizes.
+fn cut<const N: usize>(mut memory: &mut [f32], sizes: [usize; N]) -> [&mut [f32]; N] {
+    sizes.map(|size| {
+        let (piece, rest) = std::mem::take(&mut memory).split_at_mut(size);
+        memory = rest;
+        piece
+    })
 }
 
-impl<T: Element> Kernel for Attend<'_, T> {
+/// Where the results of chunks go.
+enum Results<'a> {
+    /// They are kept: other items have other chunks of the tile.
+    Parts(Partials<'a>),
+    /// They are added up: the running result, and memory for that of a strip.
+    Total(Partials<'a>, Partials<'a>),
+}
+
+/// [`chunk::widen`].
+struct Widen<'a, T> {
+    chunk: Chunk<T>,
+    layout: &'a Layout,
+    wide: &'a mut [f32],
+}
+
+impl<T: KvNumber> Kernel for Widen<'_, T> {
+    type Output = Chunk<f32>;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> Chunk<f32> {
+        // SAFETY: the chunk points into the pool, which is locked for reading.
+        unsafe { chunk::widen::<S, T>(&self.chunk, self.layout, self.wide) }
+    }
+}
+
+/// One chunk for some rows of a tile.
+///
+/// (A kernel of its own, so that widened chunks need no other code than those of f32.)
+struct Strip<'a, T> {
+    tile: &'a Tile<'a>,
+    sequence: Row<'a>,
+    index: usize,
+    rows: Range<usize>,
+    chunk: Chunk<T>,
+    /// `[rows, head_dim]`
+    q: &'a [f32],
+    /// `[STRIP, CHUNK]`
+    scores: &'a mut [f32],
+    part: Part<'a>,
+}
+
+impl<T: KvNumber> Kernel for Strip<'_, T> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { tile, q, scores, widened, mut parts, mut total } = self;
-        let (rows, dim) = (tile.rows(), tile.planes.layout().head_dim);
-        let sequence = tile.batch.row(tile.item.row);
+        let Self { tile, sequence, index, rows, chunk, q, scores, part } = self;
         let softcap = tile.layer.softcap.map(|softcap| softcap * std::f32::consts::LOG2_E);
-        if let Some((total, _)) = &mut total {
-            clear(total);
-        }
-        for index in tile.item.chunks.clone() {
-            let chunk = tile.chunk(index, widened);
-            let part = if total.is_some() { 0 } else { index - tile.item.chunks.start };
-            let (sums, greatest, weights) = parts.chunk(part);
-            // SAFETY: the chunk points into the pool, which is locked for reading, or into `widened`; `q`, `scores` and
-            // `sums` are of the shapes stated.
-            unsafe {
-                let scores = scores.as_mut_ptr();
-                chunk::scores::<S>(&chunk, q.as_ptr(), dim, rows, scores);
-                for row in 0..rows {
-                    let visible = tile.visible(&sequence, index, row);
-                    (greatest[row], weights[row]) =
-                        chunk::soften::<S>(&chunk, scores.add(row * CHUNK), visible, softcap);
-                }
-                chunk::weigh::<S>(&chunk, scores, rows, sums.as_mut_ptr());
+        // SAFETY: the chunk points into the pool, which is locked for reading, or into memory of this call; queries, scores
+        // and sums are of the shapes stated.
+        unsafe {
+            let scores = scores.as_mut_ptr();
+            chunk::scores::<S, T>(&chunk, q.as_ptr(), tile.layout.head_dim, rows.len(), scores);
+            for (i, row) in rows.clone().enumerate() {
+                let visible = tile.visible(&sequence, index, row..row + 1);
+                let softened = chunk::soften::<S, T>(&chunk, scores.add(i * CHUNK), visible, softcap);
+                (part.greatest[i], part.weights[i]) = softened;
             }
-            if let Some((total, _)) = &mut total {
-                // SAFETY: the instruction set is there.
-                unsafe { merge::<S>(total, &mut parts, part) };
-            }
-        }
-        if let Some((mut total, out)) = total {
-            // SAFETY: the instruction set is there, and the item's part of `out` is nobody else's.
-            unsafe { finish::<S, T>(tile, &mut total, out) };
+            chunk::weigh::<S, T>(&chunk, scores, rows.len(), part.sums.as_mut_ptr());
         }
     }
 }
 
-/// [`Tile::merge`].
-struct Merge<'a, T> {
-    tile: &'a Tile<'a, T>,
-    parts: Partials<'a>,
+/// [`Part::merge`].
+struct Add<'a> {
+    total: Part<'a>,
+    part: Part<'a>,
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        // SAFETY: the instruction set is there.
+        unsafe { self.total.merge::<S>(&self.part) };
+    }
+}
+
+/// Divides by the sums of weights and writes to `out`, where zeros have no sign (whether a sum of chunks is −0 depends on
+/// which of them a tile began with).
+struct Finish<'a> {
+    tile: &'a Tile<'a>,
     total: Partials<'a>,
     out: SharedMut<'a, f32>,
 }
 
-impl<T: Element> Kernel for Merge<'_, T> {
+impl Kernel for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Self { tile, mut parts, mut total, out } = self;
-        clear(&mut total);
-        for part in 0..parts.chunks() {
-            // SAFETY: the instruction set is there.
-            unsafe { merge::<S>(&mut total, &mut parts, part) };
-        }
-        // SAFETY: the instruction set is there, and the tile's part of `out` is nobody else's.
-        unsafe { finish::<S, T>(tile, &mut total, out) };
-    }
-}
-
-/// The result of no chunk at all.
-fn clear(total: &mut Partials<'_>) {
-    let (sums, greatest, weights) = total.chunk(0);
-    sums.fill(0.0);
-    greatest.fill(f32::NEG_INFINITY);
-    weights.fill(0.0);
-}
-
-/// Adds chunk `part` of `parts` to `total`.
-///
-/// # Safety
-/// The instruction set must be there.
-#[inline(always)]
-unsafe fn merge<S: Simd>(total: &mut Partials<'_>, parts: &mut Partials<'_>, part: usize) {
-    let (rows, stride) = (total.rows, total.stride);
-    let (sums, greatest, weights) = total.chunk(0);
-    let (part_sums, part_greatest, part_weights) = parts.chunk(part);
-    for row in 0..rows {
-        if part_greatest[row] == f32::NEG_INFINITY {
-            // The row sees nothing of this chunk.
-            continue;
-        }
-        let (old, new) = (greatest[row], part_greatest[row]);
-        let both = if old > new { old } else { new };
-        // SAFETY: sums are `[rows, stride]`, and the stride is a multiple of 16 and so of the lanes.
-        unsafe {
-            let old = math::exp2::<S>(S::splat(old - both));
-            let new = math::exp2::<S>(S::splat(new - both));
-            let (to, from) = (sums.as_mut_ptr().add(row * stride), part_sums.as_ptr().add(row * stride));
-            for i in (0..stride).step_by(S::LANES) {
-                S::store(to.add(i), S::mul_add(S::load(from.add(i)), new, S::mul(S::load(to.add(i)), old)));
-            }
-            let mut lanes = [0.0f32; 16];
-            S::store(
-                lanes.as_mut_ptr(),
-                S::mul_add(S::splat(part_weights[row]), new, S::mul(S::splat(weights[row]), old)),
-            );
-            weights[row] = lanes[0];
-        }
-        greatest[row] = both;
-    }
-}
-
-/// Divides by the sums of weights and writes to `out`.
-///
-/// # Safety
-/// The instruction set must be there, and the tile's part of `out` be nobody else's.
-#[inline(always)]
-unsafe fn finish<S: Simd, T: Element>(tile: &Tile<'_, T>, total: &mut Partials<'_>, out: SharedMut<'_, f32>) {
-    let (dim, stride, group) = (tile.planes.layout().head_dim, total.stride, tile.group());
-    let (sums, _, weights) = total.chunk(0);
-    for (i, query) in tile.item.queries.clone().enumerate() {
-        let place = tile.place(query);
-        // SAFETY: as this function's.
-        let out = unsafe { out.slice(place..place + group * dim) };
-        for head in 0..group {
-            let row = i * group + head;
-            let scale = 1.0 / weights[row];
-            let to = &mut out[head * dim..(head + 1) * dim];
-            // SAFETY: a row of sums has `stride >= dim` numbers.
-            unsafe {
-                let from = sums.as_ptr().add(row * stride);
-                for d in (0..dim).step_by(S::LANES) {
-                    let v = S::mul(S::load(from.add(d)), S::splat(scale));
-                    S::store_first(to.as_mut_ptr().add(d), v, S::LANES.min(dim - d));
+    unsafe fn run<S: Simd>(mut self) {
+        let (tile, dim, group) = (self.tile, self.tile.layout.head_dim, self.tile.group());
+        let stride = tile.layout.value_stride;
+        let total = self.total.chunk(0);
+        for (i, query) in tile.item.queries.clone().enumerate() {
+            let place = tile.place(query);
+            // SAFETY: the tile's part of `out` is nobody else's, as who attends or merges promises.
+            let out = unsafe { self.out.slice(place..place + group * dim) };
+            for head in 0..group {
+                let row = i * group + head;
+                let scale = 1.0 / total.weights[row];
+                let to = &mut out[head * dim..(head + 1) * dim];
+                // SAFETY: a row of sums has `stride >= dim` numbers.
+                unsafe {
+                    let from = total.sums.as_ptr().add(row * stride);
+                    for d in (0..dim).step_by(S::LANES) {
+                        let v = S::mul_add(S::load(from.add(d)), S::splat(scale), S::splat(0.0));
+                        S::store_first(to.as_mut_ptr().add(d), v, S::LANES.min(dim - d));
+                    }
                 }
             }
         }

@@ -7,11 +7,16 @@ use std::{
 
 use half::{bf16, f16};
 
+mod layout;
+mod number;
+mod plane;
 mod planes;
+mod rotation;
 
-pub(crate) use planes::{Layout, Planes};
+pub use number::KvKind;
+pub(crate) use {layout::Layout, number::KvNumber, planes::Planes, rotation::rotate};
 
-use crate::{FloatKind, Pool, element::Element};
+use crate::Pool;
 
 /// What keys of a block are a whole number of, so that a vector of keys never spans two blocks.
 const KEYS: usize = 16;
@@ -29,15 +34,16 @@ pub struct KvShape {
     pub kv_heads: usize,
     /// Numbers of a head.
     pub head_dim: usize,
-    /// What a number is stored as. Only f32 keeps what was written exactly.
-    pub kind: FloatKind,
+    /// What a number is stored as.
+    pub kind: KvKind,
 }
 
 impl KvShape {
-    /// Bytes of one block, keys and values, padding included.
+    /// Bytes of one block, keys, values and their scales, padding included.
     pub fn block_bytes(&self) -> usize {
         let layout = Layout::new(self);
-        (layout.key_block() + layout.value_block()) * self.kind.size()
+        let numbers = layout.key_block() + layout.value_block();
+        numbers * self.kind.size() + layout.scale_block() * self.kind.scale_size()
     }
 }
 
@@ -81,7 +87,8 @@ pub enum KvPoolError {
 /// `s % block_size` of block `s / block_size`.
 ///
 /// Keys lie as `[block, head, dim, token]` and values as `[block, head, token, dim]` (rows padded to 16): attention
-/// then reads both as whole vectors, along tokens for the scores and along the head for the sum of values.
+/// then reads both as whole vectors, along tokens for the scores and along the head for the sum of values. Bytes
+/// ([`KvKind::Int8`]) have scales beside them, `[block, head, keys or values, token]`, and their keys are rotated.
 ///
 /// The memory is zero pages that cost nothing until they are written to, so that a pool may be as large as the
 /// longest context ever wanted. Shared references suffice for writing: a lock inside lets one writer or any number of
@@ -96,6 +103,7 @@ enum Storage {
     F32(Planes<f32>),
     F16(Planes<f16>),
     Bf16(Planes<bf16>),
+    Int8(Planes<i8>),
 }
 
 /// Calls the same generic code for whichever kind of number a pool holds.
@@ -105,6 +113,7 @@ macro_rules! with_planes {
             Storage::F32($planes) => $body,
             Storage::F16($planes) => $body,
             Storage::Bf16($planes) => $body,
+            Storage::Int8($planes) => $body,
         }
     };
 }
@@ -114,7 +123,7 @@ pub(crate) trait WithPlanes {
     /// What it gives back.
     type Output;
     /// The code.
-    fn call<T: Element>(self, planes: &Planes<T>) -> Self::Output;
+    fn call<T: KvNumber>(self, planes: &Planes<T>) -> Self::Output;
 }
 
 impl KvPool {
@@ -131,9 +140,10 @@ impl KvPool {
         }
         let layout = Layout::new(&shape);
         let storage = match shape.kind {
-            FloatKind::F32 => Planes::new(shape.blocks, layout).map(Storage::F32),
-            FloatKind::F16 => Planes::new(shape.blocks, layout).map(Storage::F16),
-            FloatKind::Bf16 => Planes::new(shape.blocks, layout).map(Storage::Bf16),
+            KvKind::F32 => Planes::new(shape.blocks, layout).map(Storage::F32),
+            KvKind::F16 => Planes::new(shape.blocks, layout).map(Storage::F16),
+            KvKind::Bf16 => Planes::new(shape.blocks, layout).map(Storage::Bf16),
+            KvKind::Int8 => Planes::new(shape.blocks, layout).map(Storage::Int8),
         };
         let refused = KvPoolError::Memory { blocks: shape.blocks, block_bytes: shape.block_bytes() };
         Ok(Self { shape, storage: RwLock::new(storage.ok_or(refused)?) })
@@ -144,7 +154,7 @@ impl KvPool {
         &self.shape
     }
 
-    /// Bytes of one block, keys and values, padding included.
+    /// See [`KvShape::block_bytes`].
     pub fn block_bytes(&self) -> usize {
         self.shape.block_bytes()
     }
@@ -184,12 +194,14 @@ impl KvPool {
 
     /// Bytes of `tokens` exported tokens.
     pub fn export_bytes(&self, tokens: usize) -> usize {
-        2 * tokens * self.shape.kv_heads * self.shape.head_dim * self.shape.kind.size()
+        let KvShape { kv_heads, head_dim, kind, .. } = self.shape;
+        2 * tokens * kv_heads * (head_dim * kind.size() + kind.scale_size())
     }
 
     /// Writes the first `tokens` tokens of block `block` to `out`: what a slower tier keeps.
     ///
-    /// First the keys, `[head, dim, token]`, then the values, `[head, token, dim]`, little-endian and without padding.
+    /// First the keys, `[head, dim, token]`, then the values, `[head, token, dim]`, then the scales, if numbers have any,
+    /// `[head, keys or values, token]` in f32; all little-endian and without padding.
     /// Only a pool of the same heads and kind of number understands it.
     ///
     /// # Errors
@@ -199,12 +211,7 @@ impl KvPool {
     /// If the block is beyond the pool, or has fewer tokens.
     pub fn export_block(&self, block: u32, tokens: usize, out: &mut [u8]) -> Result<(), KvPoolError> {
         self.check_part("export_block", block, tokens, out.len())?;
-        let block = block as usize;
-        match &*self.lock_for_reading() {
-            Storage::F32(planes) => planes.export(block, tokens, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
-            Storage::F16(planes) => planes.export(block, tokens, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
-            Storage::Bf16(planes) => planes.export(block, tokens, out, |n, b| b.copy_from_slice(&n.to_le_bytes())),
-        }
+        with_planes!(&*self.lock_for_reading(), planes => planes.export(block as usize, tokens, out));
         Ok(())
     }
 
@@ -218,14 +225,7 @@ impl KvPool {
     /// If the block is beyond the pool, or has fewer tokens.
     pub fn import_block(&self, block: u32, tokens: usize, bytes: &[u8]) -> Result<(), KvPoolError> {
         self.check_part("import_block", block, tokens, bytes.len())?;
-        let block = block as usize;
-        match &mut *self.lock_for_writing() {
-            Storage::F32(planes) => {
-                planes.import(block, tokens, bytes, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            }
-            Storage::F16(planes) => planes.import(block, tokens, bytes, |b| f16::from_le_bytes([b[0], b[1]])),
-            Storage::Bf16(planes) => planes.import(block, tokens, bytes, |b| bf16::from_le_bytes([b[0], b[1]])),
-        }
+        with_planes!(&mut *self.lock_for_writing(), planes => planes.import(block as usize, tokens, bytes));
         Ok(())
     }
 
@@ -281,8 +281,9 @@ mod tests {
     use super::*;
     use crate::testing::random;
 
-    const SHAPE: KvShape = KvShape { blocks: 9, block_size: 16, kv_heads: 3, head_dim: 40, kind: FloatKind::F32 };
+    const SHAPE: KvShape = KvShape { blocks: 9, block_size: 16, kv_heads: 3, head_dim: 40, kind: KvKind::F32 };
     const WIDTH: usize = SHAPE.kv_heads * SHAPE.head_dim;
+    const KINDS: [KvKind; 4] = [KvKind::F32, KvKind::F16, KvKind::Bf16, KvKind::Int8];
 
     fn read(kv: &KvPool, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
         let width = kv.shape().kv_heads * kv.shape().head_dim;
@@ -301,19 +302,22 @@ mod tests {
             ("whole pool, many threads", (0..144).rev().collect()),
         ];
         let pool = Pool::new(2);
-        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
-            let error = match kind {
-                FloatKind::F32 => 0.0,
-                FloatKind::F16 => 1.0 / 2048.0,
-                FloatKind::Bf16 => 1.0 / 256.0,
+        for kind in KINDS {
+            // Of a number itself; of the greatest that there can be, for values and, rotated in eights, for keys.
+            let (own, values, keys) = match kind {
+                KvKind::F32 => (0.0, 0.0, 0.0),
+                KvKind::F16 => (1.0 / 2048.0, 1e-6, 1e-6),
+                KvKind::Bf16 => (1.0 / 256.0, 0.0, 0.0),
+                KvKind::Int8 => (0.0, 1.0 / 253.0, 8.0 / 253.0),
             };
             for (name, slots) in &slot_cases {
                 let kv = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
                 let (k, v) = (random(slots.len() * WIDTH, 1), random(slots.len() * WIDTH, 2));
                 kv.write(&pool, &k, &v, slots);
                 let (k2, v2) = read(&kv, slots);
-                for (wanted, got) in k.iter().zip(&k2).chain(v.iter().zip(&v2)) {
-                    assert!((wanted - got).abs() <= error * wanted.abs().max(1e-3), "{kind:?} {name}: {wanted} {got}");
+                let keys = k.iter().zip(&k2).map(|pair| (pair, keys));
+                for ((wanted, got), all) in keys.chain(v.iter().zip(&v2).map(|pair| (pair, values))) {
+                    assert!((wanted - got).abs() <= own * wanted.abs() + all, "{kind:?} {name}: {wanted} {got}");
                 }
             }
         }
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn copies_and_exports_are_exact() {
-        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
+        for kind in KINDS {
             let kv = KvPool::new(KvShape { kind, ..SHAPE }).unwrap();
             let slots: Vec<u32> = (32..48).collect();
             kv.write(&Pool::new(1), &random(16 * WIDTH, 1), &random(16 * WIDTH, 2), &slots);
@@ -375,7 +379,7 @@ mod tests {
             let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
             4096 * statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
         };
-        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::Bf16] {
+        for kind in KINDS {
             let before = resident();
             let kv = KvPool::new(KvShape { blocks: 200_000, kind, ..SHAPE }).unwrap();
             kv.write(&Pool::new(1), &random(WIDTH, 1), &random(WIDTH, 2), &[700_000]);

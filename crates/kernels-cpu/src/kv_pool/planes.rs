@@ -1,106 +1,31 @@
-//! Where the numbers of a pool lie, for one kind of number.
+//! The numbers of a pool, for one kind of number.
 
-use std::{marker::PhantomData, ops::Range};
+use super::{
+    layout::Layout,
+    number::{KvNumber, PIECE},
+    plane::Plane,
+    rotation::rotate,
+};
+use crate::{Pool, SharedMut, with_scratch};
 
-use memmap2::MmapMut;
-
-use super::{KvShape, LINE};
-use crate::{Pool, SharedMut, element::Element};
+/// Numbers that are written inline: below this a second thread costs more than it helps.
+const FEW: usize = 16 * 1024;
 
 /// The numbers of a pool.
 pub(crate) struct Planes<T> {
     layout: Layout,
     keys: Plane<T>,
     values: Plane<T>,
+    /// Empty if the numbers have none.
+    scales: Plane<f32>,
 }
 
-/// Where things lie within a plane; all in elements.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
-    pub block_size: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    /// Elements from one token's values to the next one's.
-    pub value_stride: usize,
-}
-
-impl Layout {
-    pub fn new(shape: &KvShape) -> Self {
-        let &KvShape { block_size, kv_heads, head_dim, .. } = shape;
-        Self { block_size, kv_heads, head_dim, value_stride: head_dim.next_multiple_of(LINE) }
-    }
-
-    pub fn key_block(&self) -> usize {
-        self.kv_heads * self.head_dim * self.block_size
-    }
-
-    pub fn value_block(&self) -> usize {
-        self.kv_heads * self.block_size * self.value_stride
-    }
-
-    /// Keys of head `head` in block `block`: `[dim, token]`.
-    fn key_head(&self, block: usize, head: usize) -> usize {
-        block * self.key_block() + head * self.head_dim * self.block_size
-    }
-
-    /// Values of head `head` in block `block`: `[token, value_stride]`.
-    fn value_head(&self, block: usize, head: usize) -> usize {
-        block * self.value_block() + head * self.block_size * self.value_stride
-    }
-}
-
-impl Layout {
-    /// Where the keys of a block's first `tokens` tokens are: `[head, dim, token]`, a run for each head and dim.
-    fn key_runs(&self, block: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (start, stride) = (self.key_head(block, 0), self.block_size);
-        (0..self.kv_heads * self.head_dim).map(move |row| start + row * stride..start + row * stride + tokens)
-    }
-
-    /// Where the values of a block's first `tokens` tokens are: `[head, token, dim]`, a run for each head and token.
-    fn value_runs(&self, block: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let layout = *self;
-        (0..self.kv_heads).flat_map(move |head| {
-            let start = layout.value_head(block, head);
-            let run =
-                move |token| start + token * layout.value_stride..start + token * layout.value_stride + layout.head_dim;
-            (0..tokens).map(run)
-        })
-    }
-}
-
-/// Zero pages of the system's, which take no memory until they are written to. (The allocator's zeroed memory would
-/// not do: it may come out of a heap that has been used, and is then cleared by writing to all of it.)
-struct Plane<T> {
-    pages: MmapMut,
-    len: usize,
-    element: PhantomData<T>,
-}
-
-impl<T: Element> Plane<T> {
-    fn new(len: usize) -> Option<Self> {
-        let bytes = len.checked_mul(size_of::<T>())?;
-        // A mapping of nothing is refused.
-        let pages = MmapMut::map_anon(bytes.max(1)).ok()?;
-        Some(Self { pages, len, element: PhantomData })
-    }
-
-    fn get(&self) -> &[T] {
-        // SAFETY: `len` elements fit the mapping, pages are aligned for any number, and zeros and whatever was written
-        // as `T` are values of a number type.
-        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.len) }
-    }
-
-    fn get_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and the mapping is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), self.len) }
-    }
-}
-
-impl<T: Element> Planes<T> {
+impl<T: KvNumber> Planes<T> {
     pub fn new(blocks: usize, layout: Layout) -> Option<Self> {
         let keys = Plane::new(blocks.checked_mul(layout.key_block())?)?;
         let values = Plane::new(blocks.checked_mul(layout.value_block())?)?;
-        Some(Self { layout, keys, values })
+        let scales = Plane::new(if T::SCALED { blocks.checked_mul(layout.scale_block())? } else { 0 })?;
+        Some(Self { layout, keys, values, scales })
     }
 
     pub fn layout(&self) -> &Layout {
@@ -109,51 +34,41 @@ impl<T: Element> Planes<T> {
 
     /// Keys of head `head` in block `block`: `[dim, token]`.
     pub fn keys(&self, block: usize, head: usize) -> &[T] {
-        &self.keys.get()[self.layout.key_head(block, head)..][..self.layout.head_dim * self.layout.block_size]
+        &self.keys.get()[self.layout.key_head(block, head)]
     }
 
     /// Values of head `head` in block `block`: `[token, value_stride]`.
     pub fn values(&self, block: usize, head: usize) -> &[T] {
-        &self.values.get()[self.layout.value_head(block, head)..][..self.layout.block_size * self.layout.value_stride]
+        &self.values.get()[self.layout.value_head(block, head)]
+    }
+
+    /// Scales of head `head` in block `block`, of its keys or of its values: `[token]`. Only for scaled numbers.
+    pub fn scales(&self, block: usize, head: usize, of_values: bool) -> &[f32] {
+        &self.scales.get()[self.layout.scale_head(block, head, of_values)]
     }
 
     pub fn write(&mut self, pool: &Pool, k: &[f32], v: &[f32], slots: &[u32]) {
         let layout = self.layout;
-        let Layout { kv_heads, head_dim, .. } = layout;
-        let width = kv_heads * head_dim;
-        let (keys, values) = (SharedMut::new(self.keys.get_mut()), SharedMut::new(self.values.get_mut()));
+        let width = layout.kv_heads * layout.head_dim;
+        let target = Target {
+            layout,
+            keys: SharedMut::new(self.keys.get_mut()),
+            values: SharedMut::new(self.values.get_mut()),
+            scales: SharedMut::new(self.scales.get_mut()),
+        };
         let one = |task: usize| {
-            let (head, is_value) = (task / 2, task % 2 == 1);
-            let source = |token: usize| token * width + head * head_dim;
-            for (first, run) in consecutive(slots, layout.block_size) {
-                let (block, token) =
-                    (slots[first] as usize / layout.block_size, slots[first] as usize % layout.block_size);
-                if is_value {
-                    let start = layout.value_head(block, head);
-                    // SAFETY: this task alone writes values of this head.
-                    let target = unsafe { values.slice(start..start + layout.block_size * layout.value_stride) };
-                    for i in 0..run {
-                        let row = &mut target[(token + i) * layout.value_stride..][..head_dim];
-                        let v = &v[source(first + i)..][..head_dim];
-                        row.iter_mut().zip(v).for_each(|(to, &from)| *to = T::from_f32(from));
-                    }
-                } else {
-                    let start = layout.key_head(block, head);
-                    // SAFETY: this task alone writes keys of this head.
-                    let target = unsafe { keys.slice(start..start + head_dim * layout.block_size) };
-                    for dim in 0..head_dim {
-                        let row = &mut target[dim * layout.block_size + token..][..run];
-                        for (i, to) in row.iter_mut().enumerate() {
-                            *to = T::from_f32(k[source(first + i) + dim]);
-                        }
-                    }
-                }
+            let (head, of_values) = (task / 2, task % 2 == 1);
+            let source = if of_values { v } else { k };
+            for (token, &slot) in slots.iter().enumerate() {
+                let numbers = &source[token * width + head * layout.head_dim..][..layout.head_dim];
+                // SAFETY: this task alone writes keys, or values, of this head.
+                unsafe { target.write(slot as usize, head, of_values, numbers) };
             }
         };
-        if slots.len() * width < 16 * 1024 {
-            (0..2 * kv_heads).for_each(one);
+        if slots.len() * width < FEW {
+            (0..2 * layout.kv_heads).for_each(one);
         } else {
-            pool.run(2 * kv_heads, one);
+            pool.run(2 * layout.kv_heads, one);
         }
     }
 
@@ -163,55 +78,118 @@ impl<T: Element> Planes<T> {
             let (block, token) = (slot as usize / block_size, slot as usize % block_size);
             for head in 0..kv_heads {
                 let (keys, values) = (self.keys(block, head), self.values(block, head));
+                let scale = |of_values| if T::SCALED { self.scales(block, head, of_values)[token] } else { 1.0 };
+                let (key_scale, value_scale) = (scale(false), scale(true));
                 let start = (i * kv_heads + head) * head_dim;
                 for dim in 0..head_dim {
-                    k[start + dim] = keys[dim * block_size + token].to_f32();
-                    v[start + dim] = values[token * value_stride + dim].to_f32();
+                    k[start + dim] = keys[dim * block_size + token].widen() * key_scale;
+                    v[start + dim] = values[token * value_stride + dim].widen() * value_scale;
+                }
+                if T::SCALED {
+                    rotate(&mut k[start..start + head_dim]);
                 }
             }
         }
     }
 
     pub fn copy(&mut self, from: usize, to: usize) {
-        let (keys, values) = (self.layout.key_block(), self.layout.value_block());
-        self.keys.get_mut().copy_within(from * keys..(from + 1) * keys, to * keys);
-        self.values.get_mut().copy_within(from * values..(from + 1) * values, to * values);
-    }
-
-    pub fn export(&self, block: usize, tokens: usize, out: &mut [u8], to_bytes: impl Fn(T, &mut [u8])) {
-        let (keys, values) = (self.keys.get(), self.values.get());
-        let runs = self.layout.key_runs(block, tokens).map(|run| &keys[run]);
-        let runs = runs.chain(self.layout.value_runs(block, tokens).map(|run| &values[run]));
-        let mut rest = out;
-        for run in runs {
-            let (bytes, after) = rest.split_at_mut(size_of_val(run));
-            run.iter().zip(bytes.chunks_exact_mut(size_of::<T>())).for_each(|(&number, bytes)| to_bytes(number, bytes));
-            rest = after;
+        fn copy<N: KvNumber>(plane: &mut Plane<N>, from: usize, to: usize, len: usize) {
+            plane.get_mut().copy_within(from * len..(from + 1) * len, to * len);
+        }
+        copy(&mut self.keys, from, to, self.layout.key_block());
+        copy(&mut self.values, from, to, self.layout.value_block());
+        if T::SCALED {
+            copy(&mut self.scales, from, to, self.layout.scale_block());
         }
     }
 
-    pub fn import(&mut self, block: usize, tokens: usize, bytes: &[u8], from_bytes: impl Fn(&[u8]) -> T) {
+    pub fn export(&self, block: usize, tokens: usize, out: &mut [u8]) {
+        fn put<'a, N: KvNumber>(run: &[N], out: &'a mut [u8]) -> &'a mut [u8] {
+            let (bytes, rest) = out.split_at_mut(size_of_val(run));
+            run.iter().zip(bytes.chunks_exact_mut(size_of::<N>())).for_each(|(number, bytes)| number.put(bytes));
+            rest
+        }
         let layout = self.layout;
-        let mut rest = bytes;
-        let mut fill = |run: &mut [T]| {
-            let (bytes, after) = rest.split_at(size_of_val(run));
-            let numbers = bytes.chunks_exact(size_of::<T>()).map(&from_bytes);
-            run.iter_mut().zip(numbers).for_each(|(to, number)| *to = number);
-            rest = after;
-        };
-        layout.key_runs(block, tokens).for_each(|run| fill(&mut self.keys.get_mut()[run]));
-        layout.value_runs(block, tokens).for_each(|run| fill(&mut self.values.get_mut()[run]));
+        let mut rest = layout.key_runs(block, tokens).fold(out, |out, run| put(&self.keys.get()[run], out));
+        rest = layout.value_runs(block, tokens).fold(rest, |out, run| put(&self.values.get()[run], out));
+        if T::SCALED {
+            layout.scale_runs(block, tokens).fold(rest, |out, run| put(&self.scales.get()[run], out));
+        }
+    }
+
+    pub fn import(&mut self, block: usize, tokens: usize, bytes: &[u8]) {
+        fn get<'a, N: KvNumber>(run: &mut [N], bytes: &'a [u8]) -> &'a [u8] {
+            let (bytes, rest) = bytes.split_at(size_of_val(run));
+            run.iter_mut().zip(bytes.chunks_exact(size_of::<N>())).for_each(|(to, bytes)| *to = N::get(bytes));
+            rest
+        }
+        let layout = self.layout;
+        let (keys, values, scales) = (self.keys.get_mut(), self.values.get_mut(), self.scales.get_mut());
+        let mut rest = layout.key_runs(block, tokens).fold(bytes, |bytes, run| get(&mut keys[run], bytes));
+        rest = layout.value_runs(block, tokens).fold(rest, |bytes, run| get(&mut values[run], bytes));
+        if T::SCALED {
+            layout.scale_runs(block, tokens).fold(rest, |bytes, run| get(&mut scales[run], bytes));
+        }
     }
 }
 
-/// Splits `slots` into runs of consecutive slots within a block: (index of the first, length).
-fn consecutive(slots: &[u32], block_size: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
-    let mut first = 0;
-    std::iter::from_fn(move || {
-        let start = *slots.get(first)? as usize;
-        let room = block_size - start % block_size;
-        let run = slots[first..].iter().take(room).enumerate().take_while(|&(i, &s)| s as usize == start + i).count();
-        first += run;
-        Some((first - run, run))
-    })
+/// Planes that several tasks write to.
+struct Target<'a, T> {
+    layout: Layout,
+    keys: SharedMut<'a, T>,
+    values: SharedMut<'a, T>,
+    scales: SharedMut<'a, f32>,
+}
+
+impl<T: KvNumber> Target<'_, T> {
+    /// Stores the numbers of one head of the token in slot `slot`.
+    ///
+    /// # Safety
+    /// No other call with this head's keys, or values, may run meanwhile.
+    unsafe fn write(&self, slot: usize, head: usize, of_values: bool, numbers: &[f32]) {
+        let block_size = self.layout.block_size;
+        let (block, token) = (slot / block_size, slot % block_size);
+        if T::SCALED && !of_values {
+            return with_scratch(numbers.len(), |rotated| {
+                rotated.copy_from_slice(numbers);
+                rotate(rotated);
+                // SAFETY: as this function's.
+                unsafe { self.store(block, token, head, of_values, rotated) }
+            });
+        }
+        // SAFETY: as this function's.
+        unsafe { self.store(block, token, head, of_values, numbers) };
+    }
+
+    /// As [`Target::write`], of what is rotated if need be.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn store(&self, block: usize, token: usize, head: usize, of_values: bool, numbers: &[f32]) {
+        let Layout { block_size, value_stride, .. } = self.layout;
+        let scale = T::scale(numbers);
+        if T::SCALED {
+            let start = self.layout.scale_head(block, head, of_values).start + token;
+            // SAFETY: as this function's.
+            unsafe { self.scales.slice(start..start + 1).fill(scale) };
+        }
+        if of_values {
+            let start = self.layout.value_head(block, head).start + token * value_stride;
+            // SAFETY: as this function's.
+            let row = unsafe { self.values.slice(start..start + numbers.len()) };
+            for (numbers, to) in numbers.chunks(PIECE).zip(row.chunks_mut(PIECE)) {
+                T::encode(numbers, scale, to);
+            }
+        } else {
+            // SAFETY: as this function's.
+            let keys = unsafe { self.keys.slice(self.layout.key_head(block, head)) };
+            let mut column = keys[token..].iter_mut().step_by(block_size);
+            for numbers in numbers.chunks(PIECE) {
+                let mut codes = [T::default(); PIECE];
+                let codes = &mut codes[..numbers.len()];
+                T::encode(numbers, scale, codes);
+                codes.iter().zip(&mut column).for_each(|(&code, to)| *to = code);
+            }
+        }
+    }
 }

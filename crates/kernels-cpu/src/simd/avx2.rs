@@ -116,6 +116,11 @@ unsafe impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> __m256 {
+        // SAFETY: as stated above the block.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
     unsafe fn round(v: __m256) -> __m256 {
         // SAFETY: as stated above the block.
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
@@ -149,6 +154,18 @@ unsafe impl Simd for Avx2 {
             sums
         }
     }
+
+    #[inline(always)]
+    unsafe fn zip(a: __m256, b: __m256) -> (__m256, __m256) {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+        }
+    }
+    const TREE: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PANEL_ROWS: usize = 6;
+    const PANEL_VECTORS: usize = 2;
 
     const TILE: usize = 3;
     #[inline(always)]

@@ -69,6 +69,8 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::V;
     /// `LANES` bf16 (as bits) from `p`, widened.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// `LANES` signed bytes from `p`, as f32.
+    unsafe fn load_i8(p: *const i8) -> Self::V;
     /// `v` rounded to the nearest integer, ties to even.
     unsafe fn round(v: Self::V) -> Self::V;
     /// 2ⁿ for lanes that hold integers in −126..=127.
@@ -141,6 +143,16 @@ pub(crate) unsafe trait Simd: Copy + 'static {
         let _ = p;
     }
 
+    /// `a` and `b` lane by lane in turn, `a₀ b₀ a₁ b₁ …`, as two vectors.
+    unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// In which order [`Simd::sums`] adds lanes: neighbours of this list first, then neighbouring pairs, and so on.
+    const TREE: [usize; 16];
+    /// Rows of `x` that a tile of packed panels takes at once, beside [`Simd::PANEL_VECTORS`], so that the sums fill the
+    /// registers.
+    const PANEL_ROWS: usize;
+    /// Vectors of weights, a row in each lane, that such a tile takes at once.
+    const PANEL_VECTORS: usize;
+
     /// Rows of `x` that a matmul tile takes at once beside four rows of weights, so that the sums fill the registers.
     const TILE: usize;
     /// Vector `i` of the sixteen 4-bit codes in the 8 bytes at `p`, as f32. Where a vector holds all sixteen they are in the
@@ -165,6 +177,24 @@ pub(crate) unsafe trait Simd: Copy + 'static {
         }
         // SAFETY: as many lanes as the widest vector has.
         unsafe { Self::load(lanes.as_ptr()) }
+    }
+}
+
+/// Turns the first [`Simd::LANES`] vectors of `v`, rows of a square, into its columns.
+///
+/// # Safety
+/// The processor has `S`.
+#[inline(always)]
+pub(crate) unsafe fn transpose<S: Simd>(v: &mut [S::V; 16]) {
+    let half = S::LANES / 2;
+    // Each round moves one bit of the row's number into the lane's.
+    for _ in 0..S::LANES.ilog2() {
+        let mut turned = *v;
+        for i in 0..half {
+            // SAFETY: by the caller's promise.
+            (turned[2 * i], turned[2 * i + 1]) = unsafe { S::zip(v[i], v[i + half]) };
+        }
+        *v = turned;
     }
 }
 

@@ -114,6 +114,14 @@ unsafe impl Simd for Neon {
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> float32x4_t {
+        // SAFETY: as stated above the block; of the eight lanes that are widened, four bytes are the caller's.
+        unsafe {
+            let bytes = vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+    #[inline(always)]
     unsafe fn round(v: float32x4_t) -> float32x4_t {
         // SAFETY: as stated above the block.
         unsafe { vrndnq_f32(v) }
@@ -145,6 +153,15 @@ unsafe impl Simd for Neon {
             sums
         }
     }
+
+    #[inline(always)]
+    unsafe fn zip(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+        // SAFETY: as stated above the block.
+        unsafe { (vzip1q_f32(a, b), vzip2q_f32(a, b)) }
+    }
+    const TREE: [usize; 16] = [0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PANEL_ROWS: usize = 8;
+    const PANEL_VECTORS: usize = 3;
 
     const TILE: usize = 5;
     #[inline(always)]

@@ -95,6 +95,11 @@ unsafe impl Simd for Scalar {
         std::array::from_fn(|i| bf16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        // SAFETY: the caller gives N readable bytes.
+        std::array::from_fn(|i| f32::from(unsafe { p.add(i).read() }))
+    }
+    #[inline(always)]
     unsafe fn round(v: Self::V) -> Self::V {
         v.map(f32::round_ties_even)
     }
@@ -124,6 +129,15 @@ unsafe impl Simd for Scalar {
         // SAFETY: plain Rust.
         v.map(|v| unsafe { Self::sum(v) })
     }
+
+    #[inline(always)]
+    unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        let lane = |i: usize| if i.is_multiple_of(2) { a[i / 2] } else { b[i / 2] };
+        (std::array::from_fn(lane), std::array::from_fn(|i| lane(N + i)))
+    }
+    const TREE: [usize; 16] = [0, 4, 2, 6, 1, 5, 3, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PANEL_ROWS: usize = 2;
+    const PANEL_VECTORS: usize = 2;
 
     const TILE: usize = 2;
     #[inline(always)]

@@ -12,8 +12,8 @@ use std::{
 use safetensors::SafeTensors;
 use vllm_models_llm as _;
 use vllm_platform::{
-    Activations, DeviceChoice, KvCacheSpec, KvStoreChoice, LoadOptions, ModelRunner, ModelSource, Platform, Result,
-    Row, SampleAt, Sampled, SamplingParams, SeqId, StepPlan,
+    Activations, DeviceChoice, KvCacheSpec, KvDtype, KvStoreChoice, LoadOptions, ModelRunner, ModelSource, Platform,
+    Result, Row, SampleAt, Sampled, SamplingParams, SeqId, StepPlan,
 };
 use vllm_platform_mlx::MlxPlatform;
 
@@ -95,7 +95,8 @@ pub fn load_into(
     load_with(LoadOptions { kv_store, ..LoadOptions::default() }, path, sequences, max_len)
 }
 
-fn load_with(
+/// As the other parameters say, on the CPU with two threads.
+pub fn load_with(
     options: LoadOptions,
     path: &Path,
     sequences: usize,
@@ -132,12 +133,15 @@ impl Run {
         Self::of(LoadOptions { kv_store, ..LoadOptions::default() }, path, sequences, max_len)
     }
 
-    /// With activations as they are: what is left is the model's own arithmetic.
+    /// With activations, keys and values as they are: what is left is the model's own arithmetic.
     pub fn exact(path: &Path, sequences: usize, max_len: usize) -> Self {
-        Self::of(LoadOptions { activations: Activations::F32, ..LoadOptions::default() }, path, sequences, max_len)
+        let (activations, kv_cache_dtype) = (Activations::F32, Some(KvDtype::F32));
+        let options = LoadOptions { activations, kv_cache_dtype, ..LoadOptions::default() };
+        Self::of(options, path, sequences, max_len)
     }
 
-    fn of(options: LoadOptions, path: &Path, sequences: usize, max_len: usize) -> Self {
+    /// As `options` say.
+    pub fn of(options: LoadOptions, path: &Path, sequences: usize, max_len: usize) -> Self {
         let runner = load_with(options, path, sequences, Some(max_len));
         let runner = runner.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let tables = Tables::new(&runner.info().kv_cache, sequences, max_len);

@@ -76,6 +76,7 @@ pub(crate) fn paged(
     groups: &[LayerGroup],
     layers: &[LayerSpec],
     block_size: usize,
+    dtype: KvDtype,
     max_len: usize,
     options: &LoadOptions,
 ) -> Result<Vec<usize>> {
@@ -83,7 +84,7 @@ pub(crate) fn paged(
     let needs: Vec<(u64, usize, usize)> = groups
         .iter()
         .map(|group| {
-            let block_bytes = block_bytes(group, layers, block_size);
+            let block_bytes = block_bytes(group, layers, block_size, dtype);
             let numbers = KvGroup { window: group.window, num_blocks: 0, block_bytes };
             let one = match group.window {
                 Some(_) => numbers.blocks_for(max_len, options.max_num_batched_tokens, block_size),

@@ -63,6 +63,7 @@ impl ExtentSpec {
             KvDtype::F32 => Dtype::Float32,
             KvDtype::F16 => Dtype::Float16,
             KvDtype::Bf16 => Dtype::Bfloat16,
+            KvDtype::Int8 => unreachable!("extents hold numbers as they are computed"),
         }
     }
 

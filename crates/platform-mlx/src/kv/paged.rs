@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use mlx_rs::Stream;
-use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, attention};
+use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, attention};
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
 
 use super::{AttentionSpec, KvStore, LayerGroup, check_block};
@@ -36,7 +36,7 @@ struct Layer {
 }
 
 impl PagedKv {
-    /// Room for blocks of `block_size` tokens in f32: `groups` (of [`super::group_layers`]) with how many blocks each has.
+    /// Room for blocks of `block_size` tokens in numbers of `dtype`: `groups` (of [`super::group_layers`]) with how many blocks each has.
     /// Memory is taken as blocks are first written.
     ///
     /// # Errors
@@ -50,11 +50,12 @@ impl PagedKv {
         threads: Arc<Pool>,
         stream: Stream,
         block_size: usize,
+        dtype: KvDtype,
     ) -> Result<Self> {
         let with_pool = |(index, spec): (usize, &LayerSpec)| {
             let group = groups.iter().position(|(group, _)| group.layers.contains(&index));
             let group = group.expect("every layer is in a group");
-            let pool = KvPool::new(shape(spec, block_size, groups[group].1));
+            let pool = KvPool::new(shape(spec, block_size, groups[group].1, dtype));
             let pool = pool.map_err(|error| vllm_platform::Error::OutOfMemory(error.to_string()))?;
             Ok(Layer { spec: *spec, group, pool: Arc::new(pool) })
         };
@@ -62,14 +63,9 @@ impl PagedKv {
         let in_numbers = |(group, num_blocks): &(LayerGroup, usize)| KvGroup {
             window: group.window,
             num_blocks: *num_blocks,
-            block_bytes: block_bytes(group, layers, block_size),
+            block_bytes: block_bytes(group, layers, block_size, dtype),
         };
-        let spec = KvCacheSpec {
-            block_size,
-            dtype: KvDtype::F32,
-            groups: groups.iter().map(in_numbers).collect(),
-            rewind: None,
-        };
+        let spec = KvCacheSpec { block_size, dtype, groups: groups.iter().map(in_numbers).collect(), rewind: None };
         let touched = vec![0; groups.len()];
         let groups = groups.into_iter().map(|(group, _)| group).collect();
         Ok(Self { layers: all, groups, spec, threads, stream, touched })
@@ -85,13 +81,19 @@ impl PagedKv {
     }
 }
 
-fn shape(layer: &LayerSpec, block_size: usize, blocks: usize) -> KvShape {
-    KvShape { blocks, block_size, kv_heads: layer.kv_heads, head_dim: layer.head_dim, kind: FloatKind::F32 }
+fn shape(layer: &LayerSpec, block_size: usize, blocks: usize, dtype: KvDtype) -> KvShape {
+    let kind = match dtype {
+        KvDtype::F32 => KvKind::F32,
+        KvDtype::F16 => KvKind::F16,
+        KvDtype::Bf16 => KvKind::Bf16,
+        KvDtype::Int8 => KvKind::Int8,
+    };
+    KvShape { blocks, block_size, kv_heads: layer.kv_heads, head_dim: layer.head_dim, kind }
 }
 
 /// Bytes of a block over all layers of `group`.
-pub(super) fn block_bytes(group: &LayerGroup, layers: &[LayerSpec], block_size: usize) -> u64 {
-    group.layers.iter().map(|&layer| shape(&layers[layer], block_size, 0).block_bytes() as u64).sum()
+pub(super) fn block_bytes(group: &LayerGroup, layers: &[LayerSpec], block_size: usize, dtype: KvDtype) -> u64 {
+    group.layers.iter().map(|&layer| shape(&layers[layer], block_size, 0, dtype).block_bytes() as u64).sum()
 }
 
 impl KvStore for PagedKv {

@@ -11,7 +11,7 @@ use mlx_rs::{
     ops::{concatenate, indexing::TryIndexOp},
     transforms::eval,
 };
-use vllm_kernels_cpu::{Attention, FloatKind, KvPool, KvShape, Pool, attention};
+use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, attention};
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
 
 use super::{AttentionSpec, KvStore, contiguous::window_mask};
@@ -130,7 +130,7 @@ impl TransientKv {
 
 fn shape(layer: &LayerSpec, blocks: usize) -> KvShape {
     let LayerSpec { kv_heads, head_dim, .. } = *layer;
-    KvShape { blocks, block_size: BLOCK_SIZE, kv_heads, head_dim, kind: FloatKind::F32 }
+    KvShape { blocks, block_size: BLOCK_SIZE, kv_heads, head_dim, kind: KvKind::F32 }
 }
 
 /// [`TransientKv`] for one batch.

@@ -26,8 +26,13 @@ pub fn layers() -> Vec<LayerSpec> {
 
 /// Groups of windows `None`, 100 and 16, with `blocks` blocks each.
 pub fn paged(stream: &Stream, blocks: usize) -> PagedKv {
+    paged_in(stream, blocks, KvDtype::F32)
+}
+
+/// The same in other numbers.
+pub fn paged_in(stream: &Stream, blocks: usize, dtype: KvDtype) -> PagedKv {
     let groups = group_layers(&layers(), MAX_LEN).into_iter().map(|group| (group, blocks)).collect();
-    PagedKv::new(&layers(), groups, Arc::new(Pool::new(2)), stream.clone(), BLOCK).expect("room for the pools")
+    PagedKv::new(&layers(), groups, Arc::new(Pool::new(2)), stream.clone(), BLOCK, dtype).expect("room for the pools")
 }
 
 pub fn contiguous(slots: usize) -> ContiguousKv {
@@ -81,7 +86,12 @@ impl Sequence {
 
     /// What a store of its own makes of the tokens `range`, once those before it are computed.
     pub fn alone(&self, stream: &Stream, range: Range<usize>) -> Attended {
-        let mut store = paged(stream, MAX_LEN / BLOCK);
+        self.alone_in(stream, KvDtype::F32, range)
+    }
+
+    /// The same with keys and values in other numbers.
+    pub fn alone_in(&self, stream: &Stream, dtype: KvDtype, range: Range<usize>) -> Attended {
+        let mut store = paged_in(stream, MAX_LEN / BLOCK, dtype);
         let tables = vec![(0..(MAX_LEN / BLOCK) as BlockId).collect(); 3];
         if range.start > 0 {
             self.attend(&mut store, 0..range.start, &tables);

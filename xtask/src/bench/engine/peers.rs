@@ -33,7 +33,7 @@ const LLAMA_CONTEXT: usize = 2048;
 pub fn ready(peers: &[Peer], model: &Path, threads: usize, streams: usize) -> Result<Vec<Contender>> {
     let mut all = vec![];
     if peers.contains(&Peer::Llama) {
-        all.push(llama(model, threads, streams)?);
+        all.push(llama(&llama_cpp::ready()?.server, model, threads, streams, LLAMA_CONTEXT));
     }
     if !peers.iter().any(|peer| *peer != Peer::Llama) {
         return Ok(all);
@@ -66,21 +66,22 @@ fn place(name: &str) -> PathBuf {
     paths::target().join("peers").join(name)
 }
 
-fn llama(model: &Path, threads: usize, streams: usize) -> Result<Contender> {
-    let context = (streams * LLAMA_CONTEXT).to_string();
+/// `llama-server`, with room for `context` tokens of each stream.
+pub fn llama(program: &Path, model: &Path, threads: usize, streams: usize, context: usize) -> Contender {
+    let context = (streams * context).to_string();
     let mut args: Vec<OsString> = vec!["-m".into(), model.into(), "-c".into(), context.into()];
     args.extend(["-t".into(), threads.to_string().into(), "-np".into(), streams.to_string().into()]);
     args.push("--cont-batching".into());
-    Ok(Contender {
+    Contender {
         name: "llama-server".into(),
-        program: llama_cpp::ready()?.server,
+        program: program.into(),
         args,
         env: vec![],
         model: "model".into(),
         slow: false,
         has_ssd: false,
         one_step_prompts: vec![],
-    })
+    }
 }
 
 fn mlx_lm(python: &Path, model: &Path) -> Contender {

@@ -81,13 +81,12 @@ pub fn write_vllm(out: &mut Exposition, source: &Source<'_>) {
     }
     let spec = &source.info.kv_cache;
     let (block_size, blocks) = (spec.block_size.to_string(), source.blocks().to_string());
-    let dtype = format!("{:?}", spec.dtype).to_lowercase();
     let labels = [
         labels[0],
         labels[1],
         ("block_size", block_size.as_str()),
         ("num_gpu_blocks", blocks.as_str()),
-        ("cache_dtype", dtype.as_str()),
+        ("cache_dtype", spec.dtype.name()),
         ("enable_prefix_caching", if cache.enabled { "True" } else { "False" }),
     ];
     out.gauge("vllm:cache_config_info", "What the KV cache is like; always 1.", &labels, 1.0);

@@ -27,6 +27,7 @@ fn bound(group: &[f32], dtype: KvDtype) -> f64 {
         KvDtype::F32 => max * 2f64.powi(-24),
         KvDtype::F16 => (max * 2f64.powi(-11)).max(2f64.powi(-25)),
         KvDtype::Bf16 => max * 2f64.powi(-8),
+        KvDtype::Int8 => unreachable!("bytes stay as they are"),
     };
     if max < 2f64.powi(-119) { max } else { (max / 254.0 + rounding) * (1.0 + 1e-6) }
 }

@@ -57,18 +57,21 @@ fn blocks_of_all_groups_stay_within_the_bytes() {
     // (MiB, sequences, blocks of [everything, windows])
     let cases = [(4_000, 16, [(4_000 * MIB - 1568 * window) / whole, 1568]), (35, 16, [10, 49])];
     for (mib, sequences, wanted) in cases {
-        let found = paged(mib * MIB, &groups, &gemma(), 16, 8192, &options(sequences)).expect("enough");
+        let found = paged(mib * MIB, &groups, &gemma(), 16, KvDtype::F32, 8192, &options(sequences)).expect("enough");
         assert_eq!(found.iter().map(|&n| n as u64).collect::<Vec<_>>(), wanted, "{mib} MiB");
     }
     for mib in 34..3_000 {
-        let Ok(found) = paged(mib * MIB, &groups, &gemma(), 16, 8192, &options(16)) else {
+        let Ok(found) = paged(mib * MIB, &groups, &gemma(), 16, KvDtype::F32, 8192, &options(16)) else {
             assert!(mib * MIB < 49 * window + whole, "{mib} MiB would do");
             continue;
         };
         assert!(found[0] as u64 * whole + found[1] as u64 * window <= mib * MIB, "{mib} MiB: {found:?}");
         assert!(found[0] >= 1 && (49..=1568).contains(&found[1]), "{mib} MiB: {found:?}");
     }
-    let short = paged(MIB, &groups, &gemma(), 16, 8192, &options(16)).map(drop).expect_err("too small").to_string();
+    let short = paged(MIB, &groups, &gemma(), 16, KvDtype::F32, 8192, &options(16))
+        .map(drop)
+        .expect_err("too small")
+        .to_string();
     let least = 49 * window + whole;
     assert_eq!(
         short,
@@ -84,7 +87,7 @@ fn all_bytes_go_to_the_only_group() {
         let layers = [LayerSpec { kv_heads: 2, head_dim: 64, window }];
         let groups = group_layers(&layers, 8192);
         // 16 tokens of 2 · 2 · 64 numbers.
-        let blocks = |bytes| paged(bytes, &groups, &layers, 16, 8192, &options(4)).expect("enough");
+        let blocks = |bytes| paged(bytes, &groups, &layers, 16, KvDtype::F32, 8192, &options(4)).expect("enough");
         assert_eq!(blocks(100 * 16_384), [100], "{window:?}");
         assert_eq!(blocks(u64::MAX / 2), [MOST_BLOCKS], "{window:?}");
     }
