@@ -234,8 +234,9 @@ pub fn moe(pool: &Pool, mlp: ExpertMlp<'_>, x: &[f32], routes: &Routes, weights:
                 // SAFETY: each token is visited once.
                 let y = unsafe { y.slice(token * hidden..(token + 1) * hidden) };
                 y.fill(0.0);
-                for pair in token * per_token..(token + 1) * per_token {
-                    let (place, weight) = (routes.places[pair] as usize, weights[pair]);
+                let pairs = token * per_token..(token + 1) * per_token;
+                for (&place, weight) in routes.places[pairs.clone()].iter().zip(&weights[pairs]) {
+                    let place = place as usize;
                     let result = &results[place * hidden..(place + 1) * hidden];
                     y.iter_mut().zip(result).for_each(|(y, r)| *y += weight * r);
                 }

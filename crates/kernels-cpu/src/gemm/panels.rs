@@ -7,6 +7,8 @@
 //! the columns of lane 0 first (0, 16, 32 …), then those of the next lane, and adds these sums by the same tree. Packing in
 //! that order costs nothing.
 
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays of registers by the same numbers")]
+
 use std::ops::Range;
 
 use crate::{
