@@ -24,7 +24,8 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL and DQ, and all of [`Isa::Avx2`] (Skylake-SP, Zen 4 and later).
     Avx512,
-    /// [`Isa::Avx512`] with VNNI, byte dot products (Cascade Lake, Zen 4 and later). Only quantized matmuls differ.
+    /// [`Isa::Avx512`] with VNNI, byte dot products (Cascade Lake, Zen 4 and later). Weights of 4 and 8 bits are
+    /// [packed](crate::PackedMatrix) for it; nothing else differs.
     Avx512Vnni,
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::{
     Activation, DenseMatrix, Pool, QuantMatrix, SharedMut, activation::gated, gemm::matmul, qmm::quantized_matmul,
-    rows::for_rows, with_scratch,
+    rows::for_rows, softmax::softmax, with_scratch,
 };
 
 /// Rows of weights that ranges begin and end at: whole panels, and whole tiles, of every kernel.
@@ -148,6 +148,39 @@ impl Routes {
     }
 }
 
+/// The router's choice: of each row of `logits`, `[tokens, count]`, the `per_token` most probable experts by softmax, the
+/// most probable first and of equals the one with the lower number, and their probabilities; these sum to 1 if `normalize`, and
+/// are the softmax's as they are if not. Both results are `[tokens, per_token]`.
+///
+/// # Panics
+/// If `logits` is not whole rows, or `per_token` not in `1..=count`.
+pub fn route(pool: &Pool, logits: &[f32], count: usize, per_token: usize, normalize: bool) -> (Vec<u32>, Vec<f32>) {
+    assert!((1..=count).contains(&per_token), "{per_token} of {count} experts");
+    let tokens = logits.len() / count;
+    let (mut experts, mut weights) = (Vec::with_capacity(tokens * per_token), Vec::with_capacity(tokens * per_token));
+    with_scratch(logits.len(), |probabilities| {
+        softmax(pool, logits, count, probabilities);
+        let mut order: Vec<u32> = Vec::with_capacity(count);
+        for row in probabilities.chunks_exact(count) {
+            order.clear();
+            order.extend(0..count as u32);
+            // Negated, so that the total order's first are the largest; NaN comes first or last, and shows either way.
+            let by_size = |&e: &u32| -row[e as usize];
+            let before = |a: &u32, b: &u32| by_size(a).total_cmp(&by_size(b)).then(a.cmp(b));
+            if per_token < count {
+                order.select_nth_unstable_by(per_token - 1, before);
+            }
+            let chosen = &mut order[..per_token];
+            chosen.sort_unstable_by(before);
+            let sum: f32 = chosen.iter().map(|&e| row[e as usize]).sum();
+            let scale = if normalize { 1.0 / sum } else { 1.0 };
+            weights.extend(chosen.iter().map(|&e| scale * row[e as usize]));
+            experts.extend_from_slice(chosen);
+        }
+    });
+    (experts, weights)
+}
+
 /// The outputs `range` of an expert, for the sorted rows `rows`.
 struct Task {
     expert: usize,
@@ -251,6 +284,21 @@ mod tests {
     #[should_panic(expected = "expert 4 of 4")]
     fn an_expert_beyond_the_last_is_refused() {
         Routes::new(&[4], 1, 4);
+    }
+
+    #[test]
+    fn the_most_probable_experts_are_chosen() {
+        let pool = Pool::new(1);
+        let logits = [1.0, 3.0, 3.0, 0.0, -1.0, 5.0, 2.0, 2.0];
+        let (experts, weights) = route(&pool, &logits, 4, 2, false);
+        assert_eq!(experts, [1, 2, 1, 2]);
+        let sums = [0, 4].map(|at| logits[at..at + 4].iter().map(|&l| f64::from(l).exp()).sum::<f64>());
+        let e = |i: usize| f64::from(logits[i]).exp() / sums[i / 4];
+        assert_close(&weights, [1, 2, 5, 6].map(e), 1e-6, "softmax");
+        let (_, weights) = route(&pool, &logits, 4, 2, true);
+        let normalized = [(1, 2), (2, 1), (5, 6), (6, 5)].map(|(i, other)| e(i) / (e(i) + e(other)));
+        assert_close(&weights, normalized, 1e-6, "normalized");
+        assert_eq!(route(&pool, &logits, 4, 4, false).0, [1, 2, 0, 3, 1, 2, 3, 0]);
     }
 
     /// Every output of every busy expert is in one task.

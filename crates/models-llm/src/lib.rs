@@ -17,6 +17,7 @@
 //! | `LlamaForCausalLM`, `MistralForCausalLM` | `llama.rs` | Llama 1 to 3.3, SmolLM2, Mistral 7B, … |
 //! | `Qwen2ForCausalLM` | `qwen2.rs` | Qwen2, Qwen2.5, QwQ |
 //! | `Qwen3ForCausalLM` | `qwen3.rs` | Qwen3, dense |
+//! | `Qwen3MoeForCausalLM` | `qwen3_moe.rs` | Qwen3 with experts: 30B-A3B, 235B-A22B |
 //! | `Gemma3ForCausalLM` | `gemma3.rs` | Gemma 3, text |
 //!
 //! *Invariant*: this crate does no IO, holds no state between steps, and never asks which device it runs on.
@@ -29,3 +30,4 @@ mod llama;
 mod output;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;

@@ -36,7 +36,7 @@ pub use encoder_runner::MlxEncoder;
 pub use error::{Error, Result};
 pub use load::{Bias, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};
-pub use ops::{Activation, Matrix, Ops, Projection, QuantizedMatrix};
+pub use ops::{Activation, ExpertWeights, Matrix, Ops, Projection, QuantizedMatrix, Routing};
 pub use platform::MlxPlatform;
 pub use runner::MlxRunner;
 pub use vllm_platform::inventory;

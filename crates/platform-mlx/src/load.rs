@@ -1,5 +1,7 @@
 //! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
 
+mod experts;
+
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::{BTreeMap, HashSet},

@@ -9,7 +9,7 @@ use vllm_checkpoint::QuantMode;
 use vllm_kernels_cpu::{Activations, PackedMatrix, Pool, QuantMatrix, WeightArena};
 use vllm_platform::{KvCacheSpec, KvDtype, KvGroup, Row, SeqId, StepPlan};
 use vllm_platform_mlx::{
-    Activation, Batch, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, ffi,
+    Activation, Batch, ExpertWeights, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, Routing, ffi,
     nn::{Rope, RopeConfig},
 };
 
@@ -126,6 +126,45 @@ fn packed_weights_agree_alone_beside_others_gated_and_as_rows() {
         Ok(())
     };
     with_stream(&stream, check).expect("both evaluate");
+}
+
+#[test]
+fn mixtures_of_experts_agree() {
+    both(|cpu, mlx| {
+        let (count, hidden, inner) = (6, 64, 96);
+        let [gate, up] = [1, 2].map(|seed| numbers(seed, &[count * inner, hidden]));
+        let down = numbers(3, &[count * hidden, inner]);
+        let dense = |w: &Array| Matrix::Dense(w.clone());
+        let four_bits = |w: &Array| affine(w, 32, 4);
+        let formats: [(&str, &dyn Fn(&Array) -> Matrix); 2] = [("f32", &dense), ("4 bit", &four_bits)];
+        for (name, format) in formats {
+            let experts =
+                ExpertWeights { gate: format(&gate), up: format(&up), down: format(&down), count: count as usize };
+            for tokens in [1, 40] {
+                let (x, logits) = (numbers(4, &[tokens, hidden]), numbers(5, &[tokens, count]));
+                for (per_token, normalize) in [(1, false), (2, true), (3, false), (6, true)] {
+                    let routing = Routing { per_token, normalize };
+                    let ours = cpu.moe(&x, &logits, &experts, routing, Activation::Silu)?;
+                    let theirs = mlx.moe(&x, &logits, &experts, routing, Activation::Silu)?;
+                    assert_close(&format!("{name}, {tokens} tokens, {routing:?}"), &ours, &theirs, 1e-5);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn sums_and_multiples_agree() {
+    both(|cpu, mlx| {
+        for tokens in [1, 300] {
+            let (x, y) = (numbers(1, &[tokens, 576]), numbers(2, &[tokens, 576]));
+            assert_close("sum", &cpu.add(&x, &y)?, &mlx.add(&x, &y)?, 0.0);
+            assert_close("multiple", &cpu.scale(&x, 0.3)?, &mlx.scale(&x, 0.3)?, 0.0);
+            assert!(cpu.add(&x, &numbers(2, &[tokens, 1])).is_err(), "shapes must be the same");
+        }
+        Ok(())
+    });
 }
 
 #[test]

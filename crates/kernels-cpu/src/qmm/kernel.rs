@@ -58,9 +58,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512Vnni, Activations::Int8) => Some(&super::vnni::ONE_DIGIT),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Activations::Int16) => Some(&super::avx2::PAIRS),
+            (Isa::Avx2 | Isa::Avx512, Activations::Int16) => Some(&super::avx2::PAIRS),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Activations::Int8) => Some(&super::avx2::BYTES),
+            (Isa::Avx2 | Isa::Avx512, Activations::Int8) => Some(&super::avx2::BYTES),
             #[cfg(target_arch = "x86_64")]
             (Isa::AvxVnni, Activations::Int16) => Some(&super::avx2::VNNI_PAIRS),
             #[cfg(target_arch = "x86_64")]

@@ -11,7 +11,7 @@
 //! # What stays the same
 //!
 //! On one processor and instruction set a row of `y` is bit for bit the same whatever the number of threads, and whatever
-//! stands beside it in the batch or in the job.
+//! stands beside it in the batch or in the job. By packed weights it is the same on every instruction set that has kernels for them.
 //!
 //! # What is rounded
 //!

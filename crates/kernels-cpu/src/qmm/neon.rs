@@ -77,9 +77,10 @@ unsafe impl<const DIGITS: usize> Dots<DIGITS> for Sdot {
             }
             from_fn(|i| {
                 let sum = *x.add(i * row_len + Record::<DIGITS>::INTEGER_SUM).cast::<i32>();
+                // (Of a span with a NaN the sum may be anything.)
                 let missing = match (BITS, SYMMETRIC) {
-                    (4, true) => -8 * sum,
-                    (8, false) => 128 * sum,
+                    (4, true) => sum.wrapping_mul(-8),
+                    (8, false) => sum.wrapping_mul(128),
                     _ => 0,
                 };
                 from_fn(|v| {

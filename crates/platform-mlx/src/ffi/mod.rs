@@ -1,6 +1,7 @@
 //! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
 
 mod elements;
+mod gather;
 mod import;
 pub(crate) mod primitive;
 pub(crate) mod program;
@@ -9,6 +10,7 @@ mod quantized;
 use std::ffi::CStr;
 
 pub use elements::{NumberView, Plain, elements};
+pub use gather::gather_matmul;
 pub use import::import;
 pub(crate) use primitive::Kernel;
 pub use primitive::{Output, View, ViewMut, cpu_primitive};

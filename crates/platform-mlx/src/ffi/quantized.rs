@@ -7,7 +7,7 @@ use vllm_checkpoint::QuantMode;
 
 use crate::{Error, QuantizedMatrix, Result};
 
-fn mode(mode: QuantMode) -> &'static CStr {
+pub(super) fn mode(mode: QuantMode) -> &'static CStr {
     match mode {
         QuantMode::Affine => c"affine",
         QuantMode::Mxfp4 => c"mxfp4",
@@ -16,12 +16,12 @@ fn mode(mode: QuantMode) -> &'static CStr {
     }
 }
 
-fn optional_int(value: usize) -> mlx_sys::mlx_optional_int {
+pub(super) fn optional_int(value: usize) -> mlx_sys::mlx_optional_int {
     mlx_sys::mlx_optional_int { value: crate::batch::dim(value), has_value: true }
 }
 
 /// Calls `op` with a handle to fill, which becomes the result.
-fn build(what: &str, op: impl FnOnce(*mut mlx_sys::mlx_array) -> i32) -> Result<Array> {
+pub(super) fn build(what: &str, op: impl FnOnce(*mut mlx_sys::mlx_array) -> i32) -> Result<Array> {
     // SAFETY: a new handle is empty and owned by us; `op` puts an array into it, and `Array` frees it in every case.
     let (array, status) = unsafe {
         let mut handle = mlx_sys::mlx_array_new();

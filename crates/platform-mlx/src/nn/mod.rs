@@ -3,11 +3,13 @@
 mod embedding;
 mod linear;
 mod mlp;
+mod moe;
 mod norm;
 mod rope;
 
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::GatedMlp;
+pub use moe::Moe;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::{Rope, RopeConfig};

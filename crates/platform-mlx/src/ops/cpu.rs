@@ -1,5 +1,8 @@
 //! Our CPU primitives.
 
+mod elementwise;
+mod moe;
+
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use mlx_rs::{Dtype, Stream};

@@ -59,6 +59,28 @@ impl<'a> Projection<'a> {
     }
 }
 
+/// The matrices of a layer's experts, each one above the next: rows `e · outputs ..` are expert `e`'s.
+#[derive(Clone)]
+pub struct ExpertWeights {
+    /// [experts · inner, hidden]
+    pub gate: Matrix,
+    /// [experts · inner, hidden]
+    pub up: Matrix,
+    /// [experts · hidden, inner]
+    pub down: Matrix,
+    /// How many experts there are.
+    pub count: usize,
+}
+
+/// How a router's logits become experts and their weights: those of the largest softmax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Experts that a token goes to.
+    pub per_token: usize,
+    /// Whether their weights are scaled to sum to 1.
+    pub normalize: bool,
+}
+
 impl Matrix {
     /// The arrays it is made of; packed weights are made of none.
     pub(crate) fn arrays(&self) -> impl Iterator<Item = &Tensor> {

@@ -2,10 +2,10 @@
 
 use mlx_rs::{
     fast::rope_dynamic,
-    ops::{addmm, erf, indexing::take_axis, maximum, sigmoid, tanh},
+    ops::{addmm, argsort_axis, erf, indexing::take_axis, maximum, sigmoid, softmax_axis, tanh},
 };
 
-use super::{Activation, Matrix, Projection, QuantizedMatrix};
+use super::{Activation, ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
 use crate::{Batch, Error, Result, Tensor, batch::dim, ffi};
 
 pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<'_>) -> Result<Tensor> {
@@ -91,4 +91,32 @@ pub(super) fn rope(x: &Tensor, batch: &Batch, pairs: usize, periods: &Tensor, ma
     }
     // YaRN's factor is on the rotated elements; all of a head's are, in every model that uses it.
     Ok(rotated.multiply(Tensor::from_f32(magnitude).as_dtype(x.dtype())?)?)
+}
+
+/// The experts of each token, most probable first, and their weights: [tokens, per_token] each.
+fn route(logits: &Tensor, Routing { per_token, normalize }: Routing) -> Result<(Tensor, Tensor)> {
+    let probabilities = softmax_axis(logits, -1, true)?;
+    let order = argsort_axis(probabilities.negative()?, -1)?;
+    let chosen = take_axis(&order, Tensor::from_iter(0..dim(per_token), &[dim(per_token)]), -1)?;
+    let weights = probabilities.take_along_axis(&chosen, -1)?;
+    let weights = if normalize { weights.divide(weights.sum_axis(-1, true)?)? } else { weights };
+    Ok((chosen, weights))
+}
+
+pub(super) fn moe(
+    x: &Tensor,
+    logits: &Tensor,
+    experts: &ExpertWeights,
+    routing: Routing,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (chosen, weights) = route(logits, routing)?;
+    let (tokens, hidden) = (x.dim(0), x.dim(1));
+    // A batch entry is a token's row for one of its experts: [tokens, experts of it, 1, …].
+    let rows = x.reshape(&[tokens, 1, 1, hidden])?;
+    let gate = ffi::gather_matmul(&rows, &experts.gate, experts.count, &chosen)?;
+    let up = ffi::gather_matmul(&rows, &experts.up, experts.count, &chosen)?;
+    let down = ffi::gather_matmul(&gated(&gate, &up, activation)?, &experts.down, experts.count, &chosen)?;
+    let down = down.reshape(&[tokens, dim(routing.per_token), hidden])?;
+    Ok(down.multiply(weights.expand_dims(-1)?)?.sum_axis(-2, false)?.as_dtype(x.dtype())?)
 }

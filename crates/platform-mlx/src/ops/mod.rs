@@ -13,7 +13,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use mlx_rs::Stream;
 use vllm_kernels_cpu::Pool;
 
-pub use matrix::{Matrix, Projection, QuantizedMatrix};
+pub use matrix::{ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
 
 use crate::{Batch, Result, Tensor, ffi};
 use cpu::Cpu;
@@ -202,7 +202,10 @@ impl Ops {
     /// # Errors
     /// MLX's own.
     pub fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        Ok(x.add(y)?)
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.add(x, y),
+            Backend::Mlx => Ok(x.add(y)?),
+        }
     }
 
     /// `x · factor`.
@@ -210,7 +213,29 @@ impl Ops {
     /// # Errors
     /// MLX's own.
     pub fn scale(&self, x: &Tensor, factor: f32) -> Result<Tensor> {
-        Ok(x.multiply(Tensor::from_f32(factor).as_dtype(x.dtype())?)?)
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.scale(x, factor),
+            Backend::Mlx => Ok(x.multiply(Tensor::from_f32(factor).as_dtype(x.dtype())?)?),
+        }
+    }
+
+    /// Each row of x [tokens, hidden] through the experts that its `logits` [tokens, experts] choose: the sum of
+    /// `weight · down(activation(gate(x)) · up(x))`.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn moe(
+        &self,
+        x: &Tensor,
+        logits: &Tensor,
+        experts: &ExpertWeights,
+        routing: Routing,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.moe(x, logits, experts, routing, activation),
+            Backend::Mlx => mlx::moe(x, logits, experts, routing, activation),
+        }
     }
 
     /// Softmax over the last axis.

@@ -1,0 +1,74 @@
+//! The same matrix of all experts of a layer.
+
+use mlx_rs::ops::concatenate;
+use vllm_checkpoint::TensorData;
+
+use super::{LoadContext, check_shape};
+use crate::{Error, Matrix, QuantizedMatrix, Result, Tensor, batch::dim};
+
+impl LoadContext<'_> {
+    /// The matrices `name` of `count` experts, one above the next: [`count` · `rows`, `columns`]. MLX's checkpoints have them as
+    /// one, `switch_mlp.name.weight` [`count`, `rows`, `columns`]; the original ones as `experts.0.name.weight` [`rows`,
+    /// `columns`] and so on, which are copied together.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape, or separate experts are quantized or stored in different ways.
+    pub fn experts(&self, name: &str, count: usize, rows: usize, columns: usize) -> Result<Matrix> {
+        let stacked = self.at("switch_mlp").at(name);
+        if stacked.has("weight") {
+            return stacked.stacked("weight", count, rows, columns);
+        }
+        let experts = self.at("experts");
+        let matrices = (0..count)
+            .map(|expert| experts.at(&expert.to_string()).at(name).matrix("weight", rows, columns))
+            .collect::<Result<Vec<_>>>()?;
+        together(&matrices)?.ok_or_else(|| Error::Tensor {
+            name: experts.path(&format!("*.{name}.weight")),
+            problem: "must be stored in the same way for all experts, and unquantized where they stand apart".into(),
+        })
+    }
+
+    /// A tensor [`count`, `rows`, `columns`] as a matrix.
+    fn stacked(&self, name: &str, count: usize, rows: usize, columns: usize) -> Result<Matrix> {
+        let path = self.path(name);
+        let flat = |array: &Tensor| -> Result<Tensor> {
+            let array = array.reshape(&[dim(count * rows), -1])?;
+            array.eval()?;
+            Ok(array)
+        };
+        let matrix = match self.shared.read(&path)? {
+            TensorData::Dense(dense) => {
+                check_shape(&path, &dense.shape, &[count, rows, columns])?;
+                let array = self.dense(dense)?;
+                let array = if self.on_cpu() { array } else { array.as_dtype(self.shared.dtype)? };
+                Matrix::Dense(flat(&array)?)
+            }
+            TensorData::Quantized(quantized) => {
+                check_shape(&path, &quantized.shape, &[count, rows, columns])?;
+                let q = self.quantized(quantized, count * rows, columns)?;
+                let (packed, scales) = (flat(&q.packed)?, flat(&q.scales)?);
+                let biases = q.biases.as_ref().map(flat).transpose()?;
+                Matrix::Quantized(QuantizedMatrix { packed, scales, biases, ..q })
+            }
+        };
+        *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += (count * rows * columns) as u64;
+        self.shared.take(path, count * rows * columns, matrix.nbytes());
+        Ok(matrix)
+    }
+}
+
+/// One above the next; `None` if they are quantized, or not stored in the same way.
+fn together(matrices: &[Matrix]) -> Result<Option<Matrix>> {
+    let Some(first) = matrices.first() else { return Ok(None) };
+    if matrices.iter().any(|matrix| matrix.to_string() != first.to_string()) {
+        return Ok(None);
+    }
+    let arrays: Vec<&Tensor> =
+        matrices.iter().filter_map(|matrix| if let Matrix::Dense(w) = matrix { Some(w) } else { None }).collect();
+    if arrays.len() < matrices.len() {
+        return Ok(None);
+    }
+    let joined = concatenate(&arrays, 0)?;
+    joined.eval()?;
+    Ok(Some(Matrix::Dense(joined)))
+}
