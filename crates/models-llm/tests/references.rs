@@ -123,20 +123,20 @@ fn last_token(sampled: &vllm_platform::Sampled) -> u32 {
 fn model_info() {
     // (fixture, parameters, KV bytes of a token)
     let cases = [
-        ("llama", 2 * 96 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 80 + 2 * 64) + 64, 2 * 2 * 2 * 16 * 2),
+        ("llama", 2 * 96 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 80 + 2 * 64) + 64, 2 * 2 * 2 * 16 * 4),
         // Multi-query; every projection has a bias.
         (
             "llama_bias_rope_linear",
             2 * 96 * 64
                 + 2 * (2 * 64 * 64 + 2 * 16 * 64 + 3 * 64 * 80 + 2 * 64 + (64 + 16 + 16 + 64) + (80 + 80 + 64))
                 + 64,
-            2 * 2 * 16 * 2,
+            2 * 2 * 16 * 4,
         ),
         // Tied, and quantized weights count as what they stand for.
         (
             "qwen3_mlx_4bit",
             96 * 64 + 2 * (2 * 128 * 64 + 2 * 64 * 64 + 3 * 64 * 128 + 2 * 64 + 2 * 32) + 64,
-            2 * 2 * 2 * 32 * 2,
+            2 * 2 * 2 * 32 * 4,
         ),
     ];
     for (name, parameters, kv_bytes) in cases {

@@ -36,14 +36,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let platform = open_platform()?;
     let device = args.model.source.device.resolve(&platform.devices())?;
     let architecture = checkpoint.architecture()?.to_owned();
+    // What the CPU takes by itself; other devices keep the model's own 16 bits.
+    let default_kv = if device == DeviceKind::Cpu { KvDtype::F32 } else { KvDtype::F16 };
     let facts = Facts {
         path: path.display().to_string(),
         supported: platform.architectures().contains(&architecture.as_str()),
         known: platform.architectures(),
         architecture,
         weights: Weights::of(&checkpoint)?,
-        // What every device takes by itself has 16 bits.
-        shape: Shape::of(checkpoint.config(), args.kv_cache_dtype.0.unwrap_or(KvDtype::F16)),
+        shape: Shape::of(checkpoint.config(), args.kv_cache_dtype.0.unwrap_or(default_kv)),
         device,
         memory: platform.memory(device)?,
     };

@@ -21,7 +21,7 @@ pub struct SsdConfig {
     /// Every 64 numbers share a scale. A number is off by at most m/254, m the largest magnitude of its 64, and by what
     /// rounding to [`dtype`](Self::dtype) adds: at most m·2⁻²⁴ (f32), m·2⁻¹¹ or, if that is more, 2⁻²⁵ (f16), m·2⁻⁸
     /// (bf16). Where m is under 2⁻¹¹⁹ all 64 may become zero. Bytes that hold an infinity or a NaN are stored as they
-    /// are, a whole group of a block at a time.
+    /// are, a whole group of a block at a time; so are numbers of one byte.
     pub quantize: bool,
     /// Most bytes of blocks that wait to be written, and, on their own, of blocks read that wait to be polled; a block
     /// larger than this is never written.

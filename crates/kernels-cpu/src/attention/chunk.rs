@@ -217,7 +217,7 @@ unsafe fn score_tile<S: Simd, T: KvNumber, const M: usize, const N: usize, const
             for n in 0..N {
                 k[n] = T::load::<S>(keys[n].add(d * key_stride));
                 // Once for each group of tokens and each line of them.
-                if AHEAD && n * S::LANES % GROUP == 0 && d * GROUP % line == 0 {
+                if AHEAD && n * S::LANES % GROUP == 0 && (d * GROUP).is_multiple_of(line) {
                     S::prefetch(values[n].wrapping_add(d * GROUP).cast());
                 }
             }

@@ -114,3 +114,10 @@ fn lengths_that_cannot_be_are_refused() {
         }
     }
 }
+
+/// They have 8 bits already.
+#[test]
+fn bytes_stay_as_they_are() {
+    assert_eq!(encode(&[7; 128], KvDtype::Int8), None);
+    assert_eq!(decode(&[7; 68], KvDtype::Int8), None);
+}
