@@ -4,7 +4,11 @@ mod support;
 
 use serde_json::json;
 use support::{Reference, Run, edited::Edited, fixtures};
-use vllm_platform::KvStoreChoice::{Contiguous, Paged};
+use vllm_platform::{
+    KvDtype,
+    KvStoreChoice::{Contiguous, Paged},
+    LoadOptions,
+};
 
 /// Prefilled in chunks of 7, one of three sequences in the batch starting where the last one is.
 fn answers(run: &mut Run, prompts: &[&[u32]], tokens: usize) -> Vec<Vec<u32>> {
@@ -37,7 +41,11 @@ fn long_answers_over_windows_agree() {
         edited.config["max_position_embeddings"] = json!(1024);
         let dir = edited.write();
         let prompts: [&[u32]; 3] = [&[3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 9, 79, 32, 38, 46], &[2, 7, 18], &[95]];
-        let [mut paged, mut contiguous] = [Paged, Contiguous].map(|store| Run::with(store, dir.path(), 3, 1024));
+        let [mut paged, mut contiguous] = [Paged, Contiguous].map(|kv_store| {
+            // What extents hold on the CPU.
+            let options = LoadOptions { kv_store, kv_cache_dtype: Some(KvDtype::F32), ..LoadOptions::default() };
+            Run::of(options, dir.path(), 3, 1024)
+        });
         assert_eq!((contiguous.kv_cache().block_size, paged.kv_cache().block_size), (1024, 16), "{name}");
         assert_eq!((contiguous.kv_cache().rewind.is_some(), paged.kv_cache().rewind), (windowed, None), "{name}");
         let wanted = answers(&mut paged, &prompts, 700);

@@ -2,6 +2,8 @@
 
 mod support;
 
+use vllm_platform::{KvDtype, LoadOptions};
+
 use support::{Reference, Run, argmax, fixture, fixtures, relative_error};
 
 /// DESIGN §7: of the largest |logit|, in f32.
@@ -32,11 +34,18 @@ fn whole_prefill_and_decode() {
     assert_answers(Run::exact, TOLERANCE);
 }
 
-/// As the CPU is used by default: where it has VNNI, activations are rounded to 16 bits before they meet quantized
-/// weights (`docs/decisions/0011-activations-as-two-bytes.md`). The random weights of fixtures cancel none of that.
+/// Activations are rounded to 16 bits before they meet quantized weights (`docs/decisions/0011-activations-as-two-bytes.md`).
+/// The random weights of fixtures cancel none of that.
 #[test]
 fn rounded_activations_stay_close_and_change_no_token() {
-    assert_answers(Run::new, 1e-3);
+    let options = || LoadOptions { kv_cache_dtype: Some(KvDtype::F32), ..LoadOptions::default() };
+    assert_answers(|path, sequences, len| Run::of(options(), path, sequences, len), 1e-3);
+}
+
+/// As the CPU is used by default: keys and values in f16 too (`docs/decisions/0018-kv-cache-types.md`).
+#[test]
+fn rounded_keys_and_values_stay_close_and_change_no_token() {
+    assert_answers(Run::new, 4e-3);
 }
 
 /// Chunks end where the reference has logits: some of one token, some across a block or a window.
@@ -123,20 +132,20 @@ fn last_token(sampled: &vllm_platform::Sampled) -> u32 {
 fn model_info() {
     // (fixture, parameters, KV bytes of a token)
     let cases = [
-        ("llama", 2 * 96 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 80 + 2 * 64) + 64, 2 * 2 * 2 * 16 * 4),
+        ("llama", 2 * 96 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 80 + 2 * 64) + 64, 2 * 2 * 2 * 16 * 2),
         // Multi-query; every projection has a bias.
         (
             "llama_bias_rope_linear",
             2 * 96 * 64
                 + 2 * (2 * 64 * 64 + 2 * 16 * 64 + 3 * 64 * 80 + 2 * 64 + (64 + 16 + 16 + 64) + (80 + 80 + 64))
                 + 64,
-            2 * 2 * 16 * 4,
+            2 * 2 * 16 * 2,
         ),
         // Tied, and quantized weights count as what they stand for.
         (
             "qwen3_mlx_4bit",
             96 * 64 + 2 * (2 * 128 * 64 + 2 * 64 * 64 + 3 * 64 * 128 + 2 * 64 + 2 * 32) + 64,
-            2 * 2 * 2 * 32 * 4,
+            2 * 2 * 2 * 32 * 2,
         ),
     ];
     for (name, parameters, kv_bytes) in cases {

@@ -23,9 +23,14 @@ use crate::{
 
 /// Tokens of a block in the paged store.
 const BLOCK_SIZE: usize = 16;
-/// What the paged store keeps numbers as unless told otherwise: what is computed (`docs/decisions/0018-kv-cache-types.md` has
-/// what the smaller ones cost).
-const PAGED_DTYPE: KvDtype = KvDtype::F32;
+/// What the paged store keeps numbers as unless told otherwise: half of what is computed, at an error far below that of
+/// activations as integers (`docs/decisions/0018-kv-cache-types.md`); all of it where activations are to stay as they are.
+fn paged_dtype(options: &LoadOptions) -> KvDtype {
+    options.kv_cache_dtype.unwrap_or(match options.activations {
+        Activations::F32 => KvDtype::F32,
+        Activations::Int16 | Activations::Int8 => KvDtype::F16,
+    })
+}
 
 inventory::submit! {
     PlatformPlugin { name: "mlx", open: || Ok(Box::new(MlxPlatform)) }
@@ -189,7 +194,7 @@ fn kv_store(
     let bytes = request.bytes()?;
     match (options.kv_store, ops.threads()) {
         (KvStoreChoice::Auto | KvStoreChoice::Paged, Some((threads, stream))) => {
-            let (groups, dtype) = (group_layers(&layers, max_len), options.kv_cache_dtype.unwrap_or(PAGED_DTYPE));
+            let (groups, dtype) = (group_layers(&layers, max_len), paged_dtype(options));
             let sizes = budget::paged(bytes, &groups, &layers, BLOCK_SIZE, dtype, max_len, options)?;
             let groups = groups.into_iter().zip(sizes).collect();
             Ok(Box::new(PagedKv::new(&layers, groups, Arc::clone(threads), stream.clone(), BLOCK_SIZE, dtype)?))
@@ -264,8 +269,8 @@ mod tests {
         let (gpu, half) = (Ops::mlx(), Dtype::Bfloat16);
         // (choice, device, its operations, activations, block size, numbers, groups)
         for (choice, device, ops, dtype, wanted) in [
-            (KvStoreChoice::Auto, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F32, 2)),
-            (KvStoreChoice::Paged, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F32, 2)),
+            (KvStoreChoice::Auto, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F16, 2)),
+            (KvStoreChoice::Paged, DeviceKind::Cpu, &cpu(), Dtype::Float32, (16, KvDtype::F16, 2)),
             (KvStoreChoice::Contiguous, DeviceKind::Cpu, &cpu(), Dtype::Float32, (2048, KvDtype::F32, 1)),
             (KvStoreChoice::Auto, DeviceKind::Metal, &gpu, half, (2048, KvDtype::Bf16, 1)),
             (KvStoreChoice::Contiguous, DeviceKind::Cuda, &gpu, half, (2048, KvDtype::Bf16, 1)),

@@ -28,7 +28,7 @@ pub struct LoadOptions {
     pub max_num_batched_tokens: usize,
     /// How the KV of sequences is kept; `Auto`: as suits the device.
     pub kv_store: KvStoreChoice,
-    /// What keys and values are stored as; `None`: as suits the device.
+    /// What keys and values are stored as; `None`: as suits the device and the activations.
     pub kv_cache_dtype: Option<KvDtype>,
 }
 

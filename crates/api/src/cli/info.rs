@@ -36,8 +36,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let platform = open_platform()?;
     let device = args.model.source.device.resolve(&platform.devices())?;
     let architecture = checkpoint.architecture()?.to_owned();
-    // What the CPU takes by itself; other devices keep the model's own 16 bits.
-    let default_kv = if device == DeviceKind::Cpu { KvDtype::F32 } else { KvDtype::F16 };
+    // The CPU takes f16 by itself, and other devices keep the model's own 16 bits.
+    let default_kv = KvDtype::F16;
     let facts = Facts {
         path: path.display().to_string(),
         supported: platform.architectures().contains(&architecture.as_str()),
