@@ -50,7 +50,7 @@ pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvKind, KvPool, KvPoolError, KvShape};
 pub use moe::{ExpertMlp, Experts, Routes, Stacked, moe, route};
 pub use norm::{layer_norm, rms_norm};
-pub use pool::{Pool, SharedMut};
+pub use pool::{PinError, Pool, SharedMut};
 pub use qmm::{Activations, Linear, PackedMatrix, gated_matmul, packed_matmul, quantized_matmul};
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
 pub use rope::{Rope, RopeLayout, rope, rope_in_place};

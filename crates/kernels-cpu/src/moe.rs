@@ -9,8 +9,13 @@
 use std::ops::Range;
 
 use crate::{
-    Activation, DenseMatrix, Pool, QuantMatrix, SharedMut, activation::gated, gemm::matmul, qmm::quantized_matmul,
-    rows::for_rows, softmax::softmax, with_scratch,
+    Activation, DenseMatrix, Pool, QuantMatrix, SharedMut,
+    activation::gated,
+    gemm::matmul,
+    qmm::{Linear, PackedMatrix, packed_matmul, quantized_matmul},
+    rows::for_rows,
+    softmax::softmax,
+    with_scratch,
 };
 
 /// Rows of weights that ranges begin and end at: whole panels, and whole tiles, of every kernel.
@@ -71,6 +76,24 @@ impl Experts for Stacked<QuantMatrix<'_>> {
     fn matmul(&self, pool: &Pool, expert: usize, range: Range<usize>, x: &[f32], y: &mut [f32]) {
         let first = expert * self.shape()[0];
         quantized_matmul(pool, x, &self.matrix.row_range(first + range.start..first + range.end), y);
+    }
+}
+
+impl Experts for Stacked<&PackedMatrix> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        [self.matrix.rows() / self.count, self.matrix.cols()]
+    }
+
+    /// # Panics
+    /// If experts don't begin with a panel: their outputs must be a multiple of 16.
+    fn matmul(&self, pool: &Pool, expert: usize, range: Range<usize>, x: &[f32], y: &mut [f32]) {
+        let first = expert * self.shape()[0];
+        let part = self.matrix.row_range(first + range.start..first + range.end);
+        packed_matmul(pool, x, &[Linear::plain(&part)], &mut [y]);
     }
 }
 
@@ -267,7 +290,7 @@ fn by_expert(pool: &Pool, routes: &Routes, outputs: usize, y: &mut [f32], body: 
 mod tests {
     use super::*;
     use crate::{
-        Floats,
+        Floats, WeightArena,
         testing::{assert_close, every_isa, random},
     };
 
@@ -395,12 +418,13 @@ mod tests {
         let packed = [words(1), words(2), words(3)];
         let (scales, biases) = (vec![0.02f32; size / 32], vec![-0.15f32; size / 32]);
         let shapes = [[COUNT * INNER, HIDDEN], [COUNT * INNER, HIDDEN], [COUNT * HIDDEN, INNER]];
-        let matrices: Vec<_> = (0..3)
+        let quantized: Vec<_> = (0..3)
             .map(|i| {
                 let (scales, biases) = (Floats::F32(&scales), Floats::F32(&biases));
-                Stacked::new(QuantMatrix::affine(&packed[i], scales, biases, shapes[i], 4, 32).unwrap(), COUNT)
+                QuantMatrix::affine(&packed[i], scales, biases, shapes[i], 4, 32).unwrap()
             })
             .collect();
+        let matrices: Vec<_> = quantized.iter().map(|w| Stacked::new(*w, COUNT)).collect();
         let element = |w: &[u32], i: usize| 0.02 * f64::from(w[i / 8] >> (4 * (i % 8)) & 15) - 0.15;
         let (x, weights) = (random(tokens * HIDDEN, 4), random(tokens * PER_TOKEN, 5));
         let experts = experts(tokens);
@@ -416,6 +440,16 @@ mod tests {
             let mut y = vec![f32::NAN; x.len()];
             moe(&pool, mlp, &x, &routes, &weights, &mut y);
             assert_close(&y, wanted.iter().copied(), 1e-3, format_args!("{:?}", pool.isa()));
+            let arena = WeightArena::new();
+            let packed: Option<Vec<_>> = quantized.iter().map(|w| PackedMatrix::pack(&pool, &arena, w)).collect();
+            // Not every instruction set has integer kernels.
+            if let Some(packed) = packed {
+                let stacked: Vec<_> = packed.iter().map(|w| Stacked::new(w, COUNT)).collect();
+                let [gate, up, down]: [&dyn Experts; 3] = [&stacked[0], &stacked[1], &stacked[2]];
+                y.fill(f32::NAN);
+                moe(&pool, ExpertMlp { gate, up, down, ..mlp }, &x, &routes, &weights, &mut y);
+                assert_close(&y, wanted.iter().copied(), 2e-3, format_args!("packed, {:?}", pool.isa()));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use vllm_kernels_cpu::Pool;
+use vllm_kernels_cpu::{PinError, Pool};
 
 #[test]
 fn every_task_runs_once() {
@@ -115,4 +115,37 @@ fn no_threads_asked_means_one_for_each_core() {
     let pool = Pool::new(0);
     let cores = thread::available_parallelism().unwrap().get();
     assert!((1..=cores).contains(&pool.threads()), "{} threads on {cores} cores", pool.threads());
+}
+
+/// Where each thread of a pool may run, by the system's own account.
+#[cfg(target_os = "linux")]
+#[test]
+fn pinned_threads_have_a_core_each() {
+    let allowed = || {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+    };
+    let too_many = thread::spawn(|| Pool::pinned(100_000).map(drop)).join().unwrap();
+    assert!(matches!(too_many, Err(PinError::Cores { threads: 100_000, .. })), "{too_many:?}");
+    // On a thread of its own: it stays where it was pinned.
+    thread::spawn(move || {
+        let pool = Pool::pinned(0).unwrap();
+        let seen = Mutex::new(std::collections::BTreeMap::new());
+        for _ in 0..1000 {
+            pool.run(pool.threads() * 4, |_| {
+                seen.lock().unwrap().insert(format!("{:?}", thread::current().id()), allowed());
+                thread::sleep(Duration::from_micros(20));
+            });
+            if seen.lock().unwrap().len() == pool.threads() {
+                break;
+            }
+        }
+        let seen = seen.into_inner().unwrap();
+        assert_eq!(seen.len(), pool.threads());
+        let places: std::collections::BTreeSet<_> = seen.values().collect();
+        assert_eq!(places.len(), pool.threads(), "{seen:?}");
+        assert!(places.iter().all(|place| place.parse::<usize>().is_ok()), "one core each: {seen:?}");
+    })
+    .join()
+    .unwrap();
 }

@@ -14,7 +14,7 @@ fn name(fixture: &std::path::Path) -> String {
 }
 
 /// The reference's greedy answer, with logits as close to its own as `tolerance`.
-fn assert_answers(load: fn(&std::path::Path, usize, usize) -> Run, tolerance: f64) {
+fn assert_answers(load: impl Fn(&std::path::Path, usize, usize) -> Run, tolerance: f64) {
     for fixture in fixtures() {
         let (name, reference) = (name(&fixture), Reference::load(&fixture));
         let mut run = load(&fixture, 1, 64);

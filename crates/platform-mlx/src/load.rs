@@ -332,8 +332,13 @@ impl<'a> LoadContext<'a> {
                 }
             }
         };
-        *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += (rows * columns) as u64;
-        self.shared.take(path, rows * columns, matrix.nbytes());
+        self.took(path, rows * columns, matrix)
+    }
+
+    /// Ticks a matrix off.
+    fn took(&self, path: String, parameters: usize, matrix: Matrix) -> Result<Matrix> {
+        *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += parameters as u64;
+        self.shared.take(path, parameters, matrix.nbytes());
         Ok(matrix)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     kv::TransientKv,
     load::{LoadContext, Loading},
     model::families,
-    platform::{activation_dtype, device_ops},
+    platform::{Threads, activation_dtype, device_ops},
 };
 
 /// Of an encoder without `modules.json`: what sentence-transformers would do, and vectors of length 1 as all servers
@@ -50,7 +50,8 @@ pub(crate) fn load_encoder(
     let device = options.device.resolve(&device::available())?;
     let stream = device::stream(device)?;
     with_stream(&stream, || {
-        let ops = device_ops(device, options.threads, options.activations, &stream);
+        let threads = Threads { count: options.threads, pinned: options.pin_threads };
+        let ops = device_ops(device, threads, options.activations, &stream)?;
         let dtype = activation_dtype(checkpoint, device);
         let loading = Loading::new(checkpoint, ops.clone(), dtype, device, progress);
         let network = load(checkpoint, &LoadContext::root(&loading), options.task)?;

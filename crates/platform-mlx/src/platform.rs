@@ -108,7 +108,8 @@ pub(crate) fn load_runner(
     // Before the weights take their part.
     let granted = device::granted(device)?;
     with_stream(&stream, || {
-        let ops = device_ops(device, options.threads, options.activations, &stream);
+        let threads = Threads { count: options.threads, pinned: options.pin_threads };
+        let ops = device_ops(device, threads, options.activations, &stream)?;
         let dtype = activation_dtype(checkpoint, device);
         let name = checkpoint.architecture()?;
         let family = families().into_iter().find(|f| f.architecture == name).ok_or_else(|| {
@@ -143,19 +144,40 @@ pub(crate) fn load_runner(
     })
 }
 
+/// Threads for kernels on the CPU.
+pub(crate) struct Threads {
+    /// `None`: one for each physical core.
+    pub count: Option<usize>,
+    /// Whether each has a core of its own.
+    pub pinned: bool,
+}
+
 /// The operations of `device`; on the CPU with threads of their own.
-pub(crate) fn device_ops(device: DeviceKind, threads: Option<usize>, activations: Activations, stream: &Stream) -> Ops {
+pub(crate) fn device_ops(
+    device: DeviceKind,
+    threads: Threads,
+    activations: Activations,
+    stream: &Stream,
+) -> Result<Ops> {
     let activations = match activations {
         Activations::Int16 => kernels::Activations::Int16,
         Activations::Int8 => kernels::Activations::Int8,
         Activations::F32 => kernels::Activations::F32,
     };
+    let count = threads.count.unwrap_or(0);
     match device {
         DeviceKind::Cpu => {
-            let pool = Pool::new(threads.unwrap_or(0)).with_activations(activations);
-            Ops::cpu(Arc::new(pool), stream.clone())
+            let pool = if threads.pinned {
+                Pool::pinned(count).map_err(|error| Error::Option(format!("pin-threads: {error}")))?
+            } else {
+                Pool::new(count)
+            };
+            Ok(Ops::cpu(Arc::new(pool.with_activations(activations)), stream.clone()))
         }
-        DeviceKind::Metal | DeviceKind::Cuda => Ops::mlx(),
+        DeviceKind::Metal | DeviceKind::Cuda if threads.pinned => {
+            Err(Error::Option(format!("pin-threads: {device} has no threads of ours to pin")))
+        }
+        DeviceKind::Metal | DeviceKind::Cuda => Ok(Ops::mlx()),
     }
 }
 

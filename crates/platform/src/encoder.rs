@@ -37,6 +37,8 @@ pub struct EncoderOptions {
     pub device: DeviceChoice,
     /// Threads for work on the CPU; `None`: one for each physical core.
     pub threads: Option<usize>,
+    /// Whether each of them is bound to a core of its own.
+    pub pin_threads: bool,
     /// As [`LoadOptions::activations`](crate::LoadOptions::activations).
     pub activations: Activations,
     /// What it is to give.
@@ -52,6 +54,7 @@ impl Default for EncoderOptions {
         Self {
             device: DeviceChoice::Auto,
             threads: None,
+            pin_threads: false,
             activations: Activations::default(),
             task: EncoderTask::Native,
             max_num_batched_tokens: 256,

@@ -14,6 +14,8 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Threads for work on the CPU; `None`: one for each physical core.
     pub threads: Option<usize>,
+    /// Whether each of them is bound to a core of its own.
+    pub pin_threads: bool,
     /// What the CPU's kernels make of activations that meet quantized weights.
     pub activations: Activations,
     /// Longest sequence to serve; `None`: the model's own.
@@ -62,6 +64,7 @@ impl Default for LoadOptions {
         Self {
             device: DeviceChoice::Auto,
             threads: None,
+            pin_threads: false,
             activations: Activations::default(),
             max_model_len: None,
             kv_cache_bytes: None,

@@ -8,6 +8,7 @@
 //! draw is a pure function of the request's seed and the position in the answer ([`uniform`]), so that neither
 //! batching nor preemption ever changes what a seeded request answers.
 
+mod exponential;
 mod filter;
 mod logprobs;
 mod params;

@@ -51,6 +51,9 @@ pub struct RuntimeArgs {
     /// Threads for work on the CPU [default: one for each physical core]
     #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
+    /// Bind each of these threads to a core of its own (Linux): steadier where nothing else needs the cores
+    #[arg(long)]
+    pub pin_threads: bool,
     /// On the CPU: what activations are rounded to for weights of 4 and 8 bits: int16, int8 (faster with long prompts,
     /// less precise), or f32 (not at all)
     #[arg(long, value_name = "KIND", default_value = "int16", value_parser = activations)]
@@ -127,6 +130,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
         load: LoadOptions {
             device: source.device,
             threads: runtime.threads,
+            pin_threads: runtime.pin_threads,
             activations: runtime.activations,
             max_model_len: runtime.max_model_len,
             kv_cache_bytes: runtime.cache.bytes(),

@@ -45,7 +45,7 @@ pub struct Args {
     /// Print one JSON object for each repeat
     #[arg(long)]
     json: bool,
-    /// Tell what the steps after the first token were spent on
+    /// Tell what the steps of prompt and answer were spent on
     #[arg(long, conflicts_with_all = ["json", "num_prompts", "concurrency"])]
     profile: bool,
 }
@@ -78,9 +78,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn alone(engine: &EngineHandle, args: &Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for repeat in 0..args.repeat {
-        // What comes before the first token is the prompt's.
-        let start_of_decode = || drop(args.profile.then(|| engine.profile()));
-        let measured = measure(engine, args, repeat, start_of_decode)?;
+        let profile = || args.profile.then(|| engine.profile()).flatten();
+        drop(profile());
+        let mut of_prompt = None;
+        let measured = measure(engine, args, repeat, || of_prompt = profile())?;
+        let of_answer = profile();
         let prefill_tps = args.prompt_tokens as f64 / measured.ttft.as_secs_f64();
         let decode_tps =
             (args.generate > 1).then(|| (args.generate - 1) as f64 / measured.decode.as_secs_f64().max(1e-9));
@@ -102,8 +104,10 @@ fn alone(engine: &EngineHandle, args: &Args) -> anyhow::Result<()> {
                 "prefill {prefill_tps:.1} tok/s, decode {decode} tok/s, first token {ttft_ms:.0} ms, peak {peak}"
             )?;
         }
-        if let Some(profile) = args.profile.then(|| engine.profile()).flatten() {
-            write!(out, "{}", profile::table(&profile))?;
+        for (what, profile) in [("prompt", of_prompt), ("answer", of_answer)] {
+            if let Some(profile) = profile {
+                write!(out, "{what}: {}", profile::table(&profile))?;
+            }
         }
         out.flush()?;
     }

@@ -51,6 +51,7 @@ impl EncoderArgs {
             load: EncoderOptions {
                 device: source.device,
                 threads: runtime.threads,
+                pin_threads: runtime.pin_threads,
                 activations: runtime.activations,
                 max_num_batched_tokens: engine.max_num_batched_tokens,
                 max_input_len: self.embedding_max_length.filter(|_| role == Role::Embed),

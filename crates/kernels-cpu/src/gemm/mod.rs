@@ -3,8 +3,8 @@
 //! Weights are widened (exactly) as they are loaded; sums are f32. On one processor and instruction set a row of `y`
 //! is bit for bit the same whatever the number of rows of `x`, and whatever the number of threads.
 //!
-//! Few rows, narrow weights and short rows go through [`tile`], over weights as they lie; many long rows of f32
-//! through [`panels`], which reads a third of the bytes for a product. Both add in the same order.
+//! Few rows, narrow weights and short rows go through `tile`, over weights as they lie; many long rows of f32
+//! through `panels`, which reads a third of the bytes for a product. Both add in the same order.
 
 pub(crate) mod panels;
 mod rows;

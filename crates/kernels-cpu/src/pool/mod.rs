@@ -26,7 +26,10 @@ use crate::{
     qmm::Activations,
 };
 
-use cores::physical_cores;
+use core_affinity::CoreId;
+
+pub use cores::PinError;
+use cores::{physical_cores, places};
 use job::{EPOCH_SHIFT, IN_TASK, Job, OPEN, Padded, SHUTDOWN, Shared, lock};
 
 pub use shared_mut::SharedMut;
@@ -66,7 +69,20 @@ impl Pool {
     ///
     /// If the system refuses to start a thread the pool has fewer; see [`Pool::threads`].
     pub fn new(threads: usize) -> Self {
-        Self::start(threads, Isa::detect())
+        Self::start(threads, Isa::detect(), &[])
+    }
+
+    /// As [`Pool::new`], with each thread bound to a physical core of its own: the caller, who ought to be the one that runs jobs, too.
+    ///
+    /// # Errors
+    /// If the system cannot do that, or this process may use fewer cores.
+    pub fn pinned(threads: usize) -> Result<Self, PinError> {
+        let threads = if threads == 0 { physical_cores() } else { threads };
+        let places = places(threads)?;
+        if !core_affinity::set_for_current(places[0]) {
+            return Err(PinError::Unsupported);
+        }
+        Ok(Self::start(threads, Isa::detect(), &places))
     }
 
     /// As [`Pool::new`], with kernels of the instruction set `isa`.
@@ -74,7 +90,7 @@ impl Pool {
     /// # Errors
     /// If this processor lacks `isa`.
     pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, IsaError> {
-        Ok(Self::start(threads, isa.require()?))
+        Ok(Self::start(threads, isa.require()?, &[]))
     }
 
     /// The same pool, whose matmuls with packed weights take activations as `activations` says.
@@ -84,7 +100,8 @@ impl Pool {
         self
     }
 
-    fn start(threads: usize, isa: Isa) -> Self {
+    /// Thread `i` at `places[i]`, or anywhere if there is none.
+    fn start(threads: usize, isa: Isa, places: &[CoreId]) -> Self {
         fn nothing(_: usize) {}
         let threads = if threads == 0 { physical_cores() } else { threads };
         let shared = Arc::new(Shared {
@@ -97,11 +114,13 @@ impl Pool {
         });
         let workers = (1..threads)
             .map_while(|index| {
-                let shared = Arc::clone(&shared);
-                let handle = thread::Builder::new()
-                    .name(format!("vllm-cpu-{index}"))
-                    .spawn(move || shared.work(index - 1))
-                    .ok()?;
+                let (shared, place) = (Arc::clone(&shared), places.get(index).copied());
+                let work = move || {
+                    // The caller's own was taken: the system allows it.
+                    place.map(core_affinity::set_for_current);
+                    shared.work(index - 1);
+                };
+                let handle = thread::Builder::new().name(format!("vllm-cpu-{index}")).spawn(work).ok()?;
                 let thread = handle.thread().clone();
                 Some(Worker { handle: Some(handle), thread })
             })

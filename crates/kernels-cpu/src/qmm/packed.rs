@@ -16,6 +16,8 @@
 //!
 //! A matrix is *symmetric* if each bias is `−2^(bits−1) · scale`, as in GGUF's Q4_0 and Q8_0: its biases need no memory.
 
+use std::{ops::Range, sync::Arc};
+
 use half::{bf16, f16};
 
 #[cfg(doc)]
@@ -62,9 +64,11 @@ impl Layout {
     }
 }
 
-/// Affine weights `[rows, cols]` of 4 or 8 bits, packed once for many matmuls. Owns its memory, a part of a [`WeightArena`]'s.
+/// Affine weights `[rows, cols]` of 4 or 8 bits, packed once for many matmuls. Its memory is a part of a [`WeightArena`]'s.
 pub struct PackedMatrix {
-    block: Block,
+    block: Arc<Block>,
+    /// The panel of the block that its rows begin with.
+    first: usize,
     layout: Layout,
     rows: usize,
     cols: usize,
@@ -98,7 +102,22 @@ impl PackedMatrix {
                 pack_panel(w, [scales, biases], &layout, first / panel_words * LANES, panel);
             });
         }
-        Some(Self { block, layout, rows: w.rows, cols: w.cols })
+        Some(Self { block: Arc::new(block), first: 0, layout, rows: w.rows, cols: w.cols })
+    }
+
+    /// Some of its rows, over the same memory: an expert's of a stack.
+    ///
+    /// # Panics
+    /// If `rows` does not begin with a panel, that is at a multiple of 16, or ends beyond the matrix.
+    #[must_use]
+    pub fn row_range(&self, rows: Range<usize>) -> Self {
+        assert!(
+            rows.start.is_multiple_of(LANES) && rows.start <= rows.end && rows.end <= self.rows,
+            "rows {rows:?} of a packed matrix of {}",
+            self.rows
+        );
+        let first = self.first + rows.start / LANES;
+        Self { block: Arc::clone(&self.block), first, layout: self.layout, rows: rows.len(), cols: self.cols }
     }
 
     /// The matmul's output size.
@@ -123,7 +142,7 @@ impl PackedMatrix {
 
     /// Bytes in memory, padding included.
     pub fn nbytes(&self) -> usize {
-        4 * self.block.words().len()
+        4 * self.panels() * self.panel_words()
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -145,7 +164,7 @@ impl PackedMatrix {
 
     /// Panel number `panel`.
     pub(crate) fn panel(&self, panel: usize) -> &[u32] {
-        &self.block.words()[panel * self.panel_words()..][..self.panel_words()]
+        &self.block.words()[(self.first + panel) * self.panel_words()..][..self.panel_words()]
     }
 
     /// Dequantizes the rows `rows` into `y`, `[rows.len(), cols]`: an embedding look-up. To the same bits as

@@ -138,8 +138,8 @@ pub(crate) type Kernel = Arc<dyn Fn(&[View<'_>], &mut [ViewMut<'_>]) -> std::res
 
 /// Adds to `stream`'s graph an operation that computes `outputs` from `inputs` by `kernel`.
 ///
-/// `kernel` runs on the stream's own thread when the graph is evaluated; or, where the step is replayed (see
-/// [`crate::replay`]), on the caller's, once for each step. Inputs reach it row-major. What it returns
+/// `kernel` runs on the stream's own thread when the graph is evaluated; or, where steps are replayed
+/// (`docs/decisions/0020-steps-are-replayed.md`), on the caller's, once for each step. Inputs reach it row-major. What it returns
 /// as an error, and a panic, come out of the evaluation that waits for a result.
 ///
 /// # Errors

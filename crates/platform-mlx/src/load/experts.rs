@@ -1,10 +1,15 @@
 //! The same matrix of all experts of a layer.
 
+use std::sync::Arc;
+
 use mlx_rs::ops::concatenate;
 use vllm_checkpoint::TensorData;
 
 use super::{LoadContext, check_shape};
 use crate::{Error, Matrix, QuantizedMatrix, Result, Tensor, batch::dim};
+
+/// Rows of a panel of packed weights.
+const PANEL: usize = 16;
 
 impl LoadContext<'_> {
     /// The matrices `name` of `count` experts, one above the next: [`count` · `rows`, `columns`]. MLX's checkpoints have them as
@@ -45,15 +50,19 @@ impl LoadContext<'_> {
             }
             TensorData::Quantized(quantized) => {
                 check_shape(&path, &quantized.shape, &[count, rows, columns])?;
+                // Each expert must begin with a panel.
+                let packed =
+                    rows.is_multiple_of(PANEL).then(|| self.packed(&quantized, count * rows, columns)).flatten();
+                if let Some(packed) = packed {
+                    return self.took(path, count * rows * columns, Matrix::Packed(Arc::new(packed)));
+                }
                 let q = self.quantized(quantized, count * rows, columns)?;
                 let (packed, scales) = (flat(&q.packed)?, flat(&q.scales)?);
                 let biases = q.biases.as_ref().map(flat).transpose()?;
                 Matrix::Quantized(QuantizedMatrix { packed, scales, biases, ..q })
             }
         };
-        *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += (count * rows * columns) as u64;
-        self.shared.take(path, count * rows * columns, matrix.nbytes());
-        Ok(matrix)
+        self.took(path, count * rows * columns, matrix)
     }
 }
 

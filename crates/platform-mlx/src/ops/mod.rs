@@ -63,7 +63,7 @@ impl Ops {
     }
 
     /// Vouches for an array that stays as it is as long as the model: steps that read it can be
-    /// [replayed](crate::replay). Layers of [`nn`](crate::nn) do so for their weights.
+    /// run again from a record of their kernels. Layers of [`nn`](crate::nn) do so for their weights.
     pub fn constant(&self, array: &Tensor) {
         if let Backend::Cpu(cpu) = &self.0 {
             cpu.constants.borrow_mut().insert(ffi::array_id(array), array.clone());

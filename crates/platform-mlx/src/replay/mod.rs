@@ -122,3 +122,81 @@ fn evaluate<T>(result: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Resul
     result.eval()?;
     read(result.try_as_slice::<f32>().map_err(|e| crate::Error::Plan(format!("a step's result: {e}")))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use mlx_rs::{Stream, with_stream};
+    use vllm_kernels_cpu::Pool;
+    use vllm_platform::{KvCacheSpec, KvDtype, KvGroup, Row, SampleAt, SamplingParams, SeqId, StepPlan};
+
+    use super::*;
+    use crate::Matrix;
+
+    /// Sequences of one token each, all of which sample.
+    fn layout(tokens: &[u32]) -> Layout {
+        let group = KvGroup { window: None, num_blocks: 1, block_bytes: 0 };
+        let spec = KvCacheSpec { block_size: 16, dtype: KvDtype::F32, groups: vec![group], rewind: None };
+        let (params, tables) = (SamplingParams::default(), [vec![0]]);
+        let sample = || Some(SampleAt { params: &params, prompt: &[], output: &[], processors: &[] });
+        let row = |token| Row { seq: SeqId(0), tokens: token, start: 3, tables: &tables, sample: sample() };
+        Layout::new(&StepPlan { rows: tokens.chunks(1).map(row).collect(), ..StepPlan::default() }, &spec).unwrap()
+    }
+
+    /// Two steps of one shape that embed tokens and then do something; how often the graph was built, and the second result.
+    fn two_steps(then: impl Fn(&Ops, &Batch, Tensor) -> Result<Tensor>) -> (u32, Vec<f32>) {
+        let stream = Stream::cpu();
+        let ops = Ops::cpu(Arc::new(Pool::new(1)), stream.clone());
+        let rows = Matrix::Dense(Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]));
+        rows.arrays().for_each(|array| ops.constant(array));
+        let (mut replay, built) = (Replay::new(&ops), Cell::new(0));
+        let mut step = |tokens: &[u32]| {
+            let build = |batch: &Batch| {
+                built.set(built.get() + 1);
+                then(&ops, batch, ops.embed(&batch.tokens, &rows)?)
+            };
+            with_stream(&stream, || replay.compute(&ops, layout(tokens), build, |result| Ok(result.to_vec())))
+        };
+        step(&[0, 1]).unwrap();
+        let second = step(&[2, 0]).unwrap();
+        (built.get(), second)
+    }
+
+    #[test]
+    fn a_step_of_the_same_shape_is_not_built_again() {
+        assert_eq!(two_steps(|ops, _, x| ops.add(&x, &x)), (1, vec![10.0, 12.0, 2.0, 4.0]));
+    }
+
+    #[test]
+    fn what_changes_from_step_to_step_is_built_again() {
+        let wanted = (2, vec![10.0, 12.0, 2.0, 4.0]);
+        assert_eq!(two_steps(|_, _, x| Ok(x.add(&x)?)), wanted, "an operation of MLX's");
+        let unvouched = |ops: &Ops, _: &Batch, x: Tensor| {
+            let table = Tensor::from_slice(&[1f32, 1.0], &[2]);
+            ops.add(&ops.add(&x, &x)?, &ops.add(&ops.rms_norm(&x, &table, 0.0)?, &ops.rms_norm(&x, &table, 0.0)?)?)
+        };
+        assert_eq!(two_steps(unvouched).0, 2, "an array that nobody vouched for");
+        let looked = |ops: &Ops, batch: &Batch, x: Tensor| {
+            assert_eq!(batch.layout().positions, [3, 3]);
+            ops.add(&x, &x)
+        };
+        assert_eq!(two_steps(looked), wanted, "the layout");
+    }
+
+    #[test]
+    fn a_kernel_that_fails_is_named_and_the_next_step_runs() {
+        let stream = Stream::cpu();
+        let ops = Ops::cpu(Arc::new(Pool::new(1)), stream.clone());
+        let rows = Matrix::Dense(Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[2, 2]));
+        rows.arrays().for_each(|array| ops.constant(array));
+        let mut replay = Replay::new(&ops);
+        let mut step = |token| {
+            let build = |batch: &Batch| ops.embed(&batch.tokens, &rows);
+            with_stream(&stream, || replay.compute(&ops, layout(&[token]), build, |result| Ok(result.to_vec())))
+        };
+        assert_eq!(step(1).unwrap(), [3.0, 4.0]);
+        assert!(step(7).unwrap_err().to_string().contains("[embed] token 7"));
+        assert_eq!(step(0).unwrap(), [1.0, 2.0]);
+    }
+}

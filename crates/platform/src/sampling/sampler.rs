@@ -1,7 +1,8 @@
 //! The host's sampler.
 
 use super::{
-    filter::{self, Candidate},
+    exponential::Weights,
+    filter::{self, Candidate, Filter},
     logprobs::token_logprobs,
     random::uniform,
 };
@@ -31,6 +32,8 @@ pub struct Sampler {
     /// Logits as a request changed them.
     changed: Vec<f32>,
     kept: Vec<Candidate>,
+    filter: Filter,
+    weights: Weights,
     /// Occurrences by token id; all zero between calls.
     counts: Vec<u32>,
 }
@@ -135,13 +138,14 @@ impl Sampler {
     fn draw(&mut self, logits: &[f32], max: f32, at: &SampleAt<'_>) -> Result<TokenId> {
         let params = at.params;
         let u = uniform(params.seed.unwrap_or_default(), at.output.len() as u64);
-        let weight = |logit: f32| f64::from(filter::weight(logit, max, params.temperature));
-        if filter::is_needed(params) {
-            filter::filter(logits, max, params, &mut self.kept);
-        } else {
-            self.kept.clear();
-            self.kept.extend((0..).zip(logits).map(|(token, &logit)| Candidate { logit, token }));
+        let nothing = || Error::Step("no token has a usable probability: the logits hold NaN".into());
+        if !filter::is_needed(params) {
+            self.weights.fill(logits, max, params.temperature);
+            let place = self.weights.place(u * self.weights.total());
+            return place.map(|token| token as TokenId).ok_or_else(nothing);
         }
+        self.filter.run(logits, max, params, &mut self.weights, &mut self.kept);
+        let weight = |logit: f32| f64::from(filter::weight(logit, max, params.temperature));
         // The logits of the kept become their weights, so that no exponential is taken twice.
         let mut total = 0.0;
         for candidate in &mut self.kept {
@@ -158,8 +162,7 @@ impl Sampler {
         }
         // Rounding may leave a little over: the last token that has any weight takes it.
         let last = self.kept.iter().rev().find(|candidate| candidate.logit > 0.0);
-        last.map(|candidate| candidate.token)
-            .ok_or_else(|| Error::Step("no token has a usable probability: the logits hold NaN".into()))
+        last.map(|candidate| candidate.token).ok_or_else(nothing)
     }
 }
 
@@ -168,7 +171,7 @@ fn changes_logits(at: &SampleAt<'_>) -> bool {
 }
 
 /// The largest of `logits`, NaN counting as smallest; -inf if there is none.
-fn largest(logits: &[f32]) -> f32 {
+pub(super) fn largest(logits: &[f32]) -> f32 {
     // Sixteen independent maxima: the compiler turns them into vector instructions.
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = logits.as_chunks::<16>();

@@ -12,11 +12,11 @@ use crate::{
 };
 
 impl Bound<'_> {
-    fn experts(&self, count: usize) -> Result<Box<dyn Experts + '_>, String> {
+    fn experts(&self, count: usize) -> Box<dyn Experts + '_> {
         match self {
-            Self::Dense(w) => Ok(Box::new(Stacked::new(*w, count))),
-            Self::Quantized(w) => Ok(Box::new(Stacked::new(*w, count))),
-            Self::Packed(_) => Err("experts' weights are taken as they are in the file, not packed".into()),
+            Self::Dense(w) => Box::new(Stacked::new(*w, count)),
+            Self::Quantized(w) => Box::new(Stacked::new(*w, count)),
+            Self::Packed(w) => Box::new(Stacked::new(*w, count)),
         }
     }
 }
@@ -42,7 +42,7 @@ impl Cpu {
             let mut next = 2;
             let mut bind = |i: usize| forms[i].bind(inputs, &mut next);
             let (gate, up, down) = (bind(0)?, bind(1)?, bind(2)?);
-            let (gate, up, down) = (gate.experts(count)?, up.experts(count)?, down.experts(count)?);
+            let (gate, up, down) = (gate.experts(count), up.experts(count), down.experts(count));
             let mlp = ExpertMlp { gate: &*gate, up: &*up, down: &*down, activation };
             let (chosen, weights) = route(&pool, inputs[1].f32(), count, routing.per_token, routing.normalize);
             let routes = Routes::new(&chosen, routing.per_token, count);
