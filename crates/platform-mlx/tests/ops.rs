@@ -136,7 +136,9 @@ fn mixtures_of_experts_agree() {
         let down = numbers(3, &[count * hidden, inner]);
         let dense = |w: &Array| Matrix::Dense(w.clone());
         let four_bits = |w: &Array| affine(w, 32, 4);
-        let formats: [(&str, &dyn Fn(&Array) -> Matrix); 2] = [("f32", &dense), ("4 bit", &four_bits)];
+        /// Name, and how weights become a matrix.
+        type Format<'a> = (&'a str, &'a dyn Fn(&Array) -> Matrix);
+        let formats: [Format<'_>; 2] = [("f32", &dense), ("4 bit", &four_bits)];
         for (name, format) in formats {
             let experts =
                 ExpertWeights { gate: format(&gate), up: format(&up), down: format(&down), count: count as usize };

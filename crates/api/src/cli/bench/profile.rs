@@ -49,7 +49,7 @@ mod tests {
         assert_eq!(lines[0], ["10", "steps", "of", "100", "µs"]);
         assert_eq!(lines[2], ["linear", "4", "80.0", "80.0%"]);
         assert_eq!(lines[3], ["norm", "2", "5.0", "5.0%"]);
-        assert_eq!(lines[4][4..], ["5.0", "5.0%"]);
+        assert_eq!(lines[4][5..], ["5.0", "5.0%"]);
         assert_eq!(lines[5][3..], ["10.0", "10.0%"]);
     }
 }
