@@ -87,7 +87,9 @@ impl CausalLm for OneLayer {
 // ---- from here on, the test: the same mathematics once more in f64 ----
 
 use safetensors::{Dtype, tensor::TensorView};
-use vllm_platform::{DeviceChoice, LoadOptions, ModelSource, Platform, Row, SampleAt, SamplingParams, SeqId, StepPlan};
+use vllm_platform::{
+    DeviceChoice, KvDtype, LoadOptions, ModelSource, Platform, Row, SampleAt, SamplingParams, SeqId, StepPlan,
+};
 use vllm_platform_mlx::MlxPlatform;
 
 const HIDDEN: usize = 32;
@@ -175,7 +177,8 @@ fn a_family_of_ones_own() {
     write(directory.path(), &weights);
 
     assert!(MlxPlatform.architectures().contains(&"OneLayerForCausalLM"));
-    let options = LoadOptions { device: DeviceChoice::Cpu, max_num_seqs: 1, ..Default::default() };
+    let kv_cache_dtype = Some(KvDtype::F32);
+    let options = LoadOptions { device: DeviceChoice::Cpu, max_num_seqs: 1, kv_cache_dtype, ..Default::default() };
     let source = ModelSource { path: directory.path().into() };
     let mut runner = MlxPlatform.load(&source, &options, &mut |_, _| {}).unwrap();
 
