@@ -63,7 +63,7 @@ fn info_describes_without_loading() {
     let out = run(&["info", &model()]);
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    for fact in ["LlamaForCausalLM", "134,515,008", "affine 4 bit", "8192", "46080"] {
+    for fact in ["LlamaForCausalLM", "134,515,008", "affine 4 bit", "8192", "23040"] {
         assert!(text.contains(fact), "{fact} is not in:\n{text}");
     }
 }

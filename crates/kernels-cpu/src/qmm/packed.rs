@@ -2,12 +2,12 @@
 //!
 //! # Layout
 //!
-//! Rows stand in *panels* of 16, the last one filled up with zeros. A panel is little-endian u32 words:
+//! Rows stand in *panels* of 16, the last one filled up with zeros. A panel is one sequential stream of little-endian u32
+//! words; for each group of `group_size` columns it has
 //!
-//! 1. a *head* for each group of `group_size` columns: 16 scales in the checkpoint's format (f16, bf16 or f32), one a row,
-//!    and 16 biases likewise, unless the matrix is symmetric;
-//! 2. zeros up to a whole cache line;
-//! 3. the codes: word after word, each of all 16 rows side by side. None crosses a cache line.
+//! 1. 16 scales in the checkpoint's format (f16, bf16 or f32), one a row;
+//! 2. 16 biases likewise, unless the matrix is symmetric;
+//! 3. the codes: word after word, each of all 16 rows side by side.
 //!
 //! So lane `r` of a vector is row `r`, whatever its width: 16 lanes are a vector of AVX-512, two of AVX2, four of NEON.
 //! An 8-bit word has four consecutive columns, a byte each, as in MLX. A 4-bit word has eight: the first four in the low halves
@@ -49,7 +49,7 @@ impl Layout {
         LANES * self.kind.size() / 4
     }
 
-    /// Words of a group's head.
+    /// Words of a group before its codes.
     pub fn head_words(&self) -> usize {
         self.number_words() * if self.symmetric { 1 } else { 2 }
     }
@@ -59,14 +59,8 @@ impl Layout {
         self.group_size * usize::from(self.bits) / 32
     }
 
-    /// Words of the heads of `groups` groups, and of what fills them up.
-    pub fn heads_words(&self, groups: usize) -> usize {
-        (groups * self.head_words()).next_multiple_of(LANES)
-    }
-
-    /// Words of a panel of `groups` groups.
-    pub fn panel_words(&self, groups: usize) -> usize {
-        self.heads_words(groups) + groups * LANES * self.code_words()
+    pub fn group_words(&self) -> usize {
+        self.head_words() + LANES * self.code_words()
     }
 }
 
@@ -101,7 +95,7 @@ impl PackedMatrix {
             kind: scales.kind(),
             symmetric: is_symmetric(pool, w.bits, scales, biases),
         };
-        let panel_words = layout.panel_words(w.row_groups());
+        let panel_words = w.row_groups() * layout.group_words();
         let mut block = arena.take(w.rows.div_ceil(LANES) * panel_words)?;
         if panel_words > 0 {
             pool.run_chunks(block.words_mut(), panel_words, |first, panel| {
@@ -165,7 +159,7 @@ impl PackedMatrix {
     }
 
     pub(crate) fn panel_words(&self) -> usize {
-        self.layout.panel_words(self.groups())
+        self.groups() * self.layout.group_words()
     }
 
     /// Panel number `panel`.
@@ -195,9 +189,8 @@ impl PackedMatrix {
         let layout = &self.layout;
         let (panel, lane) = (self.panel(row / LANES), row % LANES);
         let zero = -f32::from(1u8 << (layout.bits - 1));
-        let (heads, codes) = panel.split_at(layout.heads_words(self.groups()));
-        let groups = heads.chunks_exact(layout.head_words()).zip(codes.chunks_exact(LANES * layout.code_words()));
-        for (out, (head, codes)) in out.chunks_exact_mut(layout.group_size).zip(groups) {
+        for (out, group) in out.chunks_exact_mut(layout.group_size).zip(panel.chunks_exact(layout.group_words())) {
+            let (head, codes) = group.split_at(layout.head_words());
             let scale = number(head, layout.kind, lane);
             let bias = if layout.symmetric { zero * scale } else { number(head, layout.kind, LANES + lane) };
             for (out, words) in out.chunks_exact_mut(32 / usize::from(layout.bits)).zip(codes.chunks_exact(LANES)) {
@@ -226,14 +219,14 @@ fn is_symmetric(pool: &Pool, bits: u8, scales: Floats, biases: Floats) -> bool {
 
 /// The panel of the rows from `first` on, into `panel`, which is zeros.
 fn pack_panel(w: &QuantMatrix, numbers: [Floats; 2], layout: &Layout, first: usize, panel: &mut [u32]) {
-    let (code_words, parts) = (layout.code_words(), if layout.symmetric { 1 } else { 2 });
+    let (code_words, heads) = (layout.code_words(), if layout.symmetric { 1 } else { 2 });
     for row in first..w.rows.min(first + LANES) {
         let lane = row - first;
         let words = &w.packed[row * w.row_words()..][..w.row_words()];
-        let (heads, codes) = panel.split_at_mut(layout.heads_words(w.row_groups()));
-        let out = heads.chunks_exact_mut(layout.head_words()).zip(codes.chunks_exact_mut(LANES * code_words));
-        for (group, (words, (head, codes))) in words.chunks_exact(code_words).zip(out).enumerate() {
-            for (i, numbers) in numbers[..parts].iter().enumerate() {
+        let groups = words.chunks_exact(code_words).zip(panel.chunks_exact_mut(layout.group_words()));
+        for (group, (words, out)) in groups.enumerate() {
+            let (head, codes) = out.split_at_mut(layout.head_words());
+            for (i, numbers) in numbers[..heads].iter().enumerate() {
                 put_number(head, numbers, row * w.row_groups() + group, i * LANES + lane);
             }
             for (word, out) in words.iter().zip(codes.chunks_exact_mut(LANES)) {

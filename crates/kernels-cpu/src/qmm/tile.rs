@@ -110,19 +110,19 @@ pub(super) unsafe fn tile<
     // SAFETY: by the caller's promise: each group has its head and codes, each span its record.
     unsafe {
         for first in (0..LANES).step_by(V * D::S::LANES) {
-            let (mut head, mut codes, mut x) = (starts[0], starts[0].add(layout.heads_words(groups)), x);
+            let (mut codes, mut x) = (starts[0], x);
             let mut totals = [[D::S::splat(0.0); V]; M];
             for _ in 0..groups {
                 let mut scales = [D::S::splat(0.0); V];
                 let mut biases = scales;
                 for v in 0..V {
                     let lane = first + v * D::S::LANES;
-                    scales[v] = numbers::<D::S>(layout.kind, head, lane);
+                    scales[v] = numbers::<D::S>(layout.kind, codes, lane);
                     if !SYMMETRIC {
-                        biases[v] = numbers::<D::S>(layout.kind, head, LANES + lane);
+                        biases[v] = numbers::<D::S>(layout.kind, codes, LANES + lane);
                     }
                 }
-                head = head.add(layout.head_words());
+                codes = codes.add(layout.head_words());
                 for _ in 0..layout.group_size / SPAN {
                     let dots = D::span::<BITS, SYMMETRIC, M, V>(codes.add(first), x, row_len);
                     for i in 0..M {

@@ -48,24 +48,23 @@ unsafe fn tile<const BITS: usize, const DIGITS: usize, const SYMMETRIC: bool, co
     row_len: usize,
     out: &mut Tile,
 ) {
-    let panel_words = layout.panel_words(groups);
+    let panel_words = groups * layout.group_words();
     let zero = _mm512_setzero_si512();
     let mut totals = [[_mm512_setzero_ps(); P]; M];
     let spans = layout.group_size / SPAN;
-    let mut heads: [*const u32; P] = std::array::from_fn(|p| starts[p]);
+    let mut panels: [*const u32; P] = std::array::from_fn(|p| starts[p]);
     let mut x = x;
     // SAFETY: by the caller's promise: each group has its head and codes, each span its record.
     unsafe {
-        let mut panels = heads.map(|panel| panel.add(layout.heads_words(groups)));
         for _ in 0..groups {
             let mut scales = [_mm512_setzero_ps(); P];
             let mut biases = scales;
             for p in 0..P {
-                scales[p] = numbers(layout.kind, heads[p]);
+                scales[p] = numbers(layout.kind, panels[p]);
                 if !SYMMETRIC {
-                    biases[p] = numbers(layout.kind, heads[p].add(layout.number_words()));
+                    biases[p] = numbers(layout.kind, panels[p].add(layout.number_words()));
                 }
-                heads[p] = heads[p].add(layout.head_words());
+                panels[p] = panels[p].add(layout.head_words());
             }
             for _ in 0..spans {
                 let mut dots = [[zero; P]; M];
