@@ -59,7 +59,7 @@ fn blocks_carry_over() {
             for shared in [1, 7, 16, 23, 32, 48, 49] {
                 let what = format!("{name}, {store:?}, {shared} tokens");
                 let tokens: Vec<u32> = prompt[..shared].iter().copied().chain([5, 50, 95, 14]).collect();
-                let wanted = Run::new(&fixture(name), 1, MAX_LEN).step(&[(0, &tokens)]).remove(0);
+                let wanted = Run::with(store, &fixture(name), 1, MAX_LEN).step(&[(0, &tokens)]).remove(0);
 
                 // Whole blocks are the first sequence's own, the last one a copy.
                 let (whole, part) = (shared / spec.block_size, shared % spec.block_size);

@@ -92,9 +92,7 @@ pub fn load_into(
     sequences: usize,
     max_len: Option<usize>,
 ) -> Result<Box<dyn ModelRunner>> {
-    // A store that is named is there to be compared with another, or with itself, to the last digits.
-    let kv_cache_dtype = (kv_store != KvStoreChoice::Auto).then_some(KvDtype::F32);
-    load_with(LoadOptions { kv_store, kv_cache_dtype, ..LoadOptions::default() }, path, sequences, max_len)
+    load_with(LoadOptions { kv_store, ..LoadOptions::default() }, path, sequences, max_len)
 }
 
 /// As the other parameters say, on the CPU with two threads.
