@@ -24,7 +24,8 @@ use crate::{
 
 pub(crate) use timings::Timings;
 
-/// Steps of at most so many rows are kept: those that decode. A prompt's chunk is recorded anew, which takes a millisecond.
+/// Steps of at most so many rows are kept if all of them are wanted, that is, steps that decode: a program for each number of
+/// sequences. What has a prompt's chunk in it is recorded anew, which takes a millisecond.
 const KEPT_ROWS: usize = 64;
 
 /// What a program depends on, beside the model.
@@ -87,7 +88,7 @@ impl Replay {
             Ok(program) => {
                 drop(result);
                 let read = run(&program, &mut self.scratch, &layout, self.timings.as_mut(), read);
-                if shape.rows <= KEPT_ROWS && !batch.was_inspected() {
+                if shape.rows == shape.wanted && shape.rows <= KEPT_ROWS && !batch.was_inspected() {
                     self.kept.insert(shape, Kept { program, layout: batch.at_evaluation() });
                 }
                 read

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::HashMap, ffi::CStr};
 
-use super::placement::place;
+use super::placement::{Value, place};
 use crate::{
     Result, Tensor,
     ffi::{
@@ -51,18 +51,17 @@ pub(super) fn compile(
     given: &[&Tensor],
     is_constant: impl Fn(usize) -> bool,
 ) -> Result<Program, String> {
-    let mut values = Vec::new();
+    let mut values: Vec<Value> = Vec::new();
     let mut number_of = HashMap::new();
     for (at, operation) in operations.iter().enumerate() {
         for input in &operation.inputs {
             if let Some(&number) = number_of.get(&array_id(input)) {
-                let value: &mut super::placement::Value = &mut values[number];
-                value.last_use = at;
+                values[number].last_use = at;
             }
         }
         for output in &operation.outputs {
             number_of.insert(array_id(output), values.len());
-            values.push(super::placement::Value { bytes: output.nbytes(), made: at, last_use: at });
+            values.push(Value { bytes: output.nbytes(), made: at, last_use: at });
         }
     }
     let Some(&last) = number_of.get(&array_id(result)) else {
