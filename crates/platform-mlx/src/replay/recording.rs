@@ -52,7 +52,7 @@ pub(super) fn compile(
     is_constant: impl Fn(usize) -> bool,
 ) -> Result<Program, String> {
     let mut values: Vec<Value> = Vec::new();
-    let mut number_of = HashMap::new();
+    let mut number_of: HashMap<usize, usize> = HashMap::new();
     for (at, operation) in operations.iter().enumerate() {
         for input in &operation.inputs {
             if let Some(&number) = number_of.get(&array_id(input)) {
