@@ -48,7 +48,7 @@ pub use floats::{FloatKind, Floats};
 pub use gemm::{DenseError, DenseMatrix, matmul, widen_rows};
 pub use isa::{Isa, IsaError};
 pub use kv_pool::{KvKind, KvPool, KvPoolError, KvShape};
-pub use moe::{ExpertMlp, Experts, Routes, Stacked, moe, route};
+pub use moe::{ExpertMlp, Experts, Routes, RowRanges, Stacked, moe, route};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{PinError, Pool, SharedMut};
 pub use qmm::{Activations, Linear, PackedMatrix, gated_matmul, packed_matmul, quantized_matmul};

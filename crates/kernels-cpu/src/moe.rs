@@ -49,51 +49,59 @@ impl<M> Stacked<M> {
     }
 }
 
-impl Experts for Stacked<DenseMatrix<'_>> {
-    fn count(&self) -> usize {
-        self.count
-    }
+/// A matrix of which a range of rows can be multiplied with.
+pub trait RowRanges: Sync {
+    /// Rows and columns.
+    fn shape(&self) -> [usize; 2];
+    /// `y = x · wᵀ` with the rows `rows`: `x` `[m, columns]`, `y` `[m, rows.len()]`.
+    fn matmul(&self, pool: &Pool, rows: Range<usize>, x: &[f32], y: &mut [f32]);
+}
 
+impl RowRanges for DenseMatrix<'_> {
     fn shape(&self) -> [usize; 2] {
-        [self.matrix.rows() / self.count, self.matrix.cols()]
+        [self.rows(), self.cols()]
     }
 
-    fn matmul(&self, pool: &Pool, expert: usize, range: Range<usize>, x: &[f32], y: &mut [f32]) {
-        let first = expert * self.shape()[0];
-        matmul(pool, x, &self.matrix.row_range(first + range.start..first + range.end), y);
+    fn matmul(&self, pool: &Pool, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
+        matmul(pool, x, &self.row_range(rows), y);
     }
 }
 
-impl Experts for Stacked<QuantMatrix<'_>> {
-    fn count(&self) -> usize {
-        self.count
-    }
-
+impl RowRanges for QuantMatrix<'_> {
     fn shape(&self) -> [usize; 2] {
-        [self.matrix.rows() / self.count, self.matrix.cols()]
+        [self.rows(), self.cols()]
     }
 
-    fn matmul(&self, pool: &Pool, expert: usize, range: Range<usize>, x: &[f32], y: &mut [f32]) {
-        let first = expert * self.shape()[0];
-        quantized_matmul(pool, x, &self.matrix.row_range(first + range.start..first + range.end), y);
+    fn matmul(&self, pool: &Pool, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
+        quantized_matmul(pool, x, &self.row_range(rows), y);
     }
 }
 
-impl Experts for Stacked<&PackedMatrix> {
-    fn count(&self) -> usize {
-        self.count
-    }
-
+impl RowRanges for &PackedMatrix {
     fn shape(&self) -> [usize; 2] {
-        [self.matrix.rows() / self.count, self.matrix.cols()]
+        [self.rows(), self.cols()]
     }
 
     /// # Panics
-    /// If experts don't begin with a panel: their outputs must be a multiple of 16.
+    /// If `rows` doesn't begin with a panel: outputs of stacked experts must be a multiple of 16.
+    fn matmul(&self, pool: &Pool, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
+        packed_matmul(pool, x, &[Linear::plain(&self.row_range(rows))], &mut [y]);
+    }
+}
+
+impl<M: RowRanges> Experts for Stacked<M> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        let [rows, columns] = self.matrix.shape();
+        [rows / self.count, columns]
+    }
+
     fn matmul(&self, pool: &Pool, expert: usize, range: Range<usize>, x: &[f32], y: &mut [f32]) {
         let first = expert * self.shape()[0];
-        let part = self.matrix.row_range(first + range.start..first + range.end);
-        packed_matmul(pool, x, &[Linear::plain(&part)], &mut [y]);
+        self.matrix.matmul(pool, first + range.start..first + range.end, x, y);
     }
 }
 

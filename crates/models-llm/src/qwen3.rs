@@ -57,7 +57,7 @@ fn qwen3_max_window_layers() -> usize {
 }
 
 /// Causal attention with normalised queries and keys and rotary positions.
-struct Attention {
+pub(crate) struct Attention {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -69,9 +69,15 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(ctx: &LoadContext<'_>, config: &Config, heads: Heads, rope: &RopeConfig) -> Result<Self> {
-        let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
-        let bias = Bias::from(config.attention_bias);
+    /// Over rows of `hidden` numbers; `bias` is the projections', `eps` that of the norms of queries and keys.
+    pub fn load(
+        ctx: &LoadContext<'_>,
+        hidden: usize,
+        heads: Heads,
+        bias: Bias,
+        eps: f32,
+        rope: &RopeConfig,
+    ) -> Result<Self> {
         Ok(Self {
             query: ctx.linear("q_proj", hidden, heads.query_size(), bias)?.into_heads(heads.query),
             key: ctx.linear("k_proj", hidden, heads.kv_size(), bias)?.into_heads(heads.kv),
@@ -85,7 +91,7 @@ impl Attention {
     }
 
     /// [tokens, hidden] → [tokens, hidden].
-    fn forward(&self, x: &Tensor, layer: usize, kv: &mut dyn KvStore, batch: &Batch) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, layer: usize, kv: &mut dyn KvStore, batch: &Batch) -> Result<Tensor> {
         let [q, k, v] = Linear::forward_all(x, [&self.query, &self.key, &self.value])?;
         let (q, k) = (self.query_norm.forward(&q)?, self.key_norm.forward(&k)?);
         let [q, k] = self.rope.forward([&q, &k], batch)?;
@@ -104,9 +110,10 @@ struct Block {
 impl Block {
     fn load(ctx: &LoadContext<'_>, config: &Config, heads: Heads, rope: &RopeConfig) -> Result<Self> {
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps);
+        let bias = Bias::from(config.attention_bias);
         Ok(Self {
             attention_norm: ctx.rms_norm("input_layernorm", hidden, eps)?,
-            attention: Attention::load(&ctx.at("self_attn"), config, heads, rope)?,
+            attention: Attention::load(&ctx.at("self_attn"), hidden, heads, bias, eps, rope)?,
             mlp_norm: ctx.rms_norm("post_attention_layernorm", hidden, eps)?,
             mlp: GatedMlp::load(&ctx.at("mlp"), hidden, inner, Bias::None, Activation::Silu)?,
         })

@@ -5,14 +5,15 @@
 use serde::Deserialize;
 use vllm_platform_mlx::{
     Activation, Batch, Bias, Error, LoadContext, Result, Routing, Tensor, inventory,
-    kv::{AttentionSpec, KvStore},
+    kv::KvStore,
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Linear, Moe, RmsNorm, Rope, RopeConfig},
+    nn::{Embedding, GatedMlp, Moe, RmsNorm, RopeConfig},
 };
 
 use crate::{
     config::{Heads, LayerType, check_activation, context_length, rope, windows},
     output::Output,
+    qwen3::Attention,
 };
 
 inventory::submit! { Family::causal_lm("Qwen3MoeForCausalLM", |ctx| Ok(Box::new(Qwen3Moe::load(ctx)?))) }
@@ -89,44 +90,6 @@ impl Config {
     }
 }
 
-/// Causal attention with normalised queries and keys and rotary positions.
-struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    query_norm: RmsNorm,
-    key_norm: RmsNorm,
-    rope: Rope,
-    heads: Heads,
-}
-
-impl Attention {
-    fn load(ctx: &LoadContext<'_>, config: &Config, heads: Heads, rope: &RopeConfig) -> Result<Self> {
-        let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
-        let bias = Bias::from(config.attention_bias);
-        Ok(Self {
-            query: ctx.linear("q_proj", hidden, heads.query_size(), bias)?.into_heads(heads.query),
-            key: ctx.linear("k_proj", hidden, heads.kv_size(), bias)?.into_heads(heads.kv),
-            value: ctx.linear("v_proj", hidden, heads.kv_size(), bias)?.into_heads(heads.kv),
-            output: ctx.linear("o_proj", heads.query_size(), hidden, bias)?,
-            query_norm: ctx.rms_norm("q_norm", heads.dim, eps)?,
-            key_norm: ctx.rms_norm("k_norm", heads.dim, eps)?,
-            rope: Rope::new(ctx.ops(), rope)?,
-            heads,
-        })
-    }
-
-    /// [tokens, hidden] → [tokens, hidden].
-    fn forward(&self, x: &Tensor, layer: usize, kv: &mut dyn KvStore, batch: &Batch) -> Result<Tensor> {
-        let [q, k, v] = Linear::forward_all(x, [&self.query, &self.key, &self.value])?;
-        let (q, k) = (self.query_norm.forward(&q)?, self.key_norm.forward(&k)?);
-        let [q, k] = self.rope.forward([&q, &k], batch)?;
-        let spec = AttentionSpec { heads: self.heads.query, scale: (self.heads.dim as f32).powf(-0.5) };
-        self.output.forward(&kv.attend(layer, &q, &k, &v, batch, spec)?)
-    }
-}
-
 /// One MLP for all tokens, or many to choose from.
 enum FeedForward {
     Dense(GatedMlp),
@@ -162,9 +125,10 @@ struct Block {
 impl Block {
     fn load(ctx: &LoadContext<'_>, config: &Config, layer: usize, heads: Heads, rope: &RopeConfig) -> Result<Self> {
         let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
+        let bias = Bias::from(config.attention_bias);
         Ok(Self {
             attention_norm: ctx.rms_norm("input_layernorm", hidden, eps)?,
-            attention: Attention::load(&ctx.at("self_attn"), config, heads, rope)?,
+            attention: Attention::load(&ctx.at("self_attn"), hidden, heads, bias, eps, rope)?,
             mlp_norm: ctx.rms_norm("post_attention_layernorm", hidden, eps)?,
             mlp: FeedForward::load(&ctx.at("mlp"), config, layer)?,
         })

@@ -146,7 +146,7 @@ impl<'a> Layer<'a> {
             }
         }
         if let Some(bias) = self.bias {
-            y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+            kernels::elementwise::add_row_assign(pool, y, bias);
         }
     }
 }
