@@ -191,6 +191,7 @@ fn a_family_of_ones_own() {
             tokens: &prompt[start..end],
             start,
             tables: &[vec![1, 0]],
+            media: &[],
             sample: Some(SampleAt { params: &params, prompt: &[], output: &[], processors: &[] }),
         };
         let output = runner.step(&StepPlan { rows: vec![row], ..StepPlan::default() }).unwrap();

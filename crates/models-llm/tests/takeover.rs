@@ -26,7 +26,7 @@ fn step(
     let params =
         SamplingParams { temperature: 0.0, logprobs: Some(runner.info().vocab_size), ..SamplingParams::default() };
     let sample = Some(SampleAt { params: &params, prompt: &[], output: &[], processors: &[] });
-    let row = Row { seq: SeqId(start as u64), tokens: &tokens[start..], start, tables, sample };
+    let row = Row { seq: SeqId(start as u64), tokens: &tokens[start..], start, tables, media: &[], sample };
     runner.step(&StepPlan { copies, rows: vec![row] }).unwrap().sampled.remove(0)
 }
 

@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn row<'a>(start: usize, tokens: &'a [u32], tables: &'a [Vec<BlockId>]) -> Row<'a> {
-        Row { seq: SeqId(5), tokens, start, tables, sample: None }
+        Row { seq: SeqId(5), tokens, start, tables, media: &[], sample: None }
     }
 
     fn plan(rows: Vec<Row<'_>>) -> StepPlan<'_> {

@@ -110,7 +110,7 @@ impl MlxEncoder {
             }
             types.extend_from_slice(of_tokens);
             types.resize(types.len() + tokens.len() - of_tokens.len(), 0);
-            rows.push(Row { seq: SeqId(seq), tokens, start: 0, tables, sample: None });
+            rows.push(Row { seq: SeqId(seq), tokens, start: 0, tables, media: &[], sample: None });
         }
         let batch = Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, spec)?.into());
         Ok(EncoderBatch { types: Tensor::from_slice(&types, &[dim(types.len())]), batch })

@@ -7,7 +7,8 @@ use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::{self as kernels, Isa, Pool};
 use vllm_platform::{
     Activations, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress,
-    MemoryInfo, ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, inventory,
+    MemoryInfo, ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, VisionEncoder,
+    VisionOptions, inventory,
 };
 
 use crate::{
@@ -91,6 +92,16 @@ impl Platform for MlxPlatform {
         let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
         let runner = load_encoder(&checkpoint, options, progress).map_err(Error::into_load_error)?;
         Ok(Box::new(runner))
+    }
+
+    fn load_vision(
+        &self,
+        _source: &ModelSource,
+        _options: &VisionOptions,
+        _progress: LoadProgress<'_>,
+    ) -> vllm_platform::Result<Option<Box<dyn VisionEncoder>>> {
+        // No family of vision encoders is known yet.
+        Ok(None)
     }
 }
 

@@ -30,6 +30,7 @@ fn batch(store: &dyn KvStore, step: Step, table: impl Fn(u64) -> Vec<BlockId>) -
         tokens: &tokens[..len],
         start,
         tables,
+        media: &[],
         sample: None,
     };
     let rows = step.iter().zip(tables.iter().map(|tables| &tables[..])).map(row).collect();

@@ -222,7 +222,8 @@ fn norms_activations_and_softmax_agree() {
 fn rope_agrees_on_a_ragged_batch() {
     both(|cpu, mlx| {
         let tables = [vec![0, 1, 2, 3]];
-        let row = |seq, start, tokens| Row { seq: SeqId(seq), tokens, start, tables: &tables, sample: None };
+        let row =
+            |seq, start, tokens| Row { seq: SeqId(seq), tokens, start, tables: &tables, media: &[], sample: None };
         let rows = vec![row(0, 0, &[1, 2, 3]), row(1, 50, &[4]), row(2, 9, &[5, 6])];
         let group = KvGroup { window: None, num_blocks: 4, block_bytes: 0 };
         let kv = KvCacheSpec { block_size: 16, dtype: KvDtype::F32, groups: vec![group], rewind: None };

@@ -3,7 +3,8 @@
 //! Above it stand the scheduler, the caches and the servers, which deal in token ids, block ids and plain
 //! values. Below it stands a [`Platform`], which owns devices, memory and tensors. Neither knows the other:
 //! they meet in [`ModelRunner::step`], which takes a [`StepPlan`] and returns a [`StepOutput`], and in
-//! [`EncoderRunner::encode`], which takes texts as tokens and returns a vector or a score for each.
+//! [`EncoderRunner::encode`], which takes texts as tokens and returns a vector or a score for each, and
+//! [`VisionEncoder::encode`], which takes pictures as patches and returns the [`Features`] that stand in for them.
 //!
 //! The split follows vLLM's platform plugins, one level above tensors: a platform registers itself with
 //! [`inventory`] and is found by [`platforms`], so that the binary alone decides what is linked.
@@ -13,6 +14,7 @@
 mod device;
 mod encoder;
 mod error;
+mod media;
 mod model;
 mod registry;
 mod runner;
@@ -25,9 +27,12 @@ pub use device::{DeviceChoice, DeviceKind, MemoryInfo, ParseDeviceError};
 pub use encoder::{EncoderInfo, EncoderInput, EncoderOptions, EncoderOutput, EncoderRunner, EncoderTask, ModelPurpose};
 pub use error::{Error, Result};
 pub use inventory;
+pub use media::{ContentHash, Features, MediaSpan, SpanGrid, VisionEncoder, VisionInfo, VisionInput, rope_positions};
 pub use model::{KvCacheSpec, KvDtype, KvGroup, ModelInfo, ModelSource};
 pub use registry::{PlatformPlugin, platforms};
-pub use runner::{Activations, KvStoreChoice, LoadOptions, LoadProgress, ModelRunner, Platform, WorkTime};
+pub use runner::{
+    Activations, KvStoreChoice, LoadOptions, LoadProgress, ModelRunner, Platform, VisionOptions, WorkTime,
+};
 pub use sampling::SamplingParams;
 pub use step::{
     BlockCopy, BlockId, Logprob, NO_BLOCK, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,

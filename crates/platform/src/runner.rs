@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, MemoryInfo, ModelInfo, ModelPurpose,
-    ModelSource, Result, StepOutput, StepPlan,
+    ModelSource, Result, StepOutput, StepPlan, VisionEncoder,
 };
 
 /// How to load a model.
@@ -126,6 +126,31 @@ pub trait Platform {
         options: &EncoderOptions,
         progress: LoadProgress<'_>,
     ) -> Result<Box<dyn EncoderRunner>>;
+
+    /// Loads the vision encoder of a model that [`load`](Self::load) loads the rest of; `None` if it has none. It stays on the
+    /// calling thread.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_vision(
+        &self,
+        source: &ModelSource,
+        options: &VisionOptions,
+        progress: LoadProgress<'_>,
+    ) -> Result<Option<Box<dyn VisionEncoder>>>;
+}
+
+/// How to load a vision encoder.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VisionOptions {
+    /// Device to run on.
+    pub device: DeviceChoice,
+    /// Threads for work on the CPU; `None`: one for each physical core.
+    pub threads: Option<usize>,
+    /// Whether each of them is bound to a core of its own.
+    pub pin_threads: bool,
+    /// As [`LoadOptions::activations`].
+    pub activations: Activations,
 }
 
 /// What a runner spent on one kind of work.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{SamplingParams, sampling::LogitsProcessor};
+use crate::{MediaSpan, SamplingParams, sampling::LogitsProcessor};
 
 /// Id of a token in the model's vocabulary.
 pub type TokenId = u32;
@@ -24,7 +24,7 @@ pub struct SeqId(pub u64);
 ///
 /// // Five tokens of a prompt whose first three are in the cache already; block size 4.
 /// let tables = [vec![7, 2]];
-/// let row = Row { seq: SeqId(1), tokens: &[11, 12, 13, 14, 15], start: 3, tables: &tables, sample: None };
+/// let row = Row { seq: SeqId(1), tokens: &[11, 12, 13, 14, 15], start: 3, tables: &tables, media: &[], sample: None };
 /// let plan = StepPlan { copies: Vec::new(), rows: vec![row] };
 /// assert_eq!(plan.num_tokens(), 5);
 /// ```
@@ -70,6 +70,8 @@ pub struct Row<'a> {
     /// lives in `tables[group][p / block_size]`. Each covers `start + tokens.len()`; that of a windowed group has
     /// [`NO_BLOCK`] for blocks that no token of the row reads.
     pub tables: &'a [Vec<BlockId>],
+    /// All media of the sequence up to the row's end, in order, without overlaps.
+    pub media: &'a [MediaSpan],
     /// Sample a token after the last of `tokens`.
     pub sample: Option<SampleAt<'a>>,
 }

@@ -114,7 +114,7 @@ struct Slot {
 /// let params = SamplingParams::default();
 /// let sample = Some(SampleAt { params: &params, prompt: &[3, 4], output: &[], processors: &[] });
 /// let tables = [vec![9]];
-/// let row = Row { seq: SeqId(0), tokens: &[3, 4], start: 0, tables: &tables, sample };
+/// let row = Row { seq: SeqId(0), tokens: &[3, 4], start: 0, tables: &tables, media: &[], sample };
 /// let first = runner.step(&StepPlan { rows: vec![row.clone()], ..Default::default() }).unwrap();
 /// let again = runner.step(&StepPlan { rows: vec![row], ..Default::default() }).unwrap();
 /// assert_eq!(first, again);
@@ -436,7 +436,7 @@ mod tests {
     fn row<'a>(seq: u64, tokens: &'a [TokenId], start: usize, blocks: &[BlockId]) -> Row<'a> {
         // Tests are short: their tables may live as long as they do.
         let tables = vec![blocks.to_vec()].leak();
-        Row { seq: SeqId(seq), tokens, start, tables, sample: None }
+        Row { seq: SeqId(seq), tokens, start, tables, media: &[], sample: None }
     }
 
     fn plan(rows: Vec<Row<'_>>) -> StepPlan<'_> {

@@ -112,6 +112,7 @@ impl Sequence {
             tokens: &self.tokens[self.computed..end],
             start: self.computed,
             tables: &self.tables,
+            media: &[],
             sample: (end == self.tokens.len()).then_some(sample),
         }
     }

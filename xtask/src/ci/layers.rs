@@ -15,12 +15,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-parsers", &[]),
     ("vllm-grammar", &["vllm-platform", "vllm-text", "vllm-parsers"]),
     ("vllm-mcp", &[]),
+    ("vllm-media", &["vllm-platform", "vllm-checkpoint"]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
     ("vllm-platform-mlx", &["vllm-platform", "vllm-checkpoint", "vllm-kernels-cpu", "mlx-sys"]),
     ("vllm-models-llm", &["vllm-platform", "vllm-checkpoint", "vllm-platform-mlx"]),
     ("vllm-models-embed", &["vllm-platform-mlx"]),
+    ("vllm-models-vlm", &["vllm-platform-mlx"]),
     // What composes them.
     (
         BINARY,
@@ -33,9 +35,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-parsers",
             "vllm-grammar",
             "vllm-mcp",
+            "vllm-media",
             "vllm-platform-mlx",
             "vllm-models-llm",
             "vllm-models-embed",
+            "vllm-models-vlm",
             // Its build script wants to know where libmlx is.
             "mlx-sys",
         ],
@@ -57,6 +61,7 @@ const CONTROL_PLANE: &[&str] = &[
     "vllm-parsers",
     "vllm-grammar",
     "vllm-mcp",
+    "vllm-media",
 ];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];

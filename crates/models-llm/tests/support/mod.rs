@@ -189,6 +189,7 @@ impl Run {
             tokens,
             start,
             tables: self.tables.of(sequence),
+            media: &[],
             sample: Some(SampleAt { params: &self.params, prompt: &[], output: &[], processors: &[] }),
         };
         let plan = StepPlan { rows: chunks.iter().zip(&starts).map(row).collect(), ..StepPlan::default() };

@@ -141,7 +141,7 @@ mod tests {
         let spec = KvCacheSpec { block_size: 16, dtype: KvDtype::F32, groups: vec![group], rewind: None };
         let (params, tables) = (SamplingParams::default(), [vec![0]]);
         let sample = || Some(SampleAt { params: &params, prompt: &[], output: &[], processors: &[] });
-        let row = |token| Row { seq: SeqId(0), tokens: token, start: 3, tables: &tables, sample: sample() };
+        let row = |token| Row { seq: SeqId(0), tokens: token, start: 3, tables: &tables, media: &[], sample: sample() };
         Layout::new(&StepPlan { rows: tokens.chunks(1).map(row).collect(), ..StepPlan::default() }, &spec).unwrap()
     }
 

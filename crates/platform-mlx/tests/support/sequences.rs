@@ -73,7 +73,7 @@ impl Sequence {
         tables: &[Vec<BlockId>],
     ) -> vllm_platform_mlx::Result<Attended> {
         let tokens = vec![0; range.len()];
-        let row = Row { seq: SeqId(0), tokens: &tokens, start: range.start, tables, sample: None };
+        let row = Row { seq: SeqId(0), tokens: &tokens, start: range.start, tables, media: &[], sample: None };
         let batch = Batch::new(Layout::new(&StepPlan { rows: vec![row], ..StepPlan::default() }, store.spec())?.into());
         let [q, k, v] = [0, 1, 2].map(|i| rows(&self.0[i], range.clone()));
         let one = |layer| {

@@ -1,0 +1,7 @@
+//! Vision encoders, one file per architecture, each read from top to bottom as the mathematics.
+//!
+//! Linking this crate makes the families known (they register themselves with `inventory`); nothing in it needs to be named. The
+//! language models that read the features are those of `vllm-models-llm`: a family says which.
+//!
+//! *Invariant*: no file here names a device, and nobody but the binary names this crate.
+#![forbid(unsafe_code)]
