@@ -385,7 +385,7 @@ fn narrow(n: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use vllm_platform::{KvDtype, SeqId};
+    use vllm_platform::{KvDtype, MediaSpan, SeqId};
 
     use super::*;
 
@@ -415,6 +415,32 @@ mod tests {
         assert_eq!(spans, [Span { first: 0, len: 3, start: 3 }, Span { first: 3, len: 1, start: 8 }]);
         assert_eq!((layout.table(0, 0), layout.table(0, 1)), (&[7, 2][..], &[1, 4, 5][..]));
         assert_eq!(layout.table(1, 1), [NO_BLOCK, 3, 6]);
+    }
+
+    #[test]
+    fn features_that_are_missing_or_too_few_are_refused() {
+        let tables = [vec![0, 1, 2]];
+        let span = |features: Option<usize>| MediaSpan {
+            start: 2,
+            len: 4,
+            first: 1,
+            grid: None,
+            bidirectional: false,
+            features: features.map(|tokens| Features::new(vec![0.0; tokens * 3], 1, 3).into()),
+        };
+        for (name, start, features, wanted) in [
+            ("none", 0, None, "sequence 5: tokens 2 to 3 hold a picture's place, whose features are missing"),
+            ("too few", 3, Some(4), "Features[1, 4, 3] has no vectors 2 to 5"),
+        ] {
+            let (tokens, media) = ([1; 3], [span(features)]);
+            let row = Row { media: &media, ..row(start, &tokens, &tables) };
+            let error = Layout::new(&plan(vec![row]), &spec(&[None])).map(drop).expect_err(name).to_string();
+            assert!(error.contains(wanted), "{name}: {error}");
+        }
+        // Who only goes on after a picture needs nothing of it.
+        let media = [span(None)];
+        let after = Row { media: &media, ..row(6, &[1], &tables) };
+        assert!(Layout::new(&plan(vec![after]), &spec(&[None])).expect("sound").features().is_empty());
     }
 
     #[test]
