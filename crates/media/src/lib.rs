@@ -7,6 +7,8 @@
 
 mod error;
 mod picture;
+mod processor;
 
 pub use error::{MediaError, MediaErrorKind};
 pub use picture::{Frame, Picture, Video};
+pub use processor::{Detail, ExpandError, Part, PlacedSpan, Prepared, Processor, ProcessorError, Run};
