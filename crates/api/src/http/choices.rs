@@ -81,6 +81,7 @@ impl Choices {
             let request = Request {
                 id,
                 prompt: prompt.tokens.clone(),
+                media: Vec::new(),
                 params: params_of_choice(&generation.params, index % n),
                 max_tokens: prompt.max_tokens,
                 stop_tokens: generation.stop_tokens.clone(),
