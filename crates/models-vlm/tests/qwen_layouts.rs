@@ -85,7 +85,7 @@ fn layouts() {
         ("MLX", "qwen3_vl", as_mlx),
         ("MLX's of a file that says nothing of turns", "qwen3_vl", |e| {
             as_mlx(e);
-            e.config["text_config"]["rope_scaling"] = json!({"type": "default", "mrope_section": [5, 4, 3]});
+            e.config["text_config"]["rope_scaling"] = json!({"type": "default", "mrope_section": [4, 2, 2]});
         }),
         ("tied by the inner configuration alone", "qwen2_5_vl", |e| {
             as_transformers_5(e);
@@ -140,8 +140,8 @@ fn refused_encoders() {
         (
             "an output after a block that there isn't",
             "qwen3_vl",
-            |e| e.config["vision_config"]["deepstack_visual_indexes"] = json!([1, 4]),
-            "no block 4 of 4",
+            |e| e.config["vision_config"]["deepstack_visual_indexes"] = json!([1, 3]),
+            "no block 3 of 3",
         ),
         (
             "positions of no square",
