@@ -379,3 +379,45 @@ fn an_engine_without_handles_finishes_what_waits_for_an_encoder() {
     drop(go);
     assert_eq!(collect(events).0.len(), 8);
 }
+
+#[test]
+fn whoever_has_no_room_for_a_copy_asks_for_what_it_would_have_covered() {
+    let (engine, probe) = start(FakeConfig { num_blocks: 4, ..Default::default() }, EngineConfig::default());
+    let ask = |question: &[u32], max_tokens, source| {
+        let mut request = Request { prompt: vec![1], ..request(max_tokens) };
+        show(&mut request, 1, 5, Kind::Grid, source);
+        request.prompt.extend(question);
+        request
+    };
+    answer(&engine, ask(&[2], 1, at_once(1, 5)));
+    // The picture ends in the second block, of which both begin alike; but with all four blocks for itself there is none
+    // left to copy from.
+    let (source, polls) = counted(at_once(1, 5));
+    let long = [3; 8];
+    let (tokens, end) = answer(&engine, ask(&long, 3, source));
+    assert_eq!((end.usage.cached_tokens, end.usage.cached_media_tokens, polls.load(Relaxed)), (4, 3, 1));
+    let (alone, _) = start(FakeConfig::default(), EngineConfig::default());
+    assert_eq!(answer(&alone, ask(&long, 3, at_once(1, 5))).0, tokens);
+    assert_eq!(probe.violations.load(Relaxed), 0);
+}
+
+#[test]
+fn features_are_asked_for_a_few_requests_ahead() {
+    let (engine, _) = start(FakeConfig::default(), EngineConfig::default());
+    let (vision, seen, go) = gated(Default::default(), Default::default());
+    let asked = |number: u8| {
+        let request = about(number, Kind::Grid, &[3], source(&vision, number, 10));
+        engine.submit(Request { priority: if number == 9 { -1 } else { 0 }, ..request }).unwrap()
+    };
+    let streams: Vec<_> = (0..9).map(asked).collect();
+    eventually("the encoder is at the first", || vision.stats().running);
+    eventually("the next wait", || vision.stats().waiting == 3);
+    // One that comes before them all is asked for at once.
+    let first = asked(9);
+    eventually("it waits too", || vision.stats().waiting == 4);
+    drop(go);
+    for events in streams.into_iter().chain([first]) {
+        assert_eq!(collect(events).0.len(), 8);
+    }
+    assert_eq!(seen.calls.load(Relaxed), 10);
+}
