@@ -385,19 +385,19 @@ fn whoever_has_no_room_for_a_copy_asks_for_what_it_would_have_covered() {
     let (engine, probe) = start(FakeConfig { num_blocks: 4, ..Default::default() }, EngineConfig::default());
     let ask = |question: &[u32], max_tokens, source| {
         let mut request = Request { prompt: vec![1], ..request(max_tokens) };
-        show(&mut request, 1, 5, Kind::Grid, source);
+        show(&mut request, 1, 6, Kind::Grid, source);
         request.prompt.extend(question);
         request
     };
-    answer(&engine, ask(&[2], 1, at_once(1, 5)));
+    answer(&engine, ask(&[2], 1, at_once(1, 6)));
     // The picture ends in the second block, of which both begin alike; but with all four blocks for itself there is none
     // left to copy from.
-    let (source, polls) = counted(at_once(1, 5));
-    let long = [3; 8];
+    let (source, polls) = counted(at_once(1, 6));
+    let long = [3; 7];
     let (tokens, end) = answer(&engine, ask(&long, 3, source));
     assert_eq!((end.usage.cached_tokens, end.usage.cached_media_tokens, polls.load(Relaxed)), (4, 3, 1));
     let (alone, _) = start(FakeConfig::default(), EngineConfig::default());
-    assert_eq!(answer(&alone, ask(&long, 3, at_once(1, 5))).0, tokens);
+    assert_eq!(answer(&alone, ask(&long, 3, at_once(1, 6))).0, tokens);
     assert_eq!(probe.violations.load(Relaxed), 0);
 }
 
