@@ -14,8 +14,7 @@ use vllm_platform_mlx::MlxVision;
 /// DESIGN §7: of the largest number, in f32.
 const TOLERANCE: f64 = 1e-4;
 
-const FIXTURES: [&str; 3] =
-    ["qwen2_vl", "qwen2_vl_mlx_4bit", "qwen2_5_vl"];
+const FIXTURES: [&str; 3] = ["qwen2_vl", "qwen2_vl_mlx_4bit", "qwen2_5_vl"];
 
 /// Both of an encoder's backends.
 fn backends(path: &Path) -> [(&'static str, Box<dyn VisionEncoder>); 2] {

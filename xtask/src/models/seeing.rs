@@ -325,8 +325,8 @@ mod tests {
             let all = tensors().into_iter().filter(|tensor| tensor.name.starts_with(prefix));
             all.map(|tensor| tensor.shape.iter().product::<usize>()).sum::<usize>()
         };
-        // 668,684,480 with 2,048 outputs, of 5,120 weights and a bias each.
-        assert_eq!(count("visual.") + (2048 - WIDTH) * (MERGED + 1), 668_684_480);
+        // 668,684,288 with 2,048 outputs, of 5,120 weights and a bias each.
+        assert_eq!(count("visual.") + (2048 - WIDTH) * (MERGED + 1), 668_684_288);
     }
 
     #[test]
