@@ -7,12 +7,20 @@
 
 mod decode;
 mod error;
+mod fetch;
 mod limits;
+mod loader;
 mod picture;
+mod recent;
+mod source;
 mod video;
 
 pub use decode::{PictureFormat, decode_picture};
 pub use error::{MediaError, MediaErrorKind};
+pub use fetch::FetchPolicy;
 pub use limits::Limits;
+pub use loader::Loader;
 pub use picture::{Frame, Picture, Video};
+pub use recent::Remembered;
+pub use source::Source;
 pub use video::{Sampling, Spread, decode_video, sample_indices};
