@@ -335,7 +335,7 @@ fn kv_of_pictures_survives_a_restart_and_nobody_asks_for_features() {
 #[test]
 fn who_loses_its_place_asks_again() {
     // Room for one and a half: the second gives way, and its features are forgotten meanwhile.
-    let fake = FakeConfig { num_blocks: 14, ..Default::default() };
+    let fake = FakeConfig { num_blocks: 14, step_delay: Duration::from_millis(3), ..Default::default() };
     let (engine, probe) = start(fake, EngineConfig { prefix_cache: false, ..Default::default() });
     let (vision, seen) =
         pictures::start(FakeVisionConfig::default(), vllm_scheduler::VisionConfig { cache_bytes: 0, ssd: None });
@@ -384,7 +384,8 @@ fn an_engine_without_handles_finishes_what_waits_for_an_encoder() {
 fn whoever_has_no_room_for_a_copy_asks_for_what_it_would_have_covered() {
     let (engine, probe) = start(FakeConfig { num_blocks: 4, ..Default::default() }, EngineConfig::default());
     let ask = |question: &[u32], max_tokens, source| {
-        let mut request = Request { prompt: vec![1], ..request(max_tokens) };
+        let timeout = Some(Duration::from_secs(20));
+        let mut request = Request { prompt: vec![1], timeout, ..request(max_tokens) };
         show(&mut request, 1, 6, Kind::Grid, source);
         request.prompt.extend(question);
         request
