@@ -335,7 +335,7 @@ fn kv_of_pictures_survives_a_restart_and_nobody_asks_for_features() {
 #[test]
 fn who_loses_its_place_asks_again() {
     // Room for one and a half: the second gives way, and its features are forgotten meanwhile.
-    let fake = FakeConfig { num_blocks: 14, ..Default::default() };
+    let fake = FakeConfig { num_blocks: 14, step_delay: Duration::from_millis(3), ..Default::default() };
     let (engine, probe) = start(fake, EngineConfig { prefix_cache: false, ..Default::default() });
     let (vision, seen) =
         pictures::start(FakeVisionConfig::default(), vllm_scheduler::VisionConfig { cache_bytes: 0, ssd: None });
@@ -384,7 +384,8 @@ fn an_engine_without_handles_finishes_what_waits_for_an_encoder() {
 fn whoever_has_no_room_for_a_copy_asks_for_what_it_would_have_covered() {
     let (engine, probe) = start(FakeConfig { num_blocks: 4, ..Default::default() }, EngineConfig::default());
     let ask = |question: &[u32], max_tokens, source| {
-        let mut request = Request { prompt: vec![1], ..request(max_tokens) };
+        let timeout = Some(Duration::from_secs(20));
+        let mut request = Request { prompt: vec![1], timeout, ..request(max_tokens) };
         show(&mut request, 1, 6, Kind::Grid, source);
         request.prompt.extend(question);
         request
@@ -420,4 +421,31 @@ fn features_are_asked_for_a_few_requests_ahead() {
         assert_eq!(collect(events).0.len(), 8);
     }
     assert_eq!(seen.calls.load(Relaxed), 10);
+}
+
+#[test]
+fn a_picture_in_pieces_is_asked_for_once() {
+    let (engine, probe) = start(FakeConfig::default(), EngineConfig::default());
+    let (vision, seen) = pictures::start(FakeVisionConfig::default(), Default::default());
+    let (source, polls) = counted(source(&vision, 1, 10));
+    let ask = |question| {
+        let mut request = Request { prompt: vec![1], ..request(4) };
+        for first in [0, 4, 8] {
+            show(&mut request, 1, 2, Kind::Grid, Arc::clone(&source));
+            request.media.last_mut().unwrap().span.first = first;
+            request.prompt.push(5);
+        }
+        request.prompt.push(question);
+        request
+    };
+    let (_, end) = answer(&engine, ask(3));
+    assert_eq!((end.usage.media_tokens, end.usage.reused_media_tokens), (6, 0));
+    let (before, (_, end)) = (polls.load(Relaxed), answer(&engine, ask(4)));
+    assert_eq!((end.usage.cached_media_tokens, polls.load(Relaxed), seen.calls.load(Relaxed)), (6, before, 1));
+    // Another piece in its place is another prompt.
+    let mut other = ask(3);
+    other.media[1].span.first = 2;
+    let (_, end) = answer(&engine, other);
+    assert_eq!((end.usage.cached_media_tokens, end.usage.reused_media_tokens), (2, 4));
+    assert_eq!(probe.violations.load(Relaxed), 0);
 }
