@@ -90,6 +90,12 @@ impl ServedModel {
         self
     }
 
+    /// Whether it sees images, and videos.
+    #[must_use]
+    pub fn media(&self) -> (bool, bool) {
+        (false, false)
+    }
+
     /// Tokens that end an answer.
     #[must_use]
     pub fn stop_tokens(&self) -> Vec<TokenId> {

@@ -6,9 +6,9 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings, Usage};
+use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings};
 
-use super::{App, choices::reason_name, client::Account, registry::Registered, request_id::Id};
+use super::{App, choices::reason_name, client::Account, registry::Registered, request_id::Id, usage::Usage};
 use crate::{
     answer::{Answer, End, Ending},
     residency::Lease,

@@ -19,6 +19,7 @@ mod guide;
 mod health;
 mod logprobs;
 mod mcp;
+mod media;
 mod messages;
 mod metrics;
 mod models;
@@ -33,6 +34,7 @@ mod score;
 mod sse;
 mod status;
 mod tokenize;
+mod usage;
 mod version;
 
 use std::{
@@ -55,9 +57,11 @@ use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
 use fields::read_body;
+pub use media::{Media, MediaLimits};
 pub use messages::normalise as normalise_messages;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
+pub use usage::Usage;
 use vllm_mcp::McpClient;
 
 use crate::{
@@ -84,6 +88,8 @@ pub struct HttpConfig {
     pub stream_interval: usize,
     /// Longest time of a request that doesn't say; `None`: as long as it takes.
     pub timeout: Option<Duration>,
+    /// Most images and videos of a prompt.
+    pub media: MediaLimits,
     /// Whether `/metrics` is served.
     pub metrics: bool,
     /// How long the engine may have work in hand without ending a step before it counts as stalled.
@@ -100,6 +106,7 @@ impl Default for HttpConfig {
             heartbeat: Duration::from_secs(15),
             stream_interval: 1,
             timeout: Some(Duration::from_secs(300)),
+            media: MediaLimits::default(),
             metrics: true,
             stall: Some(Duration::from_secs(60)),
         }

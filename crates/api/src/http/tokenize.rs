@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use vllm_platform::{SamplingParams, TokenId};
 
 use super::{
-    ApiError, App, Fields, blocking,
+    ApiError, App, Fields, HttpConfig, blocking,
     chat::{ChatRequest, OutputFormat, Thinking, ToolOffer},
     extras::{Extras, Scheduling},
     fields::{read_body, show},
     health::json_response,
+    media::{Media, MediaOptions},
     messages::normalise,
 };
 use crate::{model::ServedModel, residency::Lease};
@@ -17,6 +18,7 @@ use crate::{model::ServedModel, residency::Lease};
 /// Tokens of a text, or of a conversation as its model sees it.
 pub(super) async fn tokenize(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
     let (mut fields, model) = open(&app, body).await?;
+    let config = app.config;
     blocking(move || {
         let with_texts = fields.boolean("return_token_strs")?.unwrap_or(false);
         let tokens = match (fields.string("prompt")?, fields.array("messages")?) {
@@ -28,7 +30,7 @@ pub(super) async fn tokenize(State(app): State<App>, body: Body) -> Result<Respo
             (None, Some(messages)) => {
                 // Templates write them out.
                 let special = fields.boolean("add_special_tokens")?.unwrap_or(false);
-                conversation(&mut fields, messages, &model)?.prompt_tokens(&model, special)?
+                conversation(&mut fields, messages, &model, &config)?.prompt_tokens(&model, special)?
             }
             (Some(_), Some(_)) => {
                 return Err(ApiError::field("messages", "prompt and messages are both given: give one"));
@@ -93,9 +95,16 @@ async fn open(app: &App, body: Body) -> Result<(Fields, Lease), ApiError> {
     Ok((fields, model))
 }
 
-fn conversation(fields: &mut Fields, messages: Vec<Value>, model: &ServedModel) -> Result<ChatRequest, ApiError> {
+fn conversation(
+    fields: &mut Fields,
+    messages: Vec<Value>,
+    model: &ServedModel,
+    config: &HttpConfig,
+) -> Result<ChatRequest, ApiError> {
+    let mut media = Media::of(model, config).with_options(MediaOptions::take(fields)?);
     Ok(ChatRequest {
-        messages: normalise(messages)?,
+        messages: normalise(messages, &mut media)?,
+        media,
         messages_param: "messages",
         tools: ToolOffer::take(fields)?,
         format: OutputFormat::Text,

@@ -6,9 +6,10 @@ use opentelemetry::{
     Array, Context, KeyValue, StringValue, Value,
     trace::{Span as _, SpanBuilder, SpanKind as Kind, Status, TraceContextExt as _, Tracer as _},
 };
-use vllm_scheduler::{Span, SpanKind, Timings, Usage};
+use vllm_scheduler::{Span, SpanKind, Timings};
 
 use super::{Parent, Tracer};
+use crate::http::Usage;
 
 /// A request that has ended.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use crate::{
         chat::{ChatRequest, OutputFormat, PreparedChat},
         extras::{Extras, Scheduling},
         fields::show,
+        media::{Media, MediaOptions},
         sampling::{take_sampling, take_stop_named},
     },
     model::ServedModel,
@@ -38,7 +39,8 @@ impl Request {
         let messages = fields
             .array("messages")?
             .ok_or_else(|| ApiError::field("messages", "messages is missing: it must be an array of messages"))?;
-        let conversation = conversation(fields.value("system"), messages)?;
+        let mut media = Media::of(model, config).with_options(MediaOptions::take(&mut fields)?);
+        let conversation = conversation(fields.value("system"), messages, &mut media)?;
         let mut thinking = thinking::take(&mut fields)?;
         // Nobody's thoughts are bounded by any budget.
         thinking.thinking.budget = thinking.thinking.budget.filter(|_| model.reasoning.is_some());
@@ -46,6 +48,7 @@ impl Request {
         thinking.thinking.effort = effort;
         let chat = ChatRequest {
             messages: conversation.messages,
+            media,
             messages_param: "messages",
             tools: tools::take(&mut fields)?,
             format,

@@ -10,6 +10,7 @@ use crate::{
         chat::{ChatRequest, OutputFormat, ServerTools, Thinking, ToolOffer},
         extras::{Extras, Scheduling},
         fields::show,
+        media::{Media, MediaOptions},
         messages::normalise,
         sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming},
     },
@@ -47,8 +48,10 @@ impl Request {
         // The newer name wins, as with OpenAI.
         let old = fields.integer("max_tokens", 1..=i64::MAX)?;
         let asked = fields.integer("max_completion_tokens", 1..=i64::MAX)?.or(old);
+        let mut media = Media::of(model, config).with_options(MediaOptions::take(&mut fields)?);
         let chat = ChatRequest {
-            messages: normalise(messages)?,
+            messages: normalise(messages, &mut media)?,
+            media,
             messages_param: "messages",
             tools: ToolOffer::take(&mut fields)?,
             format: OutputFormat::take(&mut fields)?,

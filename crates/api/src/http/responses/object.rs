@@ -3,10 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
-use vllm_scheduler::{FinishReason, Usage};
+use vllm_scheduler::FinishReason;
 
 use super::store::Item;
-use crate::{http::ApiError, model::ServedModel};
+use crate::{
+    http::{ApiError, usage::Usage},
+    model::ServedModel,
+};
 
 /// The parts of a response that don't depend on its answer.
 #[derive(Debug, Clone)]

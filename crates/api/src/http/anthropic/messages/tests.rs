@@ -1,8 +1,10 @@
 use super::*;
+use crate::http::media::Takes;
 
 fn of(system: Value, messages: Value) -> Result<Conversation, Value> {
     let Value::Array(messages) = messages else { panic!("messages must be an array") };
-    conversation(Some(system).filter(|system| !system.is_null()), messages)
+    let mut media = Media::new(Takes::default());
+    conversation(Some(system).filter(|system| !system.is_null()), messages, &mut media)
         .map_err(|error| error.to_json()["error"]["message"].clone())
 }
 
