@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
+use vllm_media::Detail;
+
 use crate::http::{
     ApiError, Fields,
     fields::show,
-    media::{Given, Kind, Media, MediaPart, Place},
+    media::{Given, Kind, Media, MediaPart, read_base64, read_source},
     messages::{joined, text_part},
 };
 
@@ -111,7 +113,7 @@ impl Block {
     fn image(mut self) -> Result<MediaPart, ApiError> {
         let Some(source) = self.fields.value("source") else { return Err(self.error("has no source")) };
         let mut source = Self::open(format!("{}.source", self.at), source)?;
-        let place = match source.kind.as_str() {
+        let image = match source.kind.as_str() {
             "base64" => {
                 let media_type = source.need("media_type")?;
                 if !IMAGE_TYPES.contains(&media_type.as_str()) {
@@ -121,9 +123,9 @@ impl Block {
                     return Err(ApiError::field(&param, message));
                 }
                 // What it really is, its first bytes say.
-                Place::base64(&format!("{}.data", source.at), source.need("data")?)?
+                read_base64(&format!("{}.data", source.at), &source.need("data")?)?
             }
-            "url" => Place::any(&format!("{}.url", source.at), source.need("url")?)?,
+            "url" => read_source(&format!("{}.url", source.at), &source.need("url")?)?,
             "file" => {
                 let message = format!("{}: this server keeps no files: use base64 or url", source.at);
                 return Err(ApiError::unsupported(&source.at, message));
@@ -135,7 +137,7 @@ impl Block {
         };
         source.fields.finish();
         self.fields.finish();
-        Ok(MediaPart { at: self.at, given: Given::Image { place, detail: Default::default() } })
+        Ok(MediaPart { at: self.at, given: Given::Image { source: image, detail: Detail::default() } })
     }
 
     fn refuse_citations(&mut self) -> Result<(), ApiError> {

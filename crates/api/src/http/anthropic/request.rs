@@ -6,7 +6,7 @@ use vllm_platform::SamplingParams;
 use super::{messages::conversation, thinking, tools};
 use crate::{
     http::{
-        ApiError, Fields, HttpConfig,
+        ApiError, Fields, HttpConfig, WithMedia,
         chat::{ChatRequest, OutputFormat, PreparedChat},
         extras::{Extras, Scheduling},
         fields::show,
@@ -31,6 +31,12 @@ pub struct Prepared {
     pub chat: PreparedChat,
     /// Whether the context's end comes before `max_tokens`.
     pub is_cut: bool,
+}
+
+impl WithMedia for Request {
+    fn media(&mut self) -> Option<&mut Media> {
+        self.chat.media()
+    }
 }
 
 impl Request {

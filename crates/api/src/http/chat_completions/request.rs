@@ -6,7 +6,7 @@ use vllm_platform::sampling::MAX_LOGPROBS;
 
 use crate::{
     http::{
-        ApiError, Fields, HttpConfig,
+        ApiError, Fields, HttpConfig, WithMedia,
         chat::{ChatRequest, OutputFormat, ServerTools, Thinking, ToolOffer},
         extras::{Extras, Scheduling},
         fields::show,
@@ -24,6 +24,12 @@ pub struct Request {
     pub logprobs: bool,
     /// Tools that this server runs.
     pub server_tools: Option<ServerTools>,
+}
+
+impl WithMedia for Request {
+    fn media(&mut self) -> Option<&mut Media> {
+        self.chat.media()
+    }
 }
 
 impl Request {

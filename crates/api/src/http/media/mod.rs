@@ -4,10 +4,11 @@
 //! the list of what stands there: where each is to be had, as the client said. [`Media::load`] fetches and decodes them all,
 //! on async workers; [`ChatRequest::prepare`](super::chat::ChatRequest::prepare) then puts tokens in their places.
 
+mod load;
 mod options;
 mod part;
 mod taken;
 
 pub use options::{MediaLimits, MediaOptions, Sampling};
-pub use part::{Detail, Given, MediaPart, Place};
+pub use part::{Given, MediaPart, read_base64, read_source, take_detail};
 pub use taken::{Kind, Media, Takes, place};

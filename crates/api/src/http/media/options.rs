@@ -35,6 +35,12 @@ impl Sampling {
         Ok(Self { fps: rate.map(f64::from), max_frames: most.and_then(|most| usize::try_from(most).ok()) })
     }
 
+    /// These where they say, in what is usual for a model.
+    #[must_use]
+    pub fn over(self, usual: vllm_media::Sampling) -> vllm_media::Sampling {
+        vllm_media::Sampling { fps: self.fps.or(usual.fps), max_frames: self.max_frames.or(usual.max_frames), ..usual }
+    }
+
     /// These, and `others` where these don't say.
     #[must_use]
     pub fn or(self, others: Self) -> Self {

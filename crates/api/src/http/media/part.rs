@@ -1,10 +1,9 @@
 //! Parts of messages that are images or videos, in all forms that clients send.
 
-use std::{fmt, sync::Arc};
-
 use serde_json::Value;
+use vllm_media::{Detail, Source};
 
-use super::{options::Sampling, taken::Kind};
+use super::{load::media_error, options::Sampling, taken::Kind};
 use crate::http::{ApiError, Fields, fields::show};
 
 /// An image or a video that stands in a message.
@@ -22,100 +21,63 @@ pub enum Given {
     /// An image.
     Image {
         /// Where it is to be had.
-        place: Place,
+        source: Source,
         /// How closely it is to be looked at.
         detail: Detail,
     },
     /// A file with a video, or an animated image.
     Video {
         /// Where it is to be had.
-        place: Place,
+        source: Source,
         /// Which of its frames are wanted.
         sampling: Sampling,
     },
     /// A video as a list of images.
     Frames {
         /// Where they are to be had, in their order.
-        places: Vec<Place>,
+        sources: Vec<Source>,
         /// Which of them are wanted; `fps` is how fast they follow each other.
         sampling: Sampling,
     },
 }
 
-/// How closely an image is to be looked at, as OpenAI's `detail` has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Detail {
-    /// As the model has it.
-    #[default]
-    Auto,
-    /// With few tokens.
-    Low,
-    /// As closely as the model can.
-    High,
-}
-
-impl Detail {
-    /// As OpenAI has it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Low => "low",
-            Self::High => "high",
-        }
-    }
-
-    /// Takes `detail`.
-    pub fn take(fields: &mut Fields, at: &str) -> Result<Self, ApiError> {
-        match fields.string("detail")?.as_deref() {
-            None | Some("auto") => Ok(Self::Auto),
-            Some("low") => Ok(Self::Low),
-            Some("high") => Ok(Self::High),
-            Some(other) => {
-                let param = format!("{at}.detail");
-                Err(ApiError::field(&param, format!("{param} is {other:?}: it must be auto, low or high")))
-            }
+/// Takes `detail`.
+///
+/// # Errors
+/// 400 for what OpenAI doesn't have either.
+pub fn take_detail(fields: &mut Fields) -> Result<Option<Detail>, ApiError> {
+    match fields.string("detail")?.as_deref() {
+        None => Ok(None),
+        Some("auto") => Ok(Some(Detail::Auto)),
+        Some("low") => Ok(Some(Detail::Low)),
+        Some("high") => Ok(Some(Detail::High)),
+        Some(other) => {
+            let param = fields.path("detail");
+            Err(ApiError::field(&param, format!("{param} is {other:?}: it must be auto, low or high")))
         }
     }
 }
 
-/// Where something is to be had. Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A URL of any scheme, a path, or base64 by itself.
-    Any(Arc<str>),
-    /// Base64, and nothing else.
-    Base64(Arc<str>),
-}
-
-/// Without the megabytes.
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, text) = match self {
-            Self::Any(text) => ("Any", text),
-            Self::Base64(text) => ("Base64", text),
-        };
-        write!(f, "{name}({})", show(&Value::from(&**text)))
-    }
-}
-
-impl Place {
-    /// A place that a client names in a string.
-    pub fn any(at: &str, text: String) -> Result<Self, ApiError> {
-        filled(at, text).map(Self::Any)
-    }
-
-    /// The content itself.
-    pub fn base64(at: &str, text: String) -> Result<Self, ApiError> {
-        filled(at, text).map(Self::Base64)
-    }
-}
-
-fn filled(at: &str, text: String) -> Result<Arc<str>, ApiError> {
+/// Reads where something is to be had: a URL, a path, or base64 by itself. Takes time for what is there already.
+///
+/// # Errors
+/// 400 for what is none of these.
+pub fn read_source(at: &str, text: &str) -> Result<Source, ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::field(at, format!("{at} is empty")));
     }
-    Ok(text.into())
+    Source::parse(text).map_err(|error| media_error(at, &error))
+}
+
+/// The same for what is base64 and nothing else.
+///
+/// # Errors
+/// As above.
+pub fn read_base64(at: &str, text: &str) -> Result<Source, ApiError> {
+    if text.trim().is_empty() {
+        return Err(ApiError::field(at, format!("{at} is empty")));
+    }
+    Source::parse(&format!("data:;base64,{text}")).map_err(|error| media_error(at, &error))
 }
 
 /// Fields of Qwen's and vLLM's parts for what is the same for all requests here.
@@ -159,12 +121,12 @@ pub fn read(at: &str, name: &str, kind: Kind, mut fields: Fields) -> Result<Medi
         })?;
     let inner = format!("{at}.{key}");
     let mut sampling = Sampling::take(&mut fields, "fps", "max_frames")?;
-    let mut detail = if kind == Kind::Image { Detail::take(&mut fields, at)? } else { Detail::Auto };
-    let place = match content {
+    let mut detail = take_detail(&mut fields)?;
+    let source = match content {
         Value::String(text) if matches!(key, "base64" | "data") && !text.starts_with("data:") => {
-            Place::base64(&inner, text)?
+            read_base64(&inner, &text)?
         }
-        Value::String(text) => Place::any(&inner, text)?,
+        Value::String(text) => read_source(&inner, &text)?,
         Value::Object(map) => {
             let mut nested = Fields::within(&inner, map);
             if kind == Kind::Image {
@@ -172,18 +134,18 @@ pub fn read(at: &str, name: &str, kind: Kind, mut fields: Fields) -> Result<Medi
                     .map(|given| if given == Detail::Auto { detail } else { given })?;
             }
             sampling = Sampling::take(&mut nested, "fps", "max_frames")?.or(sampling);
-            let place = read_place(&inner, &mut nested)?;
+            let source = read_nested(&inner, &mut nested)?;
             nested.finish();
-            place
+            source
         }
         Value::Array(frames) if kind == Kind::Video => {
             if frames.is_empty() {
                 return Err(ApiError::field(&inner, format!("{inner} is empty: there must be a frame at least")));
             }
             let frame = |(index, frame)| read_frame(&format!("{inner}[{index}]"), frame);
-            let places = frames.into_iter().enumerate().map(frame).collect::<Result<_, _>>()?;
+            let sources = frames.into_iter().enumerate().map(frame).collect::<Result<_, _>>()?;
             fields.finish();
-            return Ok(MediaPart { at: at.to_owned(), given: Given::Frames { places, sampling } });
+            return Ok(MediaPart { at: at.to_owned(), given: Given::Frames { sources, sampling } });
         }
         other => {
             let forms = if kind == Kind::Video {
@@ -196,35 +158,35 @@ pub fn read(at: &str, name: &str, kind: Kind, mut fields: Fields) -> Result<Medi
     };
     fields.finish();
     let given = match kind {
-        Kind::Image => Given::Image { place, detail },
-        Kind::Video => Given::Video { place, sampling },
+        Kind::Image => Given::Image { source, detail: detail.unwrap_or_default() },
+        Kind::Video => Given::Video { source, sampling },
     };
     Ok(MediaPart { at: at.to_owned(), given })
 }
 
 /// `{"url": …}`, and other names for it.
-fn read_place(at: &str, fields: &mut Fields) -> Result<Place, ApiError> {
+fn read_nested(at: &str, fields: &mut Fields) -> Result<Source, ApiError> {
     if let Some(url) = fields.string("url")? {
-        return Place::any(&format!("{at}.url"), url);
+        return read_source(&format!("{at}.url"), &url);
     }
     for name in ["base64", "data"] {
         if let Some(text) = fields.string(name)? {
-            return Place::base64(&format!("{at}.{name}"), text);
+            return read_base64(&format!("{at}.{name}"), &text);
         }
     }
     Err(ApiError::field(at, format!("{at} has no url")))
 }
 
 /// A frame: a string, or an object as an image's.
-fn read_frame(at: &str, frame: Value) -> Result<Place, ApiError> {
+fn read_frame(at: &str, frame: Value) -> Result<Source, ApiError> {
     match frame {
-        Value::String(text) => Place::any(at, text),
+        Value::String(text) => read_source(at, &text),
         Value::Object(map) => {
             let mut fields = Fields::within(at, map);
             fields.string("type")?;
             match fields.value("image_url").or_else(|| fields.value("image")) {
                 Some(inner) => read_frame(&format!("{at}.image_url"), inner),
-                None => read_place(at, &mut fields),
+                None => read_nested(at, &mut fields),
             }
         }
         other => {

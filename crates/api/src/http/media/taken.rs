@@ -1,6 +1,6 @@
 //! The media of one request, as they are taken out of its messages.
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     http::{ApiError, Fields, HttpConfig},
     model::ServedModel,
+    vision::Medium,
 };
 
 /// What sort of media something is.
@@ -70,8 +71,14 @@ impl fmt::Display for Takes {
 #[derive(Debug, Clone, Default)]
 pub struct Media {
     takes: Takes,
-    parts: Vec<MediaPart>,
-    options: MediaOptions,
+    pub(super) parts: Vec<MediaPart>,
+    pub(super) options: MediaOptions,
+    /// Which frames of a video the model is used to.
+    pub(super) frames: vllm_media::Sampling,
+    /// The parts, fetched and decoded: all of them or none yet.
+    pub(super) loaded: Vec<Medium>,
+    /// When that was.
+    pub(super) took: Option<(Instant, Instant)>,
 }
 
 /// Key by which a part of a message names what stands there, in [`Media`].
@@ -82,7 +89,8 @@ impl Media {
     #[must_use]
     pub fn of(model: &ServedModel, config: &HttpConfig) -> Self {
         let (images, videos) = model.media();
-        Self::new(Takes { images, videos, limits: config.media })
+        let media = Self::new(Takes { images, videos, limits: config.media });
+        Self { frames: config.sampling.over(model.frames()), ..media }
     }
 
     /// None yet, for a model that takes these.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use vllm_media::Detail;
 
 use super::{reasoning, store::Item};
-use crate::http::{ApiError, Fields, fields::show, media::Detail};
+use crate::http::{ApiError, Fields, fields::show, media::take_detail};
 
 /// Most items of one request. What no model's context holds need not be taken in.
 const MAX_ITEMS: usize = 1 << 16;
@@ -247,11 +248,15 @@ fn image_part(at: &str, part: Value) -> Result<Value, ApiError> {
         let message = format!("{param}: this server keeps no files: send the image itself as a data URL, or its URL");
         return Err(ApiError::unsupported(&param, message));
     }
-    let detail = Detail::take(&mut fields, at)?;
+    let detail = match take_detail(&mut fields)?.unwrap_or_default() {
+        Detail::Auto => "auto",
+        Detail::Low => "low",
+        Detail::High => "high",
+    };
     let url = fields.string("image_url")?;
     let url = url.ok_or_else(|| ApiError::field(at, format!("{at} has no image_url")))?;
     fields.finish();
-    Ok(json!({ "type": "input_image", "detail": detail.name(), "image_url": url, "file_id": null }))
+    Ok(json!({ "type": "input_image", "detail": detail, "image_url": url, "file_id": null }))
 }
 
 fn text_of(kind: &'static str, text: String) -> Value {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     http::{
-        ApiError, Fields, HttpConfig,
+        ApiError, Fields, HttpConfig, WithMedia,
         chat::{ChatRequest, OutputFormat, Thinking},
         extras::{Extras, Scheduling},
         media::{Media, MediaOptions},
@@ -57,6 +57,12 @@ pub struct Shape {
     pub sealed: bool,
     /// Whether the chain of thought is left out.
     pub hide_reasoning: bool,
+}
+
+impl WithMedia for Request {
+    fn media(&mut self) -> Option<&mut Media> {
+        self.chat.media()
+    }
 }
 
 impl Request {
