@@ -5,8 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod decode;
 mod error;
+mod limits;
 mod picture;
+mod video;
 
+pub use decode::{PictureFormat, decode_picture};
 pub use error::{MediaError, MediaErrorKind};
+pub use limits::Limits;
 pub use picture::{Frame, Picture, Video};
+pub use video::{Sampling, Spread, decode_video, sample_indices};

@@ -52,6 +52,8 @@ pub struct Layout {
     axes: Option<[Vec<u32>; 2]>,
     /// Rows that hold a picture's place.
     features: Vec<Placed>,
+    /// The position before which each row sees everything, where that is further than itself; empty if no row sees so far.
+    until: Vec<u32>,
     /// The rows whose results are asked for, in order.
     wanted: Vec<u32>,
     /// First row of each sequence, and the end.
@@ -140,6 +142,9 @@ impl Layout {
         if layout.tokens.is_empty() {
             return Err(Error::Plan("no rows".into()));
         }
+        if !layout.until.is_empty() {
+            layout.until.resize(layout.tokens.len(), 0);
+        }
         Ok(layout)
     }
 
@@ -193,6 +198,14 @@ impl Layout {
             if vector + to - from > features.tokens() {
                 return Err(format!("{features:?} has no vectors {vector} to {}", vector + to - from));
             }
+            if span.bidirectional {
+                if span.end() > end {
+                    let (first, last) = (span.start, span.end());
+                    return Err(format!("tokens {first} to {last} see each other, but the row ends at {end}"));
+                }
+                self.until.resize(first + from - row.start, 0);
+                self.until.resize(first + to - row.start, narrow(span.end()));
+            }
             let features = Arc::clone(features);
             self.features.push(Placed { row: first + from - row.start, len: to - from, features, first: vector });
         }
@@ -202,6 +215,13 @@ impl Layout {
     /// Rows that hold a picture's place, in order.
     pub(crate) fn features(&self) -> &[Placed] {
         &self.features
+    }
+
+    /// For each row of a sequence, the position before which it sees everything, where that is further than itself: the end of
+    /// its picture. Empty if none sees so far.
+    pub(crate) fn until(&self, span: Span) -> &[u32] {
+        let until = self.until.get(span.first..span.first + span.len).unwrap_or(&[]);
+        if until.iter().any(|&until| until > 0) { until } else { &[] }
     }
 
     /// Whether a row's positions are not the same on all axes.
@@ -286,7 +306,13 @@ impl Layout {
     /// As the CPU's attention kernel takes it, for the layers of `group`.
     pub(crate) fn ragged(&self, group: usize) -> RaggedBatch<'_> {
         let Tables { offsets, blocks, .. } = &self.groups[group];
-        RaggedBatch { query_offsets: &self.row_offsets, starts: &self.starts, block_offsets: offsets, blocks }
+        RaggedBatch {
+            query_offsets: &self.row_offsets,
+            starts: &self.starts,
+            until: &self.until,
+            block_offsets: offsets,
+            blocks,
+        }
     }
 }
 
@@ -441,6 +467,23 @@ mod tests {
         let media = [span(None)];
         let after = Row { media: &media, ..row(6, &[1], &tables) };
         assert!(Layout::new(&plan(vec![after]), &spec(&[None])).expect("sound").features().is_empty());
+    }
+
+    #[test]
+    fn tokens_of_a_picture_see_each_other_in_one_step() {
+        let features = Some(Arc::new(Features::new(vec![0.0; 3], 1, 1)));
+        let picture = MediaSpan { start: 3, len: 3, first: 0, grid: None, bidirectional: true, features };
+        let until = |start: usize, len: usize| {
+            let (tokens, tables) = ([0; 8], [vec![1, 2]]);
+            let mut rows = vec![row(0, &tokens[..1], &tables), row(start, &tokens[..len], &tables)];
+            rows[1].media = std::slice::from_ref(&picture);
+            Layout::new(&plan(rows), &spec(&[None])).map(|layout| layout.until).map_err(|error| error.to_string())
+        };
+        let [text, whole, end, after] = [until(0, 3), until(2, 5), until(5, 1), until(6, 1)].map(Result::unwrap);
+        assert_eq!((text, whole), (vec![], vec![0, 0, 6, 6, 6, 0]));
+        assert_eq!((end, after), (vec![0, 6], vec![]));
+        let error = until(1, 4).expect_err("a part of it");
+        assert!(error.contains("sequence 5: tokens 3 to 6 see each other, but the row ends at 5"), "{error}");
     }
 
     #[test]

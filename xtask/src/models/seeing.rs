@@ -144,24 +144,28 @@ fn config() -> Value {
         "max_window_layers": 70,
         "tie_word_embeddings": true,
         "vocab_size": VOCAB,
-        "vision_config": {
-            "model_type": "qwen2_5_vl",
-            "depth": DEPTH,
-            "hidden_act": "silu",
-            "hidden_size": HIDDEN,
-            "intermediate_size": INNER,
-            "num_heads": 16,
-            "in_chans": 3,
-            "in_channels": 3,
-            "out_hidden_size": WIDTH,
-            "patch_size": PATCH,
-            "spatial_patch_size": PATCH,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 112,
-            "fullatt_block_indexes": [7, 15, 23, 31],
-            "tokens_per_second": 2
-        }
+        "vision_config": vision_config()
+    })
+}
+
+fn vision_config() -> Value {
+    json!({
+        "model_type": "qwen2_5_vl",
+        "depth": DEPTH,
+        "hidden_act": "silu",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_heads": 16,
+        "in_chans": 3,
+        "in_channels": 3,
+        "out_hidden_size": WIDTH,
+        "patch_size": PATCH,
+        "spatial_patch_size": PATCH,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "tokens_per_second": 2
     })
 }
 

@@ -15,7 +15,7 @@ use mlx_rs::{
 use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, attention};
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
 
-use super::{AttentionSpec, KvStore, contiguous::window_mask};
+use super::{AttentionSpec, KvStore, contiguous::visible_mask};
 use crate::{
     Batch, Error, Layout, Ops, Result, Span, Tensor,
     batch::dim,
@@ -142,7 +142,7 @@ impl TransientKv {
             };
             let [q, k, v] = [part(qkv[0])?, part(qkv[1])?, part(qkv[2])?];
             let window = self.layers[layer].window.filter(|&window| self.causal && window < span.len);
-            let mask = window.map(|window| window_mask(0, span.len, 0, window));
+            let mask = window.map(|window| visible_mask(0, span.len, 0, Some(window), &[]));
             let mask = match &mask {
                 Some(mask) => Some(ScaledDotProductAttentionMask::Array(mask)),
                 None => (self.causal && span.len > 1).then_some(ScaledDotProductAttentionMask::Causal),
