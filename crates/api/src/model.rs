@@ -118,9 +118,7 @@ impl ServedModel {
     /// What may stand in its prompts, as `/v1/models` has it.
     #[must_use]
     pub fn modalities(&self) -> Vec<&'static str> {
-        let (images, videos) = self.media();
-        let all = [("text", true), ("image", images), ("video", videos)];
-        all.into_iter().filter(|(_, takes)| *takes).map(|(name, _)| name).collect()
+        vision::modalities(self.vision.as_ref().map(|vision| &vision.processor))
     }
 
     /// Stops its engines.

@@ -153,6 +153,14 @@ impl Marks {
     }
 }
 
+/// What may stand in prompts of a model with such eyes.
+#[must_use]
+pub fn modalities(processor: Option<&Processor>) -> Vec<&'static str> {
+    let videos = processor.is_some_and(Processor::takes_video);
+    let all = [("text", true), ("image", processor.is_some()), ("video", videos)];
+    all.into_iter().filter(|(_, takes)| *takes).map(|(name, _)| name).collect()
+}
+
 /// What a checkpoint's model sees with, if it sees.
 ///
 /// # Errors

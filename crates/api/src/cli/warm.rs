@@ -44,7 +44,7 @@ fn beginning(model: &ServedModel, messages: &[Value]) -> anyhow::Result<Vec<Toke
         model.chat_prompt(&ChatPrompt { messages, ..ChatPrompt::default() })
     };
     // Different from their first letters on.
-    let (one, other) = (with("apples")?, with("Zurich")?);
+    let (one, other) = (with("apples")?.tokens, with("Zurich")?.tokens);
     Ok(one.into_iter().zip(other).take_while(|(a, b)| a == b).map(|(token, _)| token).collect())
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use vllm_media::{Loader, MediaError, MediaErrorKind, Picture, Video};
+use vllm_media::{Loader, MediaError, MediaErrorKind};
 
 use super::{
     part::{Given, MediaPart},
@@ -36,13 +36,12 @@ impl Media {
                         Medium::Video(loader.video(&source, &sampling).await?)
                     }
                     Given::Frames { sources, sampling: own } => {
-                        let pictures = stream::iter(sources)
-                            .map(|source| async move { loader.picture(&source).await })
-                            .buffered(AT_ONCE)
-                            .try_collect::<Vec<Picture>>()
-                            .await?;
                         let sampling = own.or(sampling).over(frames);
-                        Medium::Video(Video::from_frames(pictures, sampling.fps, loader.limits())?)
+                        if let Some(most) = sampling.max_frames.filter(|&most| most < sources.len()) {
+                            let message = format!("the video has {} frames: {most} are allowed", sources.len());
+                            return Err(MediaError::new(MediaErrorKind::TooLarge, message));
+                        }
+                        Medium::Video(loader.frames(&sources, sampling.fps).await?)
                     }
                 };
                 Ok(medium)

@@ -1,6 +1,6 @@
 //! What requests and operators say of media.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde_json::Value;
 
@@ -117,6 +117,13 @@ impl MediaLimits {
             Kind::Image => self.images,
             Kind::Video => self.videos,
         }
+    }
+}
+
+/// `image=16,video=1`.
+impl fmt::Display for MediaLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "image={},video={}", self.images, self.videos)
     }
 }
 
