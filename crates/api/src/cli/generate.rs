@@ -8,8 +8,8 @@ use vllm_scheduler::{FinishReason, Request};
 
 use super::{
     args::{ModelArgs, RuntimeArgs, SamplingArgs, load_spec},
-    media_args::FileArgs,
     files::{self, Files},
+    media_args::FileArgs,
     progress,
     report::Report,
 };

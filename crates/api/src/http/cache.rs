@@ -4,6 +4,7 @@
 
 use axum::{extract::State, response::Response};
 use serde_json::{Value, json};
+use vllm_media::Remembered;
 use vllm_scheduler::{SsdStats, Stats, VisionStats};
 
 use super::{ApiError, App, engine_says, health::json_response};
@@ -22,7 +23,9 @@ pub(super) async fn clear(State(app): State<App>) -> Result<Response, ApiError> 
         blocks += engine_says(model.engine.clear_cache()).await?;
         pictures += model.vision.as_ref().map_or(0, |vision| vision.engine.clear_cache());
     }
-    app.loader.forget();
+    if let Some(loader) = &app.loader {
+        loader.forget();
+    }
     tracing::info!(blocks, pictures, "cache cleared");
     let stats = stats_json(&app)?;
     Ok(json_response(&json!({
@@ -39,8 +42,9 @@ fn stats_json(app: &App) -> Result<Value, ApiError> {
     let single = app.models()?.is_single();
     let loaded = app.loaded();
     let caches: Vec<Value> = loaded.iter().map(|model| cache_json(model, &model.engine.stats())).collect();
-    let mut body = caches.first().cloned().unwrap_or_else(|| json!({ "engine_cache": null, "ssd": null, "vision": null }));
-    body["decoded_media"] = decoded_json(app);
+    let mut body =
+        caches.first().cloned().unwrap_or_else(|| json!({ "engine_cache": null, "ssd": null, "vision": null }));
+    body["decoded_media"] = app.loader.as_ref().map_or(Value::Null, |loader| decoded_json(loader.remembered()));
     if !single {
         let names = loaded.iter().map(|model| model.names.first().cloned().unwrap_or_default());
         body["models"] = Value::Object(names.zip(caches).collect());
@@ -118,11 +122,11 @@ fn vision_json(stats: &VisionStats) -> Value {
 }
 
 /// Images and videos that are decoded already.
-fn decoded_json(app: &App) -> Value {
-    let remembered = app.loader.remembered();
+fn decoded_json(remembered: Remembered) -> Value {
     json!({
         "entry_count": remembered.entries,
         "bytes": remembered.bytes,
+        "max_bytes": remembered.capacity,
         "hits": remembered.hits,
         "misses": remembered.misses,
     })

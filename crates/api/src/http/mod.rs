@@ -131,7 +131,7 @@ pub struct App {
     encoders: Arc<Encoders>,
     config: HttpConfig,
     shared: Arc<Shared>,
-    loader: Arc<Loader>,
+    loader: Option<Arc<Loader>>,
     mcp: Option<McpClient>,
 }
 
@@ -169,14 +169,20 @@ impl App {
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        let loader = Arc::new(Loader::default());
-        Self { models: Arc::default(), encoders: Arc::default(), config, shared: Arc::new(shared), loader, mcp: None }
+        Self {
+            models: Arc::default(),
+            encoders: Arc::default(),
+            config,
+            shared: Arc::new(shared),
+            loader: None,
+            mcp: None,
+        }
     }
 
-    /// The application, with images and videos from where this loader may read.
+    /// The application, with a loader of images and videos: without one, requests can't have any.
     #[must_use]
     pub fn with_loader(self, loader: Loader) -> Self {
-        Self { loader: Arc::new(loader), ..self }
+        Self { loader: Some(Arc::new(loader)), ..self }
     }
 
     /// The application, with the tools of these MCP servers.
@@ -393,7 +399,8 @@ async fn staged<R: WithMedia + Send + 'static, P: Send + 'static>(
         Ok(staged) => Ok(staged),
         Err((mut request, done)) => {
             if let Some(media) = request.media() {
-                media.load(&app.loader).await?;
+                let none = || ApiError::engine("this server has nothing to read images with");
+                media.load(app.loader.as_deref().ok_or_else(none)?).await?;
             }
             blocking(move || done(request)).await
         }

@@ -113,7 +113,9 @@ impl ChatRequest {
     /// What a client is told; `media` are those of the prompt, by their numbers.
     fn error(&self, error: PromptError, media: &[usize]) -> ApiError {
         let code = match error {
-            PromptError::Media(SeeError::Medium { index, error }) => return self.media.error(media[index], error),
+            PromptError::Media(SeeError::Medium { index, ref error }) => {
+                return self.media.error(media[index], error);
+            }
             PromptError::NoTemplate => "no_chat_template",
             PromptError::Template(_) => "chat_template_error",
             PromptError::Tokenizer(_) => "tokenizer_error",

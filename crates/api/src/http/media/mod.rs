@@ -11,4 +11,6 @@ mod taken;
 
 pub use options::{MediaLimits, MediaOptions, Sampling};
 pub use part::{Given, MediaPart, read_base64, read_source, take_detail};
-pub use taken::{Kind, Media, Takes, place};
+#[cfg(test)]
+pub use taken::Takes;
+pub use taken::{Kind, Media, place};

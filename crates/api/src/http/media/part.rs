@@ -129,10 +129,7 @@ pub fn read(at: &str, name: &str, kind: Kind, mut fields: Fields) -> Result<Medi
         Value::String(text) => read_source(&inner, &text)?,
         Value::Object(map) => {
             let mut nested = Fields::within(&inner, map);
-            if kind == Kind::Image {
-                detail = Detail::take(&mut nested, &inner)
-                    .map(|given| if given == Detail::Auto { detail } else { given })?;
-            }
+            detail = take_detail(&mut nested)?.or(detail);
             sampling = Sampling::take(&mut nested, "fps", "max_frames")?.or(sampling);
             let source = read_nested(&inner, &mut nested)?;
             nested.finish();
