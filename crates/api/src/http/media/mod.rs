@@ -8,6 +8,8 @@ mod load;
 mod options;
 mod part;
 mod taken;
+#[cfg(test)]
+mod tests;
 
 pub use options::{MediaLimits, MediaOptions, Sampling};
 pub use part::{Given, MediaPart, read_base64, read_source, take_detail};
