@@ -5,3 +5,9 @@
 //!
 //! *Invariant*: no file here names a device, and nobody but the binary names this crate.
 #![forbid(unsafe_code)]
+
+mod config;
+mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen3_vl;
+mod qwen_vision;
