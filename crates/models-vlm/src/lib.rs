@@ -5,3 +5,15 @@
 //!
 //! *Invariant*: no file here names a device, and nobody but the binary names this crate.
 #![forbid(unsafe_code)]
+
+mod clip;
+mod config;
+mod gemma3;
+mod idefics3;
+mod language;
+mod llava;
+mod mistral3;
+mod pixtral;
+mod rows;
+mod siglip;
+mod vit;

@@ -461,6 +461,32 @@ mod tests {
     }
 
     #[test]
+    fn features_that_are_missing_or_too_few_are_refused() {
+        let tables = [vec![0, 1, 2]];
+        let span = |features: Option<usize>| MediaSpan {
+            start: 2,
+            len: 4,
+            first: 1,
+            grid: None,
+            bidirectional: false,
+            features: features.map(|tokens| Features::new(vec![0.0; tokens * 3], 1, 3).into()),
+        };
+        for (name, start, features, wanted) in [
+            ("none", 0, None, "sequence 5: tokens 2 to 3 hold a picture's place, whose features are missing"),
+            ("too few", 3, Some(4), "Features[1, 4, 3] has no vectors 2 to 5"),
+        ] {
+            let (tokens, media) = ([1; 3], [span(features)]);
+            let row = Row { media: &media, ..row(start, &tokens, &tables) };
+            let error = Layout::new(&plan(vec![row]), &spec(&[None])).map(drop).expect_err(name).to_string();
+            assert!(error.contains(wanted), "{name}: {error}");
+        }
+        // Who only goes on after a picture needs nothing of it.
+        let media = [span(None)];
+        let after = Row { media: &media, ..row(6, &[1], &tables) };
+        assert!(Layout::new(&plan(vec![after]), &spec(&[None])).expect("sound").features().is_empty());
+    }
+
+    #[test]
     fn a_plan_that_no_store_can_run_is_refused() {
         let cases: [(&str, usize, &[Vec<BlockId>], &str); 6] = [
             ("one table short", 0, &[vec![0]], "1 block tables for 2 groups"),

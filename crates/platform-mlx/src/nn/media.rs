@@ -9,7 +9,9 @@ pub struct MediaFeatures {
 }
 
 impl MediaFeatures {
-    pub(crate) fn new(ops: Ops, levels: usize) -> Self {
+    /// Of a model that takes features of so many levels; 0: none.
+    #[must_use]
+    pub fn new(ops: Ops, levels: usize) -> Self {
         Self { ops, levels }
     }
 
