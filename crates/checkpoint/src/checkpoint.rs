@@ -110,6 +110,18 @@ impl Checkpoint {
         }
     }
 
+    /// Another JSON object beside `config.json`, such as `preprocessor_config.json`; `None` where there is no such file,
+    /// or for GGUF.
+    ///
+    /// # Errors
+    /// When the file can't be read, or holds anything but an object.
+    pub fn side_file(&self, name: &str) -> Result<Option<Value>> {
+        match &self.0 {
+            Source::Directory { weights, .. } => config::read_object_if_present(&weights.path().join(name)),
+            Source::Gguf(_) => Ok(None),
+        }
+    }
+
     /// Every weight's name in Hugging Face's style, sorted. The scales and biases of a quantized weight belong to it and
     /// are not listed.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {

@@ -14,7 +14,7 @@ use vllm_platform_mlx::{
 };
 
 use crate::{
-    language::text_config,
+    language::{text_part, width},
     llava::NAMES,
     rows,
     siglip::{self, Siglip},
@@ -25,7 +25,7 @@ inventory::submit! {
 }
 
 fn language(config: &Value) -> Result<Language> {
-    let (architecture, config) = text_config(config, "gemma3_text")?;
+    let (architecture, config) = text_part(config, "gemma3_text")?;
     Ok(Language { architecture: architecture.into(), config, levels: 1 })
 }
 
@@ -33,22 +33,11 @@ fn language(config: &Value) -> Result<Language> {
 struct Config {
     #[serde(default = "tokens_per_image")]
     mm_tokens_per_image: usize,
-    text_config: TextConfig,
     vision_config: Value,
 }
 
 fn tokens_per_image() -> usize {
     256
-}
-
-#[derive(Deserialize)]
-struct TextConfig {
-    #[serde(default = "text_width")]
-    hidden_size: usize,
-}
-
-fn text_width() -> usize {
-    2304
 }
 
 struct Gemma3 {
@@ -75,7 +64,7 @@ impl Gemma3 {
         }
         let (tower, projector) = (ctx.at("vision.tower"), ctx.at("vision.projector"));
         let (hidden, eps, blocks) = (vision.hidden_size, vision.layer_norm_eps, vision.num_hidden_layers);
-        let width = config.text_config.hidden_size;
+        let width = width(ctx.config_json(), "gemma3_text")?;
         Ok(Self {
             norm: tower.layer_norm("post_layernorm", hidden, eps)?,
             encoder: Siglip::load(&tower, vision, blocks)?,

@@ -14,7 +14,7 @@ use vllm_platform_mlx::{
 };
 
 use crate::{
-    language::{language, text_config, with_defaults},
+    language::{language, width, with_defaults},
     rows,
     siglip::{self, Siglip},
 };
@@ -63,8 +63,7 @@ struct Idefics3 {
 impl Idefics3 {
     fn load(ctx: &LoadContext<'_>) -> Result<Self> {
         let config: Config = ctx.config()?;
-        let (_, text) = text_config(ctx.config_json(), "llama")?;
-        let width = text["hidden_size"].as_u64().and_then(|width| usize::try_from(width).ok()).unwrap_or(0);
+        let width = width(ctx.config_json(), "llama")?;
         let defaults = json!({"hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32});
         let vision = siglip::config(&with_defaults(config.vision_config.as_object(), defaults))?;
         let (tower, side) = (ctx.at("vision.tower"), config.scale_factor);

@@ -24,8 +24,8 @@ fn known(model_type: &str) -> Option<(&'static str, Value)> {
         }
         "qwen2" => ("Qwen2ForCausalLM", qwen),
         "qwen3" => ("Qwen3ForCausalLM", with_defaults(json!({"head_dim": 128}).as_object(), qwen)),
-        // Its own file knows.
-        "gemma3_text" => ("Gemma3ForCausalLM", json!({})),
+        // The rest its own file knows.
+        "gemma3_text" => ("Gemma3ForCausalLM", json!({"hidden_size": 2304})),
         _ => return None,
     })
 }
@@ -39,7 +39,7 @@ pub(crate) fn with_defaults(given: Option<&Map<String, Value>>, mut defaults: Va
 }
 
 /// `text_config`, with the defaults of its `model_type`; one that doesn't say is `otherwise`.
-pub(crate) fn text_config(config: &Value, otherwise: &str) -> Result<(&'static str, Value)> {
+pub(crate) fn text_part(config: &Value, otherwise: &str) -> Result<(&'static str, Value)> {
     let text = config.get("text_config").and_then(Value::as_object);
     let text = text.ok_or_else(|| Error::Config("text_config is missing".into()))?;
     let model_type = text.get("model_type").and_then(Value::as_str).unwrap_or(otherwise);
@@ -56,9 +56,16 @@ pub(crate) fn text_config(config: &Value, otherwise: &str) -> Result<(&'static s
     Ok((architecture, text))
 }
 
+/// Elements of the language part's hidden state; `otherwise` as for [`text_part`].
+pub(crate) fn width(config: &Value, otherwise: &str) -> Result<usize> {
+    let (_, text) = text_part(config, otherwise)?;
+    let width = text.get("hidden_size").and_then(Value::as_u64).and_then(|width| usize::try_from(width).ok());
+    width.ok_or_else(|| Error::Config("text_config.hidden_size is no number".into()))
+}
+
 /// The language part of a family whose `text_config` is a Llama if it doesn't say.
 pub(crate) fn language(config: &Value) -> Result<Language> {
-    let (architecture, config) = text_config(config, "llama")?;
+    let (architecture, config) = text_part(config, "llama")?;
     Ok(Language { architecture: architecture.into(), config, levels: 1 })
 }
 

@@ -17,7 +17,7 @@ use vllm_platform_mlx::{
 use crate::{
     clip::{self, Clip},
     config::activation,
-    language::{language, text_config},
+    language::{language, width},
     pixtral::{self, Pixtral},
     rows,
     siglip::{self, Siglip},
@@ -114,10 +114,12 @@ pub(crate) struct Projector {
 
 impl Projector {
     /// `bias`: where the configuration doesn't say.
-    pub fn load(ctx: &LoadContext<'_>, config: &ProjectorConfig, inputs: usize, bias: bool) -> Result<Self> {
-        let (_, text) = text_config(ctx.config_json(), "llama")?;
-        let width = text["hidden_size"].as_u64().and_then(|width| usize::try_from(width).ok());
-        let width = width.ok_or_else(|| Error::Config("text_config.hidden_size is no number".into()))?;
+    pub fn load(
+        ctx: &LoadContext<'_>,
+        config: &ProjectorConfig,
+        [inputs, width]: [usize; 2],
+        bias: bool,
+    ) -> Result<Self> {
         let bias = Bias::from(config.multimodal_projector_bias.unwrap_or(bias));
         let ctx = ctx.at("vision.projector");
         Ok(Self {
@@ -207,7 +209,8 @@ impl Llava {
                     .into(),
             ));
         }
-        let projector = Projector::load(ctx, &config.projector, hidden * after.len(), true)?;
+        let sizes = [hidden * after.len(), width(ctx.config_json(), "llama")?];
+        let projector = Projector::load(ctx, &config.projector, sizes, true)?;
         Ok(Self { encoder, after, strategy, projector })
     }
 

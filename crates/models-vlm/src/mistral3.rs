@@ -13,7 +13,7 @@ use vllm_platform_mlx::{
 };
 
 use crate::{
-    language::text_config,
+    language::{text_part, width},
     llava::{Layers, NAMES, Projector, ProjectorConfig},
     pixtral::{self, Pixtral},
     rows,
@@ -24,7 +24,7 @@ inventory::submit! {
 }
 
 fn language(config: &Value) -> Result<Language> {
-    let (architecture, config) = text_config(config, "mistral")?;
+    let (architecture, config) = text_part(config, "mistral")?;
     Ok(Language { architecture: architecture.into(), config, levels: 1 })
 }
 
@@ -61,8 +61,9 @@ struct Mistral3 {
 impl Mistral3 {
     fn load(ctx: &LoadContext<'_>) -> Result<Self> {
         let config: Config = ctx.config()?;
-        let (_, text) = text_config(ctx.config_json(), "mistral")?;
+        let (_, text) = text_part(ctx.config_json(), "mistral")?;
         let eps = text["rms_norm_eps"].as_f64().unwrap_or(1e-5) as f32;
+        let width = width(ctx.config_json(), "mistral")?;
         let vision = pixtral::Config::new(&config.vision_config)?;
         let (hidden, side) = (vision.hidden_size, config.spatial_merge_size);
         let [after] = config.vision_feature_layer.resolve(vision.num_hidden_layers)?[..] else {
@@ -77,7 +78,7 @@ impl Mistral3 {
             norm: projector.rms_norm("norm", hidden, eps)?,
             side,
             merger: projector.linear("patch_merger.merging_layer", hidden * side * side, hidden, Bias::None)?,
-            projector: Projector::load(ctx, &config.projector, hidden, false)?,
+            projector: Projector::load(ctx, &config.projector, [hidden, width], false)?,
         })
     }
 }

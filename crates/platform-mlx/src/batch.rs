@@ -444,23 +444,6 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_picture_see_each_other_in_one_step() {
-        let features = Some(Arc::new(Features::new(vec![0.0; 3], 1, 1)));
-        let picture = MediaSpan { start: 3, len: 3, first: 0, grid: None, bidirectional: true, features };
-        let until = |start: usize, len: usize| {
-            let (tokens, tables) = ([0; 8], [vec![1, 2]]);
-            let mut rows = vec![row(0, &tokens[..1], &tables), row(start, &tokens[..len], &tables)];
-            rows[1].media = std::slice::from_ref(&picture);
-            Layout::new(&plan(rows), &spec(&[None])).map(|layout| layout.until).map_err(|error| error.to_string())
-        };
-        let [text, whole, end, after] = [until(0, 3), until(2, 5), until(5, 1), until(6, 1)].map(Result::unwrap);
-        assert_eq!((text, whole), (vec![], vec![0, 0, 6, 6, 6, 0]));
-        assert_eq!((end, after), (vec![0, 6], vec![]));
-        let error = until(1, 4).expect_err("a part of it");
-        assert!(error.contains("sequence 5: tokens 3 to 6 see each other, but the row ends at 5"), "{error}");
-    }
-
-    #[test]
     fn features_that_are_missing_or_too_few_are_refused() {
         let tables = [vec![0, 1, 2]];
         let span = |features: Option<usize>| MediaSpan {
@@ -484,6 +467,23 @@ mod tests {
         let media = [span(None)];
         let after = Row { media: &media, ..row(6, &[1], &tables) };
         assert!(Layout::new(&plan(vec![after]), &spec(&[None])).expect("sound").features().is_empty());
+    }
+
+    #[test]
+    fn tokens_of_a_picture_see_each_other_in_one_step() {
+        let features = Some(Arc::new(Features::new(vec![0.0; 3], 1, 1)));
+        let picture = MediaSpan { start: 3, len: 3, first: 0, grid: None, bidirectional: true, features };
+        let until = |start: usize, len: usize| {
+            let (tokens, tables) = ([0; 8], [vec![1, 2]]);
+            let mut rows = vec![row(0, &tokens[..1], &tables), row(start, &tokens[..len], &tables)];
+            rows[1].media = std::slice::from_ref(&picture);
+            Layout::new(&plan(rows), &spec(&[None])).map(|layout| layout.until).map_err(|error| error.to_string())
+        };
+        let [text, whole, end, after] = [until(0, 3), until(2, 5), until(5, 1), until(6, 1)].map(Result::unwrap);
+        assert_eq!((text, whole), (vec![], vec![0, 0, 6, 6, 6, 0]));
+        assert_eq!((end, after), (vec![0, 6], vec![]));
+        let error = until(1, 4).expect_err("a part of it");
+        assert!(error.contains("sequence 5: tokens 3 to 6 see each other, but the row ends at 5"), "{error}");
     }
 
     #[test]

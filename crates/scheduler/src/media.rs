@@ -14,7 +14,8 @@ pub struct RequestMedia {
     /// Names what its features are: pixels, how they were processed, and the encoder that looks at them
     /// ([`VisionHandle::seen`](crate::VisionHandle::seen)). Spans of one picture have the same name.
     pub key: ContentHash,
-    /// Where its features come from. Asked only if the span is not in the KV cache.
+    /// Where its features come from. Asked only if the span is not in the KV cache. Spans side by side that are pieces of one
+    /// picture share it.
     pub features: Arc<dyn FeatureSource>,
 }
 

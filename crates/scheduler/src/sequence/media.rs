@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vllm_cache::MediaMark;
-use vllm_platform::MediaSpan;
+use vllm_platform::{Features, MediaSpan};
 
 use crate::{FeatureOrigin, FeatureSource, RequestMedia, Wake};
 
@@ -79,12 +79,15 @@ impl Media {
     /// # Errors
     /// Why there are no features of one of them.
     pub fn ask(&mut self, covered: usize, wake: &Wake) -> Result<(), String> {
-        for (index, (span, source)) in self.spans.iter_mut().zip(&self.sources).enumerate() {
-            if !lacks(span, covered) {
+        for index in 0..self.spans.len() {
+            if !lacks(&self.spans[index], covered) {
                 continue;
             }
-            let Some(answer) = source.poll(wake) else { continue };
+            let Some(answer) = self.neighbours(index).map(Ok).or_else(|| self.sources[index].poll(wake)) else {
+                continue;
+            };
             let features = answer.map_err(|why| format!("medium {index} of the prompt: {why}"))?;
+            let span = &mut self.spans[index];
             let (there, wanted) = (features.tokens(), span.first + span.len);
             if there < wanted {
                 return Err(format!("medium {index} of the prompt has {there} vectors, and its tokens take {wanted}"));
@@ -92,6 +95,14 @@ impl Media {
             span.features = Some(features);
         }
         Ok(())
+    }
+
+    /// The features of the span before, if they are of the same picture: one that stands in several pieces is asked for
+    /// once.
+    fn neighbours(&self, index: usize) -> Option<Arc<Features>> {
+        let before = index.checked_sub(1)?;
+        let same = Arc::ptr_eq(&self.sources[before], &self.sources[index]);
+        self.spans[before].features.clone().filter(|_| same)
     }
 
     /// Lets go of all features.
