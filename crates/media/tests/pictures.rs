@@ -3,7 +3,7 @@
 mod fixtures;
 
 use fixtures::{Expected, compare, folder};
-use vllm_media::{Limits, MediaErrorKind, decode_picture};
+use vllm_media::{Limits, decode_picture};
 
 /// How far pixels may be from Pillow's: at most, and on average.
 ///

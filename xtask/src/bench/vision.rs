@@ -68,12 +68,14 @@ type Samples = BTreeMap<&'static str, Vec<f64>>;
 pub fn run(args: &VisionArgs) -> Result<()> {
     ensure!(args.rounds > 0 && args.side > 0 && args.frame_side > 0, "--rounds and sides must be at least 1");
     setup::run(None)?;
-    let model = models::fetch(models::seeing::NAME, None)?;
+    let [bf16, f32] = models::seeing::MODELS.map(|model| model.name);
+    let model = models::fetch(bf16, None)?;
     let binary = args.ours.clone().map_or_else(super::release_build, Ok)?;
     let peer = if args.alone {
         None
     } else {
-        Some(venv::ready(&paths::target().join("peers/mlx-vlm"), MLX_VLM).context("mlx-vlm (--alone leaves it out)")?)
+        let python = venv::ready(&paths::target().join("peers/mlx-vlm"), MLX_VLM);
+        Some((python.context("mlx-vlm (--alone leaves it out)")?, models::fetch(f32, None)?))
     };
     let mut samples = Samples::new();
     for round in 0..args.rounds {
@@ -82,8 +84,8 @@ pub fn run(args: &VisionArgs) -> Result<()> {
         let result = ours(args, &binary, &model, &folder, &mut samples);
         fs::remove_dir_all(&folder)?;
         result.with_context(|| format!("round {round}"))?;
-        if let Some(python) = &peer {
-            mlx_vlm(args, python, &model, &mut samples)?;
+        if let Some((python, model)) = &peer {
+            mlx_vlm(args, python, model, &mut samples)?;
         }
     }
     println!("{}", report(args, &samples));

@@ -27,7 +27,7 @@ use vllm_checkpoint::Checkpoint;
 use self::patches::Colours;
 use self::resample::Filter;
 use self::settings::Files;
-use crate::{MediaError, MediaErrorKind, Picture, Video};
+use crate::{MediaError, MediaErrorKind, Picture, Sampling, Video};
 
 pub use self::expand::ExpandError;
 pub use self::prepared::{Part, PlacedSpan, Prepared, Run};
@@ -78,6 +78,11 @@ trait Family: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Which frames of a video it is used to.
+    fn sampling(&self) -> Sampling {
+        Sampling::default()
+    }
+
     fn video(&self, _video: &Video) -> Result<Prepared, MediaError> {
         Err(MediaError::new(
             MediaErrorKind::Unsupported,
@@ -126,6 +131,12 @@ impl Processor {
     #[must_use]
     pub fn takes_video(&self) -> bool {
         self.family.takes_video()
+    }
+
+    /// Which frames of a video the model is used to, where nobody says.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        self.family.sampling()
     }
 
     /// What the chat template should write for an image, for callers whose template knows nothing of images.

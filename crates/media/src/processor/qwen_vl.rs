@@ -14,7 +14,7 @@ use super::recipe::{Recipe, Step};
 use super::resample::Filter;
 use super::settings::{Files, Settings, Size};
 use super::{Detail, Family, LOW_SIDE, ProcessorError};
-use crate::{Frame, MediaError, MediaErrorKind, Picture, Video};
+use crate::{Frame, MediaError, MediaErrorKind, Picture, Sampling, Spread, Video};
 
 const START: &str = "<|vision_start|>";
 const END: &str = "<|vision_end|>";
@@ -235,6 +235,12 @@ impl Family for QwenVl {
 
     fn pads(&self) -> Vec<Arc<str>> {
         vec![self.image_pad.clone(), self.video_pad.clone()]
+    }
+
+    fn sampling(&self) -> Sampling {
+        // Steps are of as many frames; the third of the line sees a video's last frame, too.
+        let spread = if matches!(self.frames, Frames::Told) { Spread::Ends } else { Spread::Starts };
+        Sampling { multiple_of: self.video.patches.frames, spread, ..Sampling::default() }
     }
 
     fn image(&self, picture: &Picture, detail: Detail) -> Result<Prepared, MediaError> {
