@@ -2,6 +2,7 @@
 
 mod gguf;
 pub mod random;
+pub mod seeing;
 
 use std::path::{Path, PathBuf};
 
@@ -129,6 +130,8 @@ pub fn list() -> Result<()> {
         let there = if model.is_there(&random::folder()) { "made" } else { "" };
         println!("{:15} {:>9}  {:12} {} {there}", model.name, progress::megabytes(model.bytes()), "", model.about);
     }
+    let there = if seeing::is_there(None) { "made" } else { "" };
+    println!("{:15} {:>9}  {:12} {} {there}", seeing::NAME, progress::megabytes(seeing::bytes()), "", seeing::ABOUT);
     Ok(())
 }
 
@@ -137,9 +140,13 @@ pub fn fetch(name: &str, out: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(model) = random::MODELS.iter().find(|model| model.name == name) {
         return model.make(&out.unwrap_or_else(random::folder));
     }
+    if name == seeing::NAME {
+        return seeing::make(out.as_deref());
+    }
     let Some(model) = MODELS.iter().find(|model| model.name == name) else {
         let fetched = MODELS.iter().map(|model| model.name);
-        let known: Vec<&str> = fetched.chain(random::MODELS.iter().map(|model| model.name)).collect();
+        let known: Vec<&str> =
+            fetched.chain(random::MODELS.iter().map(|model| model.name)).chain([seeing::NAME]).collect();
         bail!("no model {name}; there is {}", known.join(", "));
     };
     let folder = out.unwrap_or_else(|| folder(model));

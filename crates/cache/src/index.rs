@@ -2,9 +2,33 @@
 
 use std::collections::HashMap;
 
-use vllm_platform::{BlockId, TokenId};
+use vllm_platform::{BlockId, ContentHash, TokenId};
 
-use crate::BlockHash;
+use crate::{BlockHash, MediaMark, media::first_difference};
+
+/// What a block holds, or what a sequence goes on with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    pub tokens: &'a [TokenId],
+    /// What of them stands for media, from the first of them on.
+    pub media: &'a [MediaMark],
+}
+
+/// What a block begins with: a token, and the vector that it stands for.
+type First = (TokenId, Option<(ContentHash, usize)>);
+
+impl Content<'_> {
+    fn first(&self) -> Option<First> {
+        let shown = self.media.first().filter(|mark| mark.start == 0);
+        Some((*self.tokens.first()?, shown.map(|mark| (mark.key, mark.first))))
+    }
+
+    /// Tokens that both begin with, standing for the same.
+    pub fn common_prefix(&self, other: &Self) -> usize {
+        let equal = self.tokens.iter().zip(other.tokens).take_while(|(a, b)| a == b).count();
+        equal.min(first_difference(self.media, other.media))
+    }
+}
 
 /// A block's tokens and where their KV is.
 #[derive(Debug)]
@@ -13,6 +37,8 @@ pub(crate) struct Node {
     pub parent: BlockHash,
     /// At least one; fewer than a block has at the end of a sequence.
     pub tokens: Box<[TokenId]>,
+    /// What of them stands for media, from the block's start on.
+    pub media: Box<[MediaMark]>,
     /// By group: the block in memory.
     pub blocks: Vec<Option<BlockId>>,
     /// The fewest tokens that its block can be cut back to.
@@ -23,12 +49,18 @@ pub(crate) struct Node {
     pub from_ssd: bool,
 }
 
+impl Node {
+    pub fn content(&self) -> Content<'_> {
+        Content { tokens: &self.tokens, media: &self.media }
+    }
+}
+
 /// The tree. A node's name is the hash of the whole prefix that ends with it, so that walking down is looking up.
 #[derive(Debug)]
 pub(crate) struct PrefixIndex {
     nodes: HashMap<BlockHash, Node>,
-    /// Children by parent and first token: what a sequence may go on with if no whole block fits.
-    children: HashMap<(BlockHash, TokenId), Vec<BlockHash>>,
+    /// Children by parent and what they begin with: what a sequence may go on with if no whole block fits.
+    children: HashMap<(BlockHash, First), Vec<BlockHash>>,
     /// By group: the node that a block belongs to.
     owners: Vec<HashMap<BlockId, BlockHash>>,
 }
@@ -60,24 +92,34 @@ impl PrefixIndex {
     pub fn longest_match(
         &self,
         parent: BlockHash,
-        rest: &[TokenId],
+        rest: Content<'_>,
         usable: impl Fn(&Node, usize) -> bool,
     ) -> Option<(BlockHash, usize)> {
-        let siblings = self.children.get(&(parent, *rest.first()?))?;
+        let siblings = self.children.get(&(parent, rest.first()?))?;
         let shared = siblings.iter().filter_map(|hash| {
             let node = self.nodes.get(hash)?;
-            let tokens = common_prefix(&node.tokens, rest);
+            let tokens = node.content().common_prefix(&rest);
             usable(node, tokens).then_some((*hash, tokens))
         });
         shared.max_by_key(|&(_, tokens)| tokens)
     }
 
-    /// The node of `tokens` after `parent`, made if it isn't there.
-    pub fn insert(&mut self, hash: BlockHash, parent: BlockHash, tokens: &[TokenId]) -> &mut Node {
+    /// The node of `content`, at least one token, after `parent`, made if it isn't there.
+    pub fn insert(&mut self, hash: BlockHash, parent: BlockHash, content: Content<'_>) -> &mut Node {
         let (groups, children) = (self.owners.len(), &mut self.children);
         self.nodes.entry(hash).or_insert_with(|| {
-            children.entry((parent, tokens[0])).or_default().push(hash);
-            Node { parent, tokens: tokens.into(), floor: 0, blocks: vec![None; groups], on_ssd: false, from_ssd: false }
+            if let Some(first) = content.first() {
+                children.entry((parent, first)).or_default().push(hash);
+            }
+            Node {
+                parent,
+                tokens: content.tokens.into(),
+                media: content.media.into(),
+                floor: 0,
+                blocks: vec![None; groups],
+                on_ssd: false,
+                from_ssd: false,
+            }
         })
     }
 
@@ -112,9 +154,11 @@ impl PrefixIndex {
         if node.on_ssd || node.blocks.iter().any(Option::is_some) {
             return;
         }
-        let key = (node.parent, node.tokens[0]);
+        let key = node.content().first().map(|first| (node.parent, first));
         self.nodes.remove(&hash);
-        if let Some(siblings) = self.children.get_mut(&key) {
+        if let Some(key) = key
+            && let Some(siblings) = self.children.get_mut(&key)
+        {
             siblings.retain(|sibling| *sibling != hash);
             if siblings.is_empty() {
                 self.children.remove(&key);
@@ -129,9 +173,4 @@ impl PrefixIndex {
         };
         self.owners.iter().enumerate().flat_map(of_group).collect()
     }
-}
-
-/// Tokens that both begin with.
-pub(crate) fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

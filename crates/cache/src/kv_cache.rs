@@ -8,8 +8,9 @@ use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvGroup, NO_BLOCK, TokenId}
 
 pub use self::tier::Unwritten;
 use crate::{
-    Allocated, BlockHash, BlockPool,
-    index::{Node, PrefixIndex},
+    Allocated, BlockHash, BlockPool, MediaMark,
+    index::{Content, Node, PrefixIndex},
+    media,
 };
 
 /// A sequence's block tables, one for each group.
@@ -19,6 +20,8 @@ pub type BlockTables = Vec<Vec<BlockId>>;
 #[derive(Debug, Clone)]
 pub struct Prefix {
     root: BlockHash,
+    /// What of the sequence stands for media.
+    media: Vec<MediaMark>,
     /// Of the prefix that ends with block `i`.
     hashes: Vec<BlockHash>,
 }
@@ -27,13 +30,21 @@ impl Prefix {
     /// Of a sequence that shares with those of the same salt only.
     #[must_use]
     pub fn new(salt: Option<&str>) -> Self {
-        Self { root: BlockHash::root(salt), hashes: Vec::new() }
+        Self::with_media(salt, [])
+    }
+
+    /// [`new`](Self::new) of a sequence in which media stand, in order.
+    #[must_use]
+    pub fn with_media(salt: Option<&str>, marks: impl IntoIterator<Item = MediaMark>) -> Self {
+        Self { root: BlockHash::root(salt), media: media::put_together(marks), hashes: Vec::new() }
     }
 
     /// Names the blocks that `tokens`, the sequence from its start, fill by now.
     pub fn extend(&mut self, tokens: &[TokenId], block_size: usize) {
-        for block in tokens.chunks_exact(block_size).skip(self.hashes.len()) {
-            self.hashes.push(self.before(self.hashes.len()).extend(block));
+        for place in self.hashes.len()..tokens.len() / block_size {
+            let (start, end) = (place * block_size, (place + 1) * block_size);
+            let marks = self.media_within(start, end);
+            self.hashes.push(self.before(place).extend_with_media(&tokens[start..end], &marks));
         }
     }
 
@@ -41,6 +52,18 @@ impl Prefix {
     #[must_use]
     pub fn same_salt(&self, other: &Self) -> bool {
         self.root == other.root
+    }
+
+    /// Tokens that two sequences with these prefixes begin with alike, standing for the same; salts are not looked at.
+    #[must_use]
+    pub fn common(&self, tokens: &[TokenId], other: &Self, others: &[TokenId]) -> usize {
+        let other = Content { tokens: others, media: &other.media };
+        Content { tokens, media: &self.media }.common_prefix(&other)
+    }
+
+    /// What of the tokens `start..end` stands for media, counted from `start`.
+    fn media_within(&self, start: usize, end: usize) -> Vec<MediaMark> {
+        media::within(&self.media, start, end)
     }
 
     /// The prefix that ends where block `index` begins.
@@ -178,7 +201,9 @@ impl KvCache {
         let (start, end) = (blocks.len() * size, limit.min((blocks.len() + 1) * size));
         let usable = |node: &Node, shared: usize| Self::can_cut(node, shared) && self.holds_all(node);
         let after = prefix.before(blocks.len());
-        let mut partial = if copies { self.index.longest_match(after, &tokens[start..end], usable) } else { None };
+        let marks = prefix.media_within(start, end);
+        let rest = Content { tokens: &tokens[start..end], media: &marks };
+        let mut partial = if copies { self.index.longest_match(after, rest, usable) } else { None };
         if partial.is_some_and(|(_, shared)| !self.windows_are_there(&blocks, start + shared)) {
             partial = None;
         }
@@ -306,8 +331,10 @@ impl KvCache {
         }
         prefix.extend(tokens, self.block_size);
         for place in from / self.block_size..tokens.len() / self.block_size {
-            let block = &tokens[place * self.block_size..(place + 1) * self.block_size];
-            self.attach(prefix.hashes[place], prefix.before(place), block, tables, place, floor);
+            let (start, end) = (place * self.block_size, (place + 1) * self.block_size);
+            let marks = prefix.media_within(start, end);
+            let content = Content { tokens: &tokens[start..end], media: &marks };
+            self.attach(prefix.hashes[place], prefix.before(place), content, tables, place, floor);
         }
     }
 
@@ -318,7 +345,9 @@ impl KvCache {
         if self.enabled && !rest.is_empty() {
             prefix.extend(tokens, self.block_size);
             let parent = prefix.before(place);
-            self.attach(parent.extend(rest), parent, rest, tables, place, floor);
+            let marks = prefix.media_within(place * self.block_size, tokens.len());
+            let content = Content { tokens: rest, media: &marks };
+            self.attach(parent.extend_with_media(rest, &marks), parent, content, tables, place, floor);
         }
     }
 
@@ -326,13 +355,13 @@ impl KvCache {
         &mut self,
         hash: BlockHash,
         parent: BlockHash,
-        tokens: &[TokenId],
+        content: Content<'_>,
         tables: &BlockTables,
         place: usize,
         floor: usize,
     ) {
-        let own = self.own_floor(tokens.len());
-        let node = self.index.insert(hash, parent, tokens);
+        let own = self.own_floor(content.tokens.len());
+        let node = self.index.insert(hash, parent, content);
         node.floor = own.max(floor.saturating_sub(place * self.block_size));
         if !node.on_ssd {
             self.new.push(hash);

@@ -87,7 +87,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 ///
 /// let root = BlockHash::root(None);
 /// let hash = root.extend(&[1, 2]);
-/// assert!(tier.write(SsdEntry { hash, parent: root, tokens: vec![1, 2] }, vec![Some(vec![7; 8]), None]));
+/// assert!(tier.write(SsdEntry { hash, parent: root, tokens: vec![1, 2], media: vec![] }, vec![Some(vec![7; 8]), None]));
 /// tier.read(hash);
 /// let groups = 'loaded: loop {
 ///     woken.recv()?;

@@ -31,7 +31,7 @@ fn open(dir: PathBuf, wake: impl Fn() + Send + Sync + 'static) -> SsdTier {
 
 fn block(round: u32, number: u32) -> SsdEntry {
     let (parent, tokens) = (BlockHash::root(None), vec![round, number]);
-    SsdEntry { hash: parent.extend(&tokens), parent, tokens }
+    SsdEntry { hash: parent.extend(&tokens), parent, tokens, media: vec![] }
 }
 
 /// Any block's content can be told from its name.

@@ -52,8 +52,13 @@ fn run(suite: &mut Suite, model: &Model, kind: KvKind, queries: usize, sequences
     let starts = vec![(context - queries) as u32; sequences];
     let blocks: Vec<u32> =
         (0..sequences).flat_map(|s| (0..blocks_each).map(move |b| (b * sequences + s) as u32)).collect();
-    let batch =
-        RaggedBatch { query_offsets: &query_offsets, starts: &starts, block_offsets: &block_offsets, blocks: &blocks };
+    let batch = RaggedBatch {
+        query_offsets: &query_offsets,
+        starts: &starts,
+        until: &[],
+        block_offsets: &block_offsets,
+        blocks: &blocks,
+    };
     let scale = (model.head_dim as f32).sqrt().recip();
     let layer = Attention { heads: model.heads, scale, causal: true, window: None, softcap: None };
     let seen: usize = (context - queries..context).map(|position| position + 1).sum();

@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let batch = RaggedBatch {
             query_offsets: &query_offsets,
             starts: &starts,
+            until: &[],
             block_offsets: &[0, table.len() as u32],
             blocks: &table,
         };

@@ -53,6 +53,6 @@ pub use norm::{layer_norm, rms_norm};
 pub use pool::{PinError, Pool, SharedMut};
 pub use qmm::{Activations, Linear, PackedMatrix, gated_matmul, packed_matmul, quantized_matmul};
 pub use quant::{QuantError, QuantMatrix, QuantMode, dequantize_rows};
-pub use rope::{Rope, RopeLayout, rope, rope_in_place};
+pub use rope::{Positions, Rope, RopeLayout, rope, rope_in_place};
 pub use scratch::with_scratch;
 pub use softmax::softmax;

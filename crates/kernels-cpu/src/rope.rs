@@ -36,28 +36,73 @@ pub struct Rope<'a> {
     pub scale: f32,
 }
 
+/// Where tokens stand: on one axis, or on several, of which each pair has its own (M-RoPE, arXiv:2409.12191; the rows and columns
+/// of an image's patches).
+#[derive(Clone, Copy, Debug)]
+pub struct Positions<'a> {
+    /// One position a token on each axis; axes that aren't there are the first one.
+    axes: [&'a [u32]; 3],
+    /// The axis of each pair; empty: the first one's.
+    of_pair: &'a [u8],
+}
+
+impl<'a> Positions<'a> {
+    /// Positions on three axes, one a token, and for each pair the axis whose positions turn it.
+    ///
+    /// # Panics
+    /// If there are not as many on each axis, or a pair names a fourth.
+    #[must_use]
+    pub fn on_axes(axes: [&'a [u32]; 3], of_pair: &'a [u8]) -> Self {
+        assert!(axes.iter().all(|axis| axis.len() == axes[0].len()), "rope: axes of different lengths");
+        assert!(of_pair.iter().all(|&axis| axis < 3), "rope: a pair on axis {:?}", of_pair.iter().max());
+        Self { axes, of_pair }
+    }
+
+    fn len(&self) -> usize {
+        self.axes[0].len()
+    }
+}
+
+impl<'a> From<&'a [u32]> for Positions<'a> {
+    fn from(positions: &'a [u32]) -> Self {
+        Self { axes: [positions; 3], of_pair: &[] }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u32; N]> for Positions<'a> {
+    fn from(positions: &'a [u32; N]) -> Self {
+        Self::from(positions.as_slice())
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Positions<'a> {
+    fn from(positions: &'a Vec<u32>) -> Self {
+        Self::from(positions.as_slice())
+    }
+}
+
 /// Turns each pair of numbers of each head of `x` by its token's position times the pair's inverse frequency.
 ///
-/// `x` and `y` are `[tokens, heads, head_dim]`, and `positions` has one entry a token. The angle is the product rounded
+/// `x` and `y` are `[tokens, heads, head_dim]`, and `positions` has one entry a token on each axis. The angle is the product rounded
 /// to f32, as in MLX; its sine and cosine are good to 1.2e-7 for angles up to 2²⁰, at any position up to a million.
 /// They are computed once a token, not once a head.
 ///
 /// # Panics
 /// If the lengths do not fit together or `rotary_dim` exceeds `head_dim`.
-pub fn rope(pool: &Pool, x: &[f32], positions: &[u32], rope: &Rope<'_>, y: &mut [f32]) {
+pub fn rope<'a>(pool: &Pool, x: &[f32], positions: impl Into<Positions<'a>>, rope: &Rope<'_>, y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "rope: x has {} numbers, y {}", x.len(), y.len());
-    turn(pool, Some(x), positions, rope, y);
+    turn(pool, Some(x), positions.into(), rope, y);
 }
 
 /// As [`rope`], in place.
 ///
 /// # Panics
 /// As [`rope`].
-pub fn rope_in_place(pool: &Pool, x: &mut [f32], positions: &[u32], rope: &Rope<'_>) {
-    turn(pool, None, positions, rope, x);
+pub fn rope_in_place<'a>(pool: &Pool, x: &mut [f32], positions: impl Into<Positions<'a>>, rope: &Rope<'_>) {
+    turn(pool, None, positions.into(), rope, x);
 }
 
-fn turn(pool: &Pool, x: Option<&[f32]>, positions: &[u32], rope: &Rope<'_>, y: &mut [f32]) {
+fn turn(pool: &Pool, x: Option<&[f32]>, positions: Positions<'_>, rope: &Rope<'_>, y: &mut [f32]) {
     let (width, pairs) = (rope.heads * rope.head_dim, rope.inverse_frequencies.len());
     assert!(
         y.len() == positions.len() * width,
@@ -68,10 +113,13 @@ fn turn(pool: &Pool, x: Option<&[f32]>, positions: &[u32], rope: &Rope<'_>, y: &
         rope.head_dim
     );
     assert!(2 * pairs <= rope.head_dim, "rope: {pairs} pairs in heads of {} numbers", rope.head_dim);
+    let on_axes = positions.of_pair.len();
+    assert!(on_axes == 0 || on_axes == pairs, "rope: axes of {on_axes} pairs of {pairs}");
     let y = SharedMut::new(y);
     for_rows(pool, positions.len(), 2 * width, |tokens| {
-        with_scratch(2 * pairs, |scratch| {
-            let (sin, cos) = scratch.split_at_mut(pairs);
+        with_scratch(2 * pairs + on_axes, |scratch| {
+            let (sin, scratch) = scratch.split_at_mut(pairs);
+            let (cos, at) = scratch.split_at_mut(pairs);
             for token in tokens {
                 let range = token * width..(token + 1) * width;
                 // SAFETY: each token is visited once.
@@ -79,7 +127,10 @@ fn turn(pool: &Pool, x: Option<&[f32]>, positions: &[u32], rope: &Rope<'_>, y: &
                 if let Some(x) = x {
                     y.copy_from_slice(&x[range]);
                 }
-                run(pool, Turn { position: positions[token], rope, sin, cos, y });
+                for (at, &axis) in at.iter_mut().zip(positions.of_pair) {
+                    *at = positions.axes[usize::from(axis)][token] as f32;
+                }
+                run(pool, Turn { position: positions.axes[0][token], at, rope, sin, cos, y });
             }
         });
     });
@@ -88,6 +139,8 @@ fn turn(pool: &Pool, x: Option<&[f32]>, positions: &[u32], rope: &Rope<'_>, y: &
 /// One token, in place. `sin` and `cos` have room for every pair.
 struct Turn<'a> {
     position: u32,
+    /// Each pair's position, if they aren't all the same.
+    at: &'a [f32],
     rope: &'a Rope<'a>,
     sin: &'a mut [f32],
     cos: &'a mut [f32],
@@ -99,7 +152,7 @@ impl Kernel for Turn<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { position, rope, sin, cos, y } = self;
+        let Self { position, at, rope, sin, cos, y } = self;
         let pairs = rope.inverse_frequencies.len();
         if pairs == 0 {
             return;
@@ -110,6 +163,7 @@ impl Kernel for Turn<'_> {
             let scale = S::splat(rope.scale);
             for i in (0..pairs).step_by(S::LANES) {
                 let lanes = S::LANES.min(pairs - i);
+                let position = if at.is_empty() { position } else { S::load_first(at.as_ptr().add(i), lanes) };
                 let angle = S::mul(position, S::load_first(rope.inverse_frequencies.as_ptr().add(i), lanes));
                 let (s, c) = math::sin_cos::<S>(angle);
                 S::store_first(sin.as_mut_ptr().add(i), S::mul(s, scale), lanes);
@@ -218,6 +272,33 @@ mod tests {
                         assert_eq!(in_place, y, "{:?} {name} {layout:?} in place", pool.isa());
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_on_axes_of_their_own_are_turned_as_if_alone() {
+        let frequencies: Vec<f32> = (0..20).map(|i| 10_000f32.powf(-f32::from(i as u8) / 20.0)).collect();
+        let spec = Rope {
+            heads: 2,
+            head_dim: 40,
+            inverse_frequencies: &frequencies,
+            layout: RopeLayout::HalfSplit,
+            scale: 1.0,
+        };
+        let axes: [&[u32]; 3] = [&[5, 6, 7], &[5, 1, 900], &[5, 0, 31]];
+        let of_pair: Vec<u8> = (0..20).map(|pair| if pair < 9 { 0 } else { 1 + pair % 2 }).collect();
+        let x = random(3 * 80, 9);
+        for pool in every_isa() {
+            let turned = |positions: Positions<'_>| {
+                let mut y = vec![f32::NAN; x.len()];
+                rope(&pool, &x, positions, &spec, &mut y);
+                y
+            };
+            let y = turned(Positions::on_axes(axes, &of_pair));
+            let alone = axes.map(|axis| turned(axis.into()));
+            for (i, y) in y.into_iter().enumerate() {
+                assert_eq!(y, alone[usize::from(of_pair[i % 20])][i], "{:?} number {i}", pool.isa());
             }
         }
     }

@@ -5,10 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod decode;
 mod error;
+mod limits;
 mod picture;
 mod processor;
+mod video;
 
+pub use decode::{PictureFormat, decode_picture};
 pub use error::{MediaError, MediaErrorKind};
+pub use limits::Limits;
 pub use picture::{Frame, Picture, Video};
 pub use processor::{Detail, ExpandError, Part, PlacedSpan, Prepared, Processor, ProcessorError, Run};
+pub use video::{Sampling, Spread, decode_video, sample_indices};

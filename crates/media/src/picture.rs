@@ -10,7 +10,8 @@ use vllm_platform::ContentHash;
 pub struct Picture {
     width: u32,
     height: u32,
-    pixels: Arc<[u8]>,
+    // Not `Arc<[u8]>`, into which the pixels would have to be copied.
+    pixels: Arc<Vec<u8>>,
     hash: ContentHash,
 }
 
@@ -20,13 +21,13 @@ impl Picture {
     /// # Panics
     /// If there are more or fewer numbers than that.
     #[must_use]
-    pub fn from_rgb(width: u32, height: u32, pixels: impl Into<Arc<[u8]>>) -> Self {
-        let pixels = pixels.into();
+    pub fn from_rgb(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Self {
+        let pixels = Arc::new(pixels.into());
         assert_eq!(pixels.len() as u64, u64::from(width) * u64::from(height) * 3, "{width}×{height} pixels");
         let mut hasher = Sha256::new();
         hasher.update(width.to_le_bytes());
         hasher.update(height.to_le_bytes());
-        hasher.update(&pixels);
+        hasher.update(&*pixels);
         let mut hash = [0; 16];
         hash.copy_from_slice(&hasher.finalize()[..16]);
         Self { width, height, pixels, hash: ContentHash(hash) }

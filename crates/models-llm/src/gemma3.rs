@@ -11,7 +11,7 @@ use vllm_platform_mlx::{
     kv::{AttentionSpec, KvStore},
     mlx_rs::ops::tanh,
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Linear, RmsNorm, Rope, RopeConfig},
+    nn::{Embedding, GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
 };
 
 use crate::{
@@ -182,6 +182,7 @@ impl Block {
 struct Gemma3 {
     ops: Ops,
     embedding: Embedding,
+    media: MediaFeatures,
     embedding_scale: f32,
     blocks: Vec<Block>,
     norm: RmsNorm,
@@ -211,6 +212,7 @@ impl Gemma3 {
         Ok(Self {
             ops: ctx.ops(),
             embedding: model.embedding("embed_tokens", config.vocab_size, hidden)?,
+            media: ctx.media(),
             // Gemma was trained with this factor in bf16: for the 1B model 34, not 33.94.
             embedding_scale: bf16::from_f32((hidden as f32).sqrt()).to_f32(),
             blocks: windows.iter().enumerate().map(block).collect::<Result<_>>()?,
@@ -242,7 +244,8 @@ impl CausalLm for Gemma3 {
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.ops.scale(&self.embedding.forward(&batch.tokens)?, self.embedding_scale)?;
+        let embedded = self.ops.scale(&self.embedding.forward(&batch.tokens)?, self.embedding_scale)?;
+        let mut x = self.media.place(embedded, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;

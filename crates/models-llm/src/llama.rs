@@ -8,7 +8,7 @@ use vllm_platform_mlx::{
     Activation, Batch, Bias, LoadContext, Result, Tensor, inventory,
     kv::{AttentionSpec, KvStore},
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Linear, RmsNorm, Rope, RopeConfig},
+    nn::{Embedding, GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
 };
 
 use crate::{
@@ -108,6 +108,7 @@ impl Block {
 
 struct Llama {
     embedding: Embedding,
+    media: MediaFeatures,
     blocks: Vec<Block>,
     norm: RmsNorm,
     output: Output,
@@ -130,6 +131,7 @@ impl Llama {
         let model = ctx.at("model");
         Ok(Self {
             embedding: model.embedding("embed_tokens", config.vocab_size, config.hidden_size)?,
+            media: ctx.media(),
             blocks: (0..config.num_hidden_layers)
                 .map(|layer| Block::load(&model.at(&format!("layers.{layer}")), &config, heads, &rope))
                 .collect::<Result<_>>()?,
@@ -160,7 +162,7 @@ impl CausalLm for Llama {
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.embedding.forward(&batch.tokens)?;
+        let mut x = self.media.place(self.embedding.forward(&batch.tokens)?, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;

@@ -9,7 +9,7 @@ use vllm_platform_mlx::{
     Activation, Batch, Bias, LoadContext, Result, Tensor, inventory,
     kv::{AttentionSpec, KvStore},
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Linear, RmsNorm, Rope, RopeConfig},
+    nn::{Embedding, GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
 };
 
 use crate::{
@@ -104,6 +104,7 @@ impl Block {
 
 struct Qwen2 {
     embedding: Embedding,
+    media: MediaFeatures,
     blocks: Vec<Block>,
     norm: RmsNorm,
     output: Output,
@@ -125,6 +126,7 @@ impl Qwen2 {
         let model = ctx.at("model");
         Ok(Self {
             embedding: model.embedding("embed_tokens", config.vocab_size, config.hidden_size)?,
+            media: ctx.media(),
             blocks: (0..config.num_hidden_layers)
                 .map(|layer| Block::load(&model.at(&format!("layers.{layer}")), &config, heads, &rope))
                 .collect::<Result<_>>()?,
@@ -155,7 +157,7 @@ impl CausalLm for Qwen2 {
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.embedding.forward(&batch.tokens)?;
+        let mut x = self.media.place(self.embedding.forward(&batch.tokens)?, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;

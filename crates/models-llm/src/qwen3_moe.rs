@@ -7,7 +7,7 @@ use vllm_platform_mlx::{
     Activation, Batch, Bias, Error, LoadContext, Result, Routing, Tensor, inventory,
     kv::KvStore,
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Moe, RmsNorm, RopeConfig},
+    nn::{Embedding, GatedMlp, MediaFeatures, Moe, RmsNorm, RopeConfig},
 };
 
 use crate::{
@@ -137,6 +137,7 @@ impl Block {
 
 struct Qwen3Moe {
     embedding: Embedding,
+    media: MediaFeatures,
     blocks: Vec<Block>,
     norm: RmsNorm,
     output: Output,
@@ -167,6 +168,7 @@ impl Qwen3Moe {
         let model = ctx.at("model");
         Ok(Self {
             embedding: model.embedding("embed_tokens", config.vocab_size, config.hidden_size)?,
+            media: ctx.media(),
             blocks: (0..config.num_hidden_layers)
                 .map(|layer| Block::load(&model.at(&format!("layers.{layer}")), &config, layer, heads, &rope))
                 .collect::<Result<_>>()?,
@@ -197,12 +199,12 @@ impl CausalLm for Qwen3Moe {
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.embedding.forward(&batch.tokens)?;
+        let mut x = self.media.place(self.embedding.forward(&batch.tokens)?, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;
             (x, normed) = block.mlp_norm.forward_residual(&x, &attended)?;
-            let transformed = block.mlp.forward(&normed)?;
+            let transformed = self.media.deepen(layer, block.mlp.forward(&normed)?, batch)?;
             (x, normed) = self.norm_before(layer + 1).forward_residual(&x, &transformed)?;
         }
         Ok(normed)

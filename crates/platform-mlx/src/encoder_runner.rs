@@ -7,7 +7,7 @@ use mlx_rs::{
 };
 use vllm_checkpoint::{Pooling, SentenceModel};
 use vllm_platform::{
-    EncoderInfo, EncoderInput, EncoderOutput, EncoderRunner, KvCacheSpec, MemoryInfo, Row, SeqId, StepPlan, TokenId,
+    EncoderInfo, EncoderInput, EncoderOutput, EncoderRunner, MemoryInfo, Row, SeqId, StepPlan, TokenId,
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     batch::dim,
     device,
     encoder::{CrossEncoder, EncoderBatch, TextEncoder},
-    kv::{KvStore, TransientKv},
+    kv::TransientKv,
     model::{CausalLm, LayerSpec},
 };
 
@@ -94,7 +94,7 @@ impl MlxEncoder {
         Self { network, kv, info, stream, in_place_bytes }
     }
 
-    fn batch(&self, inputs: &[EncoderInput<'_>], spec: &KvCacheSpec) -> Result<EncoderBatch> {
+    fn batch(&self, inputs: &[EncoderInput<'_>]) -> Result<EncoderBatch> {
         let tables = self.kv.tables(inputs.iter().map(|input| input.tokens.len()));
         let mut types = Vec::new();
         let mut rows = Vec::with_capacity(inputs.len());
@@ -112,16 +112,16 @@ impl MlxEncoder {
             types.resize(types.len() + tokens.len() - of_tokens.len(), 0);
             rows.push(Row { seq: SeqId(seq), tokens, start: 0, tables, media: &[], sample: None });
         }
-        let batch = Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, spec)?.into());
+        let batch = Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, self.kv.spec())?.into());
         Ok(EncoderBatch { types: Tensor::from_slice(&types, &[dim(types.len())]), batch })
     }
 
-    fn run(&self, inputs: &[EncoderInput<'_>], pause: &mut dyn FnMut()) -> Result<Vec<Vec<f32>>> {
+    fn run(&mut self, inputs: &[EncoderInput<'_>], pause: &mut dyn FnMut()) -> Result<Vec<Vec<f32>>> {
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
+        let batch = self.batch(inputs)?;
         let mut kv = self.kv.attending(pause);
-        let batch = self.batch(inputs, kv.spec())?;
         let spans: Vec<Span> = batch.batch.layout().spans().collect();
         match &self.network {
             Network::Embedding(model, how) => pooled(&model.forward(&batch, &mut kv)?, &spans, *how),

@@ -1,10 +1,9 @@
-//! A name for everything that a stored key or value depends on.
+//! A name for everything that stored keys and values, or features, depend on.
 
 use mlx_rs::Dtype;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vllm_checkpoint::{DenseTensor, TensorData};
-use vllm_platform::KvCacheSpec;
 
 use crate::{Ops, load::Loading};
 
@@ -17,16 +16,18 @@ const PIECE: usize = 512;
 ///
 /// Of the weights only a part is read (names, shapes, and [`PIECES`] pieces of each array): enough to tell one training
 /// run from another in a few milliseconds.
-pub(crate) fn fingerprint(loading: &Loading<'_>, store: &str, kv: &KvCacheSpec, ops: &Ops, dtype: Dtype) -> String {
+///
+/// `stored` says what is stored and how.
+pub(crate) fn fingerprint(loading: &Loading<'_>, stored: &str, ops: &Ops, dtype: Dtype) -> String {
     let mut hash = Fields(Sha256::new());
-    hash.text("vllm-mlx kv 1");
+    hash.text("vllm-mlx kv 2");
     hash.text(&canonical(loading.config()));
     for (name, digest) in &*loading.digests() {
         hash.text(name);
         hash.bytes(digest);
     }
-    hash.text(store);
-    hash.text(&format!("{} tokens of {:?}, activations {dtype:?}", kv.block_size, kv.dtype));
+    hash.text(stored);
+    hash.text(&format!("activations {dtype:?}"));
     // Vector widths decide in which order a kernel adds.
     let kernels = ops.threads().map(|(pool, _)| format!("{:?} {:?} panels", pool.isa(), pool.activations()));
     hash.text(&kernels.unwrap_or_else(|| loading.device().to_string()));

@@ -5,7 +5,8 @@
 //! MLX primitives whose evaluation calls `vllm-kernels-cpu` (see [`Ops`]).
 //!
 //! A model family is a plugin: implement [`model::CausalLm`] and submit a [`model::Family`] with `inventory`; for encoders,
-//! [`encoder::TextEncoder`] and [`encoder::EncoderFamily`].
+//! [`encoder::TextEncoder`] and [`encoder::EncoderFamily`]; for models that see, [`vision::VisionModel`] and
+//! [`vision::VisionFamily`].
 //!
 //! *Invariant*: every MLX array belongs to the thread that loaded the model; nothing here hands one to another.
 //! `unsafe` stands in [`ffi`] only.
@@ -30,6 +31,8 @@ mod ops;
 mod platform;
 mod replay;
 mod runner;
+pub mod vision;
+mod vision_runner;
 
 pub use batch::{Batch, Layout, Span, StepLayout};
 pub use encoder_runner::MlxEncoder;
@@ -39,4 +42,5 @@ pub use mlx_rs::{self, Array as Tensor, Dtype};
 pub use ops::{Activation, ExpertWeights, Matrix, Ops, Projection, QuantizedMatrix, Routing};
 pub use platform::MlxPlatform;
 pub use runner::MlxRunner;
+pub use vision_runner::MlxVision;
 pub use vllm_platform::inventory;

@@ -1,6 +1,8 @@
 //! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
 
 mod experts;
+mod patches;
+mod view;
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -11,7 +13,7 @@ use std::{
 use mlx_rs::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use vllm_checkpoint::{Checkpoint, DenseTensor, QuantMode, QuantizedTensor, TensorData};
+use vllm_checkpoint::{DenseTensor, QuantMode, QuantizedTensor, TensorData};
 use vllm_kernels_cpu::{PackedMatrix, QuantMatrix, WeightArena};
 use vllm_platform::{DeviceKind, LoadProgress};
 
@@ -20,8 +22,10 @@ use crate::{
     batch::dim,
     ffi,
     fingerprint::tensor_digest,
-    nn::{Embedding, LayerNorm, Linear, RmsNorm},
+    nn::{Embedding, LayerNorm, Linear, MediaFeatures, RmsNorm},
 };
+
+pub(crate) use view::View;
 
 /// What the names of a language model begin with, its output layer's aside.
 const MODEL: &str = "model.";
@@ -43,7 +47,7 @@ impl From<bool> for Bias {
 
 /// What all scopes of one load share.
 pub(crate) struct Loading<'a> {
-    checkpoint: &'a Checkpoint,
+    view: &'a View<'a>,
     ops: Ops,
     /// Of activations, norms and biases.
     dtype: Dtype,
@@ -67,16 +71,16 @@ pub(crate) struct Loading<'a> {
 
 impl<'a> Loading<'a> {
     pub(crate) fn new(
-        checkpoint: &'a Checkpoint,
+        view: &'a View<'a>,
         ops: Ops,
         dtype: Dtype,
         device: DeviceKind,
         progress: LoadProgress<'a>,
     ) -> Self {
         Self {
-            total: checkpoint.tensor_names().count(),
-            bare: !checkpoint.tensor_names().any(|name| name.starts_with(MODEL)),
-            checkpoint,
+            total: view.names().count(),
+            bare: !view.names().any(|name| name.starts_with(MODEL)),
+            view,
             ops,
             dtype,
             device,
@@ -114,9 +118,9 @@ impl<'a> Loading<'a> {
         formats.into_iter().map(|(format, _)| format.as_str()).collect::<Vec<_>>().join(" + ")
     }
 
-    /// `config.json`.
+    /// `config.json`, or the part's share of it.
     pub(crate) fn config(&self) -> &'a Value {
-        self.checkpoint.config()
+        &self.view.config
     }
 
     pub(crate) fn device(&self) -> DeviceKind {
@@ -130,7 +134,7 @@ impl<'a> Loading<'a> {
 
     /// A tensor out of the file, whose digest is noted.
     fn read(&self, path: &str) -> Result<TensorData<'a>> {
-        let tensor = self.checkpoint.tensor(path)?;
+        let tensor = self.view.tensor(path)?;
         self.digests.borrow_mut().entry(path.into()).or_insert_with(|| tensor_digest(&tensor));
         Ok(tensor)
     }
@@ -138,23 +142,19 @@ impl<'a> Loading<'a> {
     /// Every tensor must have found its place.
     pub(crate) fn finish(&self) -> Result<()> {
         let taken = self.taken.borrow();
-        let mut left: Vec<_> = self.checkpoint.tensor_names().filter(|name| !taken.contains(*name)).collect();
+        let mut left: Vec<_> = self.view.names().filter(|name| !taken.contains(*name)).collect();
         if left.is_empty() {
             return Ok(());
         }
         left.sort_unstable();
         let names = left.iter().take(4).copied().collect::<Vec<_>>().join(", ");
         let more = if left.len() > 4 { ", …" } else { "" };
-        Err(Error::Surplus {
-            count: left.len(),
-            architecture: self.checkpoint.architecture().unwrap_or("?").into(),
-            names: names + more,
-        })
+        Err(Error::Surplus { count: left.len(), architecture: self.view.architecture.clone(), names: names + more })
     }
 
     fn take(&self, name: String, parameters: usize, bytes: usize) {
         // What was copied or repacked out of the file needs its pages there no longer.
-        self.checkpoint.release(&name);
+        self.view.release(&name);
         let mut taken = self.taken.borrow_mut();
         if taken.insert(name) {
             self.parameters.set(self.parameters.get() + parameters as u64);
@@ -203,7 +203,7 @@ impl<'a> LoadContext<'a> {
     /// `config.json` as it is.
     #[must_use]
     pub fn config_json(&self) -> &'a Value {
-        self.shared.checkpoint.config()
+        self.shared.config()
     }
 
     /// The operations of the device that the model is loaded for.
@@ -215,13 +215,18 @@ impl<'a> LoadContext<'a> {
     /// Whether the checkpoint has a tensor of that name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        let path = self.path(name);
-        self.shared.checkpoint.tensor_names().any(|n| n == path)
+        self.shared.view.has(&self.path(name))
+    }
+
+    /// What puts features of pictures in the place of tokens, if this is the language part of a model that sees.
+    #[must_use]
+    pub fn media(&self) -> MediaFeatures {
+        MediaFeatures::new(self.ops(), self.shared.view.media_levels)
     }
 
     /// Leaves aside every tensor in this scope whose name `unused` accepts: a reason belongs beside each call.
     pub fn ignore(&self, unused: impl Fn(&str) -> bool) {
-        let names: Vec<String> = self.shared.checkpoint.tensor_names().map(Into::into).collect();
+        let names: Vec<String> = self.shared.view.names().map(Into::into).collect();
         for name in names {
             let local = if self.prefix.is_empty() {
                 Some(name.as_str())

@@ -10,7 +10,7 @@ use crate::{
     encoder::{EncoderFamily, LoadEncoder, encoder_families},
     encoder_runner::Network,
     kv::TransientKv,
-    load::{LoadContext, Loading},
+    load::{LoadContext, Loading, View},
     model::families,
     platform::{Threads, activation_dtype, device_ops},
 };
@@ -52,8 +52,9 @@ pub(crate) fn load_encoder(
     with_stream(&stream, || {
         let threads = Threads { count: options.threads, pinned: options.pin_threads };
         let ops = device_ops(device, threads, options.activations, &stream)?;
-        let dtype = activation_dtype(checkpoint, device);
-        let loading = Loading::new(checkpoint, ops.clone(), dtype, device, progress);
+        let dtype = activation_dtype(checkpoint.config(), device);
+        let view = View::whole(checkpoint)?;
+        let loading = Loading::new(&view, ops.clone(), dtype, device, progress);
         let network = load(checkpoint, &LoadContext::root(&loading), options.task)?;
         loading.finish()?;
         let limits = [checkpoint.max_input_tokens()?, options.max_input_len];

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mlx_rs::{Dtype, Stream, with_stream};
+use serde_json::Value;
 use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::{self as kernels, Isa, Pool};
 use vllm_platform::{
@@ -17,9 +18,11 @@ use crate::{
     ffi,
     fingerprint::fingerprint,
     kv::{ContiguousKv, KvStore, PagedKv, budget, group_layers},
-    load::{LoadContext, Loading},
+    load::{LoadContext, Loading, View},
     load_encoder::{load_encoder, purpose},
     model::{CausalLm, families},
+    vision::{family_of, vision_families},
+    vision_runner::MlxVision,
 };
 
 /// Tokens of a block in the paged store.
@@ -62,7 +65,9 @@ impl Platform for MlxPlatform {
 
     fn architectures(&self) -> Vec<&'static str> {
         let encoders = encoder_families().into_iter().map(|family| family.architecture);
-        let mut all: Vec<_> = families().iter().map(|family| family.architecture).chain(encoders).collect();
+        let seeing = vision_families().into_iter().map(|family| family.architecture);
+        let mut all: Vec<_> =
+            families().iter().map(|family| family.architecture).chain(encoders).chain(seeing).collect();
         all.sort_unstable();
         all
     }
@@ -96,12 +101,17 @@ impl Platform for MlxPlatform {
 
     fn load_vision(
         &self,
-        _source: &ModelSource,
-        _options: &VisionOptions,
-        _progress: LoadProgress<'_>,
+        source: &ModelSource,
+        options: &VisionOptions,
+        progress: LoadProgress<'_>,
     ) -> vllm_platform::Result<Option<Box<dyn VisionEncoder>>> {
-        // No family of vision encoders is known yet.
-        Ok(None)
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        let mut load = || {
+            let Some(family) = family_of(&checkpoint)? else { return Ok(None) };
+            let encoder: Box<dyn VisionEncoder> = Box::new(MlxVision::load(family, &checkpoint, options, progress)?);
+            Ok(Some(encoder))
+        };
+        load().map_err(Error::into_load_error)
     }
 }
 
@@ -121,13 +131,16 @@ pub(crate) fn load_runner(
     with_stream(&stream, || {
         let threads = Threads { count: options.threads, pinned: options.pin_threads };
         let ops = device_ops(device, threads, options.activations, &stream)?;
-        let dtype = activation_dtype(checkpoint, device);
-        let name = checkpoint.architecture()?;
-        let family = families().into_iter().find(|f| f.architecture == name).ok_or_else(|| {
+        let dtype = activation_dtype(checkpoint.config(), device);
+        let view = match family_of(checkpoint)? {
+            Some(family) => family.language(checkpoint)?,
+            None => View::whole(checkpoint)?,
+        };
+        let family = families().into_iter().find(|f| f.architecture == view.architecture).ok_or_else(|| {
             let known: Vec<_> = families().iter().map(|f| f.architecture).collect();
-            Error::UnknownArchitecture { name: name.into(), known: known.join(", ") }
+            Error::UnknownArchitecture { name: view.architecture.clone(), known: known.join(", ") }
         })?;
-        let loading = Loading::new(checkpoint, ops.clone(), dtype, device, progress);
+        let loading = Loading::new(&view, ops.clone(), dtype, device, progress);
         let model = (family.load)(&LoadContext::root(&loading))?;
         loading.finish()?;
 
@@ -136,19 +149,22 @@ pub(crate) fn load_runner(
             options,
             device,
             granted,
-            weights: loading.bytes(),
-            headroom: budget::headroom(checkpoint.config(), model.vocab_size(), options),
+            // The eyes are loaded beside it.
+            weights: loading.bytes() + view.left_bytes + options.media_cache_bytes,
+            headroom: budget::headroom(loading.config(), model.vocab_size(), options),
         };
         let store = kv_store(&*model, &ops, &request, dtype, context_length)?;
+        let spec = store.spec();
+        let stored = format!("{}: {} tokens of {:?}", store.name(), spec.block_size, spec.dtype);
         let info = ModelInfo {
-            architecture: name.into(),
+            architecture: checkpoint.architecture()?.into(),
             device,
             parameters: loading.parameters(),
             weight_bytes: loading.bytes(),
             quantization: loading.quantization(),
             context_length,
             vocab_size: model.vocab_size(),
-            kv_fingerprint: fingerprint(&loading, store.name(), store.spec(), &ops, dtype),
+            kv_fingerprint: fingerprint(&loading, &stored, &ops, dtype),
             kv_cache: store.spec().clone(),
         };
         Ok(MlxRunner::new(model, store, ops, info, stream.clone(), loading.in_place_bytes()))
@@ -193,8 +209,7 @@ pub(crate) fn device_ops(
 }
 
 /// f32 on the CPU, whose kernels compute in it; elsewhere the checkpoint's own type.
-pub(crate) fn activation_dtype(checkpoint: &Checkpoint, device: DeviceKind) -> Dtype {
-    let config = checkpoint.config();
+pub(crate) fn activation_dtype(config: &Value, device: DeviceKind) -> Dtype {
     let named = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(|v| v.as_str());
     match (device, named) {
         (DeviceKind::Cpu, _) | (_, Some("float32")) => Dtype::Float32,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use mlx_rs::{Array, Stream, ops::quantize, with_stream};
 use vllm_checkpoint::QuantMode;
 use vllm_kernels_cpu::{Activations, PackedMatrix, Pool, QuantMatrix, WeightArena};
-use vllm_platform::{KvCacheSpec, KvDtype, KvGroup, Row, SeqId, StepPlan};
+use vllm_platform::{Features, KvCacheSpec, KvDtype, KvGroup, MediaSpan, Row, SeqId, SpanGrid, StepPlan};
 use vllm_platform_mlx::{
-    Activation, Batch, ExpertWeights, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, Routing, ffi,
-    nn::{Rope, RopeConfig},
+    Activation, Batch, ExpertWeights, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, Routing, Tensor, ffi,
+    nn::{MediaFeatures, Rope, RopeConfig},
 };
 
 use support::numbers;
@@ -239,6 +239,70 @@ fn rope_agrees_on_a_ragged_batch() {
             assert_close(name, &ours[0], &theirs[0], 1e-5);
             assert_close(name, &ours[1], &theirs[1], 1e-5);
         }
+        Ok(())
+    });
+}
+
+/// Three tokens of text, a picture of 2 by 3 with a vector of each token's number, one more token; in two sequences.
+fn seeing_batch(levels: usize) -> Batch {
+    let features = Features::new((0..levels * 6 * 4).map(|i| i as f32).collect(), levels, 4);
+    let grid = Some(SpanGrid { columns: 3, time: 0, continues: false });
+    let span = MediaSpan { start: 3, len: 6, first: 0, grid, bidirectional: false, features: Some(features.into()) };
+    let (tables, media) = ([vec![0, 1, 2, 3]], [span]);
+    let row = |seq, start, tokens, media| Row { seq: SeqId(seq), tokens, start, tables: &tables, media, sample: None };
+    let tokens = [1; 10];
+    // The whole; text alone; the end of the picture and what follows.
+    let rows = vec![row(0, 0, &tokens, &media), row(1, 20, &tokens[..2], &[]), row(2, 7, &tokens[..3], &media)];
+    let group = KvGroup { window: None, num_blocks: 4, block_bytes: 0 };
+    let kv = KvCacheSpec { block_size: 16, dtype: KvDtype::F32, groups: vec![group], rewind: None };
+    Batch::new(Layout::new(&StepPlan { rows, ..StepPlan::default() }, &kv).expect("sound").into())
+}
+
+#[test]
+fn rope_agrees_on_several_axes() {
+    both(|cpu, mlx| {
+        let batch = seeing_batch(1);
+        let x = numbers(9, &[15, 3, 32]);
+        for (name, dims, interleaved) in [("sections", 32, false), ("in turns", 32, true), ("half of a head", 16, true)]
+        {
+            let sections = if dims == 32 { [6, 5, 5] } else { [4, 2, 2] };
+            let scaling = serde_json::json!({"mrope_section": sections, "mrope_interleaved": interleaved});
+            let config = RopeConfig::new(dims, 10_000.0, Some(&scaling), None)?;
+            let [ours] = Rope::new(cpu.clone(), &config)?.forward([&x], &batch)?;
+            let [theirs] = Rope::new(mlx.clone(), &config)?.forward([&x], &batch)?;
+            assert_close(name, &ours, &theirs, 1e-5);
+            let [plain] = Rope::new(cpu.clone(), &RopeConfig::plain(dims, 10_000.0))?.forward([&x], &batch)?;
+            let (ours, plain) = (ours.as_slice::<f32>(), plain.as_slice::<f32>());
+            assert_eq!(ours[..3 * 96], plain[..3 * 96], "{name}: text before the picture stands where it always does");
+            assert_ne!(ours[4 * 96..], plain[4 * 96..], "{name}: the picture has axes of its own");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn features_stand_in_for_the_tokens_that_hold_their_place() {
+    both(|cpu, mlx| {
+        let x = numbers(9, &[15, 4]);
+        let media = |ops: &Ops| MediaFeatures::new(ops.clone(), 2);
+        for ops in [cpu, mlx] {
+            let batch = seeing_batch(2);
+            let placed = media(ops).place(x.clone(), &batch)?;
+            let deepened = media(ops).deepen(0, x.clone(), &batch)?;
+            assert_eq!(media(ops).deepen(1, x.clone(), &batch)?.as_slice::<f32>(), x.as_slice::<f32>());
+            let rows = |x: &Tensor| x.as_slice::<f32>().chunks(4).map(<[f32]>::to_vec).collect::<Vec<_>>();
+            let (x, placed, deepened) = (rows(&x), rows(&placed), rows(&deepened));
+            let vectors = [None, None, None, Some(0), Some(1), Some(2), Some(3), Some(4), Some(5), None, None, None];
+            for (row, vector) in vectors.into_iter().chain([Some(4), Some(5), None]).enumerate() {
+                let feature = |level: usize, i: usize| vector.map(|vector| ((level * 6 + vector) * 4 + i) as f32);
+                for i in 0..4 {
+                    assert_eq!(placed[row][i], feature(0, i).unwrap_or(x[row][i]), "row {row}");
+                    assert_eq!(deepened[row][i], x[row][i] + feature(1, i).unwrap_or(0.0), "row {row}");
+                }
+            }
+        }
+        let wrong = MediaFeatures::new(cpu.clone(), 1).place(numbers(9, &[15, 8]), &seeing_batch(1))?;
+        assert!(wrong.eval().unwrap_err().to_string().contains("the model wants vectors of 8"));
         Ok(())
     });
 }

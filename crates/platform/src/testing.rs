@@ -8,11 +8,13 @@
 //! Its logits are a hash of the whole sequence: the same sequence always gets the same continuation, whatever
 //! batch and whatever chunks it was computed in.
 //!
-//! [`FakeEncoder`] is the same for texts that are encoded as a whole.
+//! [`FakeEncoder`] is the same for texts that are encoded as a whole, [`FakeVision`] for pictures.
 
 mod encoder;
+mod vision;
 
 pub use encoder::{FakeEncoder, FakeEncoderConfig, FakeEncoderProbe};
+pub use vision::{FakeVision, FakeVisionConfig, FakeVisionProbe};
 
 use std::{
     collections::HashSet,

@@ -82,6 +82,14 @@ pub enum SubmitError {
         /// Tokens there are.
         vocab: usize,
     },
+    /// A picture stands where it cannot be.
+    #[error("medium {index} of the prompt {what}")]
+    Media {
+        /// Which of [`Request::media`](crate::Request::media).
+        index: usize,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Params(#[from] InvalidParam),

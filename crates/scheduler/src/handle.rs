@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vllm_platform::{MemoryInfo, ModelInfo};
 
 use crate::{
-    EngineState, Event, EventStream, Profile, Request, RequestId, RequestStatus, Stats, SubmitError, waiting::Waiting,
+    EngineState, Event, EventStream, Profile, Request, RequestId, RequestStatus, Stats, SubmitError, media,
+    waiting::Waiting,
 };
 
 /// What a handle tells the engine's thread.
@@ -32,7 +33,7 @@ pub(crate) enum Command {
     Describe(oneshot::Sender<Vec<RequestStatus>>),
     ClearCache(oneshot::Sender<usize>),
     Profile(oneshot::Sender<Profile>),
-    /// The tier below memory has something to say.
+    /// The tier below memory has something to say, or features are there.
     Wake,
     Drain,
     Shutdown,
@@ -104,7 +105,8 @@ impl EngineHandle {
         }
         // The last token generated is never computed.
         let block_size = info.kv_cache.block_size;
-        let chunk = self.shared.max_num_batched_tokens;
+        media::check(&request.media, prompt)?;
+        let chunk = self.shared.max_num_batched_tokens.max(media::longest_unsplit(&request.media));
         for group in &info.kv_cache.groups {
             let (needed, blocks) = (group.blocks_for(prompt + max_tokens - 1, chunk, block_size), group.num_blocks);
             if needed > blocks {

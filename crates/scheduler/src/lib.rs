@@ -5,7 +5,8 @@
 //! vLLM's v1 scheduler: a request is computed tokens chasing known tokens, and one budget of tokens a step is
 //! shared by prefill chunks and decode tokens.
 //!
-//! [`EncoderEngine`] does the same for models that encode whole texts; where both have work, generation goes first.
+//! [`EncoderEngine`] does the same for models that encode whole texts, [`VisionEngine`] for encoders that look at the
+//! pictures in [`Request::media`]; where they have work beside it, generation goes first.
 //!
 //! **Invariant:** token ids and block ids only. No tensor, no text, no wire format; of tokio only the channels.
 //!
@@ -34,11 +35,13 @@ mod engine;
 mod error;
 mod handle;
 mod histogram;
+mod media;
 mod planner;
 mod request;
 mod sequence;
 mod stats;
 mod turn;
+mod vision;
 mod waiting;
 
 pub use config::{EngineConfig, SsdOptions};
@@ -49,9 +52,11 @@ pub use engine::Engine;
 pub use error::{StartError, SubmitError};
 pub use handle::EngineHandle;
 pub use histogram::Histogram;
+pub use media::{FeatureOrigin, FeatureSource, RequestMedia, Wake};
 pub use request::{
     Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
     SpanKind, Timings, Usage,
 };
 pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, Profile, RequestStatus, Stats};
+pub use vision::{VisionConfig, VisionEngine, VisionHandle, VisionStats};
 pub use vllm_cache::SsdStats;

@@ -1,6 +1,7 @@
 //! Which tokens of which sequence the next step computes. Plain state, no thread, no clock.
 
 mod admission;
+mod media;
 mod prefill;
 pub(crate) mod queue;
 mod ssd;
@@ -12,6 +13,7 @@ use std::collections::HashSet;
 use vllm_cache::{BlockHash, KvCache};
 use vllm_platform::{BlockCopy, KvCacheSpec, Sampled, SeqId, StepPlan};
 
+pub(crate) use self::media::MediaNews;
 use self::queue::{Queue, Shares};
 use crate::{BlockStats, FinishReason, GeneratedToken, PrefixCacheStats, sequence::Sequence};
 
@@ -177,7 +179,8 @@ impl Planner {
     ///
     /// Decode tokens come first, so that no prompt stalls an answer. Then sequences that wait are admitted as far as
     /// there are places and blocks, and prompts share what is left of the budget. There is something to compute
-    /// afterwards unless nobody runs and all who wait are being read from the SSD.
+    /// afterwards unless nobody runs and all who wait do so for the SSD or for features. The budget is exceeded for a span
+    /// of media that has to be computed in one step, one of them a step.
     pub fn schedule(&mut self) -> Scheduled {
         let mut scheduled = Scheduled::default();
         self.shares.clear();
@@ -203,14 +206,29 @@ impl Planner {
         let pending = |&seq: &SeqId| self.position(seq).map_or(0, |index| self.running[index].pending());
         let pending: Vec<usize> = prompts.iter().map(pending).collect();
         let counts = prefill::share_out(budget, self.limits.prefill_step_size, &pending);
+        let mut exceeded = false;
         for (seq, count) in prompts.into_iter().zip(counts).filter(|&(_, count)| count > 0) {
-            if self.grow(seq, count, &mut scheduled) == Growth::Done {
+            let count = self.without_cuts(seq, count, &mut exceeded);
+            if count > 0 && self.grow(seq, count, &mut scheduled) == Growth::Done {
                 granted.push((seq, count));
             }
         }
         let share = |(seq, count)| Some(Share { index: self.position(seq)?, count });
         self.shares = granted.into_iter().filter_map(share).collect();
         scheduled
+    }
+
+    /// `count` tokens of a running sequence, or so many that no span is cut in two that has to be computed in one step.
+    /// More than `count` only once a step, which is written down in `exceeded`; then others wait.
+    fn without_cuts(&self, seq: SeqId, count: usize, exceeded: &mut bool) -> usize {
+        let Some(index) = self.position(seq) else { return 0 };
+        let sequence = &self.running[index];
+        let from = sequence.computed();
+        let fitting = sequence.media.end_of_step(from, from + count) - from;
+        if fitting <= count {
+            return fitting;
+        }
+        if std::mem::replace(exceeded, true) { 0 } else { fitting }
     }
 
     /// Running sequences that `wanted` admits, those first that are preempted last.

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 use vllm_platform::{SamplingParams, TokenId, TokenLogprobs, sampling::LogitsProcessor};
 
-use crate::handle::Command;
+use crate::{RequestMedia, handle::Command};
 
 /// Name of a request, chosen by the caller and unique among those that are alive.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +41,10 @@ pub struct Request {
     pub id: RequestId,
     /// Token ids, at least one.
     pub prompt: Vec<TokenId>,
+    /// What of the prompt only holds the place of pictures, in order and without overlaps. A span whose tokens
+    /// [see each other](vllm_platform::MediaSpan::bidirectional) is computed in one step even if it is longer than
+    /// [`EngineConfig::max_num_batched_tokens`](crate::EngineConfig::max_num_batched_tokens).
+    pub media: Vec<RequestMedia>,
     /// How to choose tokens; without a seed, a random one is set.
     pub params: SamplingParams,
     /// Most tokens to generate.
@@ -68,6 +72,7 @@ impl Request {
         Self {
             id: id.into(),
             prompt: Vec::new(),
+            media: Vec::new(),
             params: SamplingParams::default(),
             max_tokens: 1,
             stop_tokens: Vec::new(),
@@ -111,6 +116,8 @@ pub enum FailureKind {
     OutOfMemory,
     /// [`Request::timeout`] has passed.
     Timeout,
+    /// There are no features of one of its pictures.
+    Media,
     /// The engine has stopped.
     Stopped,
 }
@@ -174,6 +181,11 @@ pub enum SpanKind {
         /// Blocks read.
         blocks: usize,
     },
+    /// Features of its pictures were not there yet: it waited for the encoder, or for the SSD.
+    MediaWait {
+        /// Stretches of the prompt whose features were wanted.
+        spans: usize,
+    },
     /// A chunk of its prompt was computed.
     Prefill {
         /// Tokens of the chunk.
@@ -193,6 +205,13 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Of these, tokens whose KV was found in the cache.
     pub cached_tokens: usize,
+    /// Tokens of the prompt that stand for pictures.
+    pub media_tokens: usize,
+    /// Of these, tokens whose KV was found in the cache.
+    pub cached_media_tokens: usize,
+    /// Of the others, tokens whose features nobody had to work out for this request: they were in memory or on the SSD, or
+    /// the encoder was at them for another.
+    pub reused_media_tokens: usize,
     /// Tokens generated; a stop token that ended the answer counts.
     pub completion_tokens: usize,
 }

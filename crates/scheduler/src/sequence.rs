@@ -1,10 +1,13 @@
 //! A request as the planner sees it.
 
+mod media;
+
 use std::{collections::HashSet, sync::Arc};
 
 use vllm_cache::{BlockHash, BlockTables, KvCache, Prefix};
 use vllm_platform::{Row, SampleAt, SamplingParams, SeqId, TokenId, sampling::LogitsProcessor};
 
+pub(crate) use self::media::{Media, Stage};
 use crate::{Phase, Request, Usage};
 
 /// Computed tokens chasing known tokens.
@@ -26,6 +29,10 @@ pub(crate) struct Sequence {
     pub loading: HashSet<BlockHash>,
     /// Whether the SSD was asked already, since it last had to wait.
     pub looked_on_ssd: bool,
+    /// What of the prompt stands for pictures.
+    pub media: Media,
+    /// Tokens of pictures whose features nobody had to work out, when it was first admitted.
+    pub reused_media: usize,
     /// Tokens of the prompt that were found in the cache when it was first admitted.
     pub cached: Option<usize>,
     /// Prompt, then the answer so far.
@@ -41,15 +48,18 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     pub fn new(id: SeqId, request: Request) -> Self {
+        let (media, marks) = Media::new(request.media);
         Self {
             id,
             priority: request.priority,
             client: request.client,
             tables: Vec::new(),
             floor: 0,
-            prefix: Prefix::new(request.cache_salt.as_deref()),
+            prefix: Prefix::with_media(request.cache_salt.as_deref(), marks),
             loading: HashSet::new(),
             looked_on_ssd: false,
+            media,
+            reused_media: 0,
             cached: None,
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
@@ -112,13 +122,14 @@ impl Sequence {
             tokens: &self.tokens[self.computed..end],
             start: self.computed,
             tables: &self.tables,
-            media: &[],
+            media: self.media.until(end),
             sample: (end == self.tokens.len()).then_some(sample),
         }
     }
 
     pub fn mark_computed(&mut self, count: usize) {
         self.computed += count;
+        self.media.mark_computed(self.computed);
     }
 
     /// Names the blocks of all that is known.
@@ -140,6 +151,7 @@ impl Sequence {
     pub fn take_tables(&mut self) -> BlockTables {
         self.computed = 0;
         self.looked_on_ssd = false;
+        self.media.start_again();
         std::mem::take(&mut self.tables)
     }
 
@@ -167,6 +179,9 @@ impl Sequence {
         Usage {
             prompt_tokens: self.prompt_len,
             cached_tokens: self.cached.unwrap_or(0),
+            media_tokens: self.media.tokens(self.prompt_len),
+            cached_media_tokens: self.media.tokens(self.cached.unwrap_or(0)),
+            reused_media_tokens: self.reused_media,
             completion_tokens: self.output().len(),
         }
     }
@@ -178,6 +193,10 @@ impl Sequence {
 
     /// Where it stands, if it is among those that wait.
     pub fn waiting_phase(&self) -> Phase {
-        if self.loading.is_empty() { Phase::Waiting } else { Phase::Loading }
+        match (self.loading.is_empty(), self.media.stage()) {
+            (false, _) => Phase::Loading,
+            (true, Stage::Asking) => Phase::Encoding,
+            (true, _) => Phase::Waiting,
+        }
     }
 }

@@ -109,6 +109,10 @@ pub struct PrefixCacheStats {
     pub hits: u64,
     /// Tokens found that had been read back from the SSD.
     pub ssd_hits: u64,
+    /// Of the tokens looked up, those that stand for pictures.
+    pub media_queries: u64,
+    /// Of the tokens found, those that stand for pictures.
+    pub media_hits: u64,
     /// Requests that found something.
     pub hit_requests: u64,
     /// Requests that found nothing.
@@ -197,6 +201,8 @@ pub enum Phase {
     Waiting,
     /// Its prefix is being read from the SSD.
     Loading,
+    /// Its pictures are being encoded, or their features read from the SSD.
+    Encoding,
     /// Its prompt is being computed.
     Prefill,
     /// Its answer is being computed.

@@ -186,7 +186,7 @@ fn vocabulary(size: u64, header: &mut Header) {
 }
 
 /// The character that byte-level BPE writes for each byte: itself if it can be seen, else the next one from U+0100 on.
-fn byte_alphabet() -> impl Iterator<Item = char> {
+pub fn byte_alphabet() -> impl Iterator<Item = char> {
     let mut next = 0x100;
     (0..=255).map(move |byte: u32| {
         let shown = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
@@ -197,10 +197,10 @@ fn byte_alphabet() -> impl Iterator<Item = char> {
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-struct SplitMix(u64);
+pub struct SplitMix(pub u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

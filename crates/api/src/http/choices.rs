@@ -193,9 +193,13 @@ impl Choices {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let all = self.answers.iter().map(Answer::usage);
+        let firsts = all.clone().step_by(self.n);
         Usage {
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: all.clone().step_by(self.n).map(|usage| usage.cached_tokens).sum(),
+            cached_tokens: firsts.clone().map(|usage| usage.cached_tokens).sum(),
+            media_tokens: firsts.clone().map(|usage| usage.media_tokens).sum(),
+            cached_media_tokens: firsts.clone().map(|usage| usage.cached_media_tokens).sum(),
+            reused_media_tokens: firsts.map(|usage| usage.reused_media_tokens).sum(),
             completion_tokens: all.map(|usage| usage.completion_tokens).sum(),
         }
     }

@@ -163,7 +163,9 @@ impl From<SubmitError> for ApiError {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(None, message) }
             }
             SubmitError::NoTokens => Self::field("max_tokens", message),
-            SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => Self::invalid(None, message),
+            SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } | SubmitError::Media { .. } => {
+                Self::invalid(None, message)
+            }
             SubmitError::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),
             SubmitError::ClientBusy { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message),
             SubmitError::Draining => Self::shutting_down(),
@@ -193,6 +195,7 @@ impl From<Failure> for ApiError {
             FailureKind::Step => (StatusCode::INTERNAL_SERVER_ERROR, "engine_error"),
             FailureKind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
             FailureKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            FailureKind::Media => (StatusCode::INTERNAL_SERVER_ERROR, "vision_error"),
             FailureKind::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "engine_stopped"),
         };
         Self::new(status, code, failure.message)

@@ -128,6 +128,7 @@ fn request_json(request: &RequestStatus) -> Value {
     let (status, phase) = match request.phase {
         Phase::Waiting => ("waiting", "queued"),
         Phase::Loading => ("waiting", "loading"),
+        Phase::Encoding => ("waiting", "encoding"),
         Phase::Prefill => ("running", "prefill"),
         Phase::Decode => ("running", "generation"),
     };

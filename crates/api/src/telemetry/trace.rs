@@ -131,6 +131,7 @@ fn describe(kind: SpanKind) -> (&'static str, Option<KeyValue>) {
         SpanKind::Queue => ("queue", None),
         SpanKind::CacheLookup { cached_tokens } => ("cache_lookup", count("vllm_mlx.cached_tokens", cached_tokens)),
         SpanKind::DiskRead { blocks } => ("disk_read", count("vllm_mlx.blocks", blocks)),
+        SpanKind::MediaWait { spans } => ("media_wait", count("vllm_mlx.media_spans", spans)),
         SpanKind::Prefill { tokens } => ("prefill", count("vllm_mlx.tokens", tokens)),
         SpanKind::Decode { tokens } => ("decode", count("vllm_mlx.tokens", tokens)),
     }

@@ -1,6 +1,7 @@
 use vllm_platform::KvDtype;
 
 use super::*;
+use crate::SsdEntry;
 
 fn cache(blocks: usize, windowed: Option<(usize, usize)>, rewind: Option<usize>) -> KvCache {
     let mut groups = vec![KvGroup { window: None, num_blocks: blocks, block_bytes: 1 }];
@@ -185,9 +186,12 @@ fn what_the_ssd_has_is_found_after_it_was_read() {
     assert_eq!(written.len(), 2);
     let entries: Vec<_> = written
         .iter()
-        .map(|hash| cache.unwritten(hash).map(|prefix| (*hash, prefix.parent, prefix.tokens.to_vec())).unwrap())
+        .map(|hash| {
+            let Unwritten { parent, tokens, media, .. } = cache.unwritten(hash).unwrap();
+            SsdEntry { hash: *hash, parent, tokens: tokens.to_vec(), media: media.to_vec() }
+        })
         .collect();
-    for (hash, ..) in &entries {
+    for SsdEntry { hash, .. } in &entries {
         cache.set_on_ssd(*hash, true);
         assert!(cache.unwritten(hash).is_none());
     }
@@ -208,8 +212,8 @@ fn what_the_ssd_has_is_found_after_it_was_read() {
 
     // Another process finds the same entries in any order.
     let mut fresh = self::cache(4, None, None);
-    for (hash, parent, tokens) in entries.iter().rev() {
-        fresh.found_on_ssd(*hash, *parent, tokens);
+    for entry in entries.iter().rev() {
+        fresh.found_on_ssd(entry);
     }
     assert_eq!(fresh.only_on_ssd(&prefix, &range(0..12)), written);
     fresh.set_on_ssd(written[0], false);

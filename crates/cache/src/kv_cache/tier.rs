@@ -3,7 +3,7 @@
 use vllm_platform::{BlockId, TokenId};
 
 use super::{Hit, KvCache, Prefix};
-use crate::{BlockHash, BlockPool};
+use crate::{BlockHash, BlockPool, MediaMark, SsdEntry, index::Content};
 
 /// A prefix that is in memory only.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,8 @@ pub struct Unwritten<'a> {
     pub parent: BlockHash,
     /// Tokens of its last block.
     pub tokens: &'a [TokenId],
+    /// What of them stands for media, from the block's start on.
+    pub media: &'a [MediaMark],
     /// By group: where their KV is.
     pub blocks: &'a [Option<BlockId>],
 }
@@ -31,7 +33,12 @@ impl KvCache {
         let grows = node.tokens.len() < self.block_size && self.pools.iter().zip(&node.blocks).any(held);
         // Whoever reads it back knows nothing of what its storage had forgotten beyond the usual.
         let usual = node.floor <= self.own_floor(node.tokens.len());
-        (usual && !grows).then_some(Unwritten { parent: node.parent, tokens: &node.tokens, blocks: &node.blocks })
+        (usual && !grows).then_some(Unwritten {
+            parent: node.parent,
+            tokens: &node.tokens,
+            media: &node.media,
+            blocks: &node.blocks,
+        })
     }
 
     /// Tokens of an indexed prefix's last block.
@@ -40,11 +47,11 @@ impl KvCache {
         self.index.get(hash).map(|node| node.tokens.len())
     }
 
-    /// Says that the SSD holds `tokens` after `parent`. `hash` is trusted to be theirs.
-    pub fn found_on_ssd(&mut self, hash: BlockHash, parent: BlockHash, tokens: &[TokenId]) {
+    /// Says that the SSD holds a block. Its hash is trusted to be that of its content.
+    pub fn found_on_ssd(&mut self, SsdEntry { hash, parent, tokens, media }: &SsdEntry) {
         if self.enabled && !tokens.is_empty() {
             let floor = self.own_floor(tokens.len());
-            let node = self.index.insert(hash, parent, tokens);
+            let node = self.index.insert(*hash, *parent, Content { tokens, media });
             node.on_ssd = true;
             node.floor = node.floor.max(floor);
         }
@@ -74,7 +81,9 @@ impl KvCache {
             }
             blocks += 1;
         }
-        let rest = &tokens[blocks * self.block_size..limit.min((blocks + 1) * self.block_size)];
+        let (start, end) = (blocks * self.block_size, limit.min((blocks + 1) * self.block_size));
+        let marks = prefix.media_within(start, end);
+        let rest = Content { tokens: &tokens[start..end], media: &marks };
         let best = self.index.longest_match(prefix.before(blocks), rest, |node, shared| {
             Self::can_cut(node, shared) && (node.on_ssd || self.holds_all(node))
         });

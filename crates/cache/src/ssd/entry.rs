@@ -2,17 +2,26 @@
 
 use vllm_platform::TokenId;
 
-use crate::BlockHash;
+use crate::{BlockHash, MediaMark};
 
 /// What a block is: enough to put it back into a prefix index after a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SsdEntry {
-    /// The prefix up to and with this block: `parent.extend(&tokens)`.
+    /// The prefix up to and with this block: `parent.extend_with_media(&tokens, &media)`.
     pub hash: BlockHash,
     /// The prefix before it.
     pub parent: BlockHash,
     /// Its own tokens.
     pub tokens: Vec<TokenId>,
+    /// What of them stands for media, from the block's start on.
+    pub media: Vec<MediaMark>,
+}
+
+impl SsdEntry {
+    /// Whether the hash is that of its content.
+    pub(super) fn is_named_right(&self) -> bool {
+        self.parent.extend_with_media(&self.tokens, &self.media) == self.hash
+    }
 }
 
 /// A block that an earlier run left.

@@ -9,9 +9,13 @@
 //! | 1 | dtype: 0 f32, 1 f16, 2 bf16, 3 int8 |
 //! | 1 + n | fingerprint: length, characters |
 //! | 4 + 4n | tokens: count, tokens |
+//! | 4 + 40n | version 2 only, media among them: count; for each the first token (8), tokens (8), key (16), the first token's vector (8) |
 //! | 2 + 21n | groups: count; for each the encoding (0 absent, 1 as it is, 2 in 8 bits), raw length (8), stored length (8), checksum of what is stored (4) |
 //! | 4 | checksum of the header |
 //! | | what is stored of each group, one after the other, up to the end of the file |
+//!
+//! A block without media is written as version 1, which is all that earlier programs know: they and this one read each
+//! other's.
 //!
 //! Checksums are CRC-32: a changed byte, or any change within four bytes in a row, is found with certainty, anything
 //! else but for one case in 2³².
@@ -21,13 +25,16 @@ use std::{
     io::{self, Read},
 };
 
-use vllm_platform::{KvDtype, TokenId};
+use vllm_platform::{ContentHash, KvDtype, TokenId};
 
 use super::{entry::SsdEntry, quant};
-use crate::BlockHash;
+use crate::{BlockHash, MediaMark};
 
 const MAGIC: [u8; 8] = *b"\x89KVblk\r\n";
-const VERSION: u32 = 1;
+/// Of a block of text.
+const TEXT: u32 = 1;
+/// Of a block with media.
+const MEDIA: u32 = 2;
 /// Magic, version and length.
 const START: usize = 16;
 /// Longest header that is believed: over a million tokens.
@@ -127,7 +134,8 @@ pub(super) fn encode<'a>(
 fn encode_header(identity: &Identity, entry: &SsdEntry, groups: &[Stored]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256 + 4 * entry.tokens.len());
     bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
+    let version = if entry.media.is_empty() { TEXT } else { MEDIA };
+    bytes.extend(version.to_le_bytes());
     bytes.extend([0; 4]);
     bytes.extend(entry.hash.0);
     bytes.extend(entry.parent.0);
@@ -137,6 +145,15 @@ fn encode_header(identity: &Identity, entry: &SsdEntry, groups: &[Stored]) -> Ve
     bytes.extend((entry.tokens.len() as u32).to_le_bytes());
     for token in &entry.tokens {
         bytes.extend(token.to_le_bytes());
+    }
+    if version == MEDIA {
+        bytes.extend((entry.media.len() as u32).to_le_bytes());
+        for MediaMark { start, len, key, first } in &entry.media {
+            bytes.extend((*start as u64).to_le_bytes());
+            bytes.extend((*len as u64).to_le_bytes());
+            bytes.extend(key.0);
+            bytes.extend((*first as u64).to_le_bytes());
+        }
     }
     bytes.extend((groups.len() as u16).to_le_bytes());
     for group in groups {
@@ -163,7 +180,8 @@ pub(super) fn read_header(source: &mut impl Read, file_len: u64, identity: &Iden
     if start.array()? != MAGIC {
         return Err(Fault::Corrupt("it does not start like a block"));
     }
-    if start.u32()? != VERSION {
+    let version = start.u32()?;
+    if version != TEXT && version != MEDIA {
         return Err(Fault::Corrupt("it is of another version"));
     }
     let header_len = u64::from(start.u32()?);
@@ -175,18 +193,18 @@ pub(super) fn read_header(source: &mut impl Read, file_len: u64, identity: &Iden
     if Cursor(checksum).u32()? != crc32fast::hash(body) {
         return Err(Fault::Corrupt("its header's checksum is wrong"));
     }
-    let header = parse(Cursor(&body[START..]), identity)?;
+    let header = parse(Cursor(&body[START..]), version, identity)?;
     let payloads = header.groups.iter().try_fold(header_len, |sum, group| sum.checked_add(group.stored_len));
     if payloads != Some(file_len) {
         return Err(Fault::Corrupt("it is shorter or longer than its header says"));
     }
-    if header.entry.parent.extend(&header.entry.tokens) != header.entry.hash {
-        return Err(Fault::Corrupt("its hash is not that of its tokens"));
+    if !header.entry.is_named_right() {
+        return Err(Fault::Corrupt("its hash is not that of its content"));
     }
     Ok(header)
 }
 
-fn parse(mut body: Cursor<'_>, identity: &Identity) -> Result<Header, Fault> {
+fn parse(mut body: Cursor<'_>, version: u32, identity: &Identity) -> Result<Header, Fault> {
     let hash = BlockHash(body.array()?);
     let parent = BlockHash(body.array()?);
     let [dtype, fingerprint_len] = body.array()?;
@@ -197,12 +215,30 @@ fn parse(mut body: Cursor<'_>, identity: &Identity) -> Result<Header, Fault> {
     let count = body.u32()? as usize;
     let tokens = body.take(count.saturating_mul(size_of::<TokenId>()))?;
     let tokens = tokens.as_chunks().0.iter().map(|token| TokenId::from_le_bytes(*token)).collect();
+    let media = if version == MEDIA { parse_media(&mut body)? } else { Vec::new() };
     let count = u16::from_le_bytes(body.array()?);
     let groups = (0..count).map(|_| parse_group(&mut body)).collect::<Result<_, Fault>>()?;
     if !body.0.is_empty() {
         return Err(Fault::Corrupt("its header has an impossible length"));
     }
-    Ok(Header { entry: SsdEntry { hash, parent, tokens }, groups })
+    Ok(Header { entry: SsdEntry { hash, parent, tokens, media }, groups })
+}
+
+fn parse_media(body: &mut Cursor<'_>) -> Result<Vec<MediaMark>, Fault> {
+    let count = body.u32()?;
+    if count == 0 {
+        return Err(Fault::Corrupt("it is a block of text under the version of blocks with media"));
+    }
+    (0..count).map(|_| parse_mark(body)).collect()
+}
+
+fn parse_mark(body: &mut Cursor<'_>) -> Result<MediaMark, Fault> {
+    let (start, len) = (body.number()?, body.number()?);
+    let mark = MediaMark { start, len, key: ContentHash(body.array()?), first: body.number()? };
+    if start.checked_add(len).is_none() || mark.first.checked_add(len).is_none() {
+        return Err(Fault::Corrupt("it holds an impossible number"));
+    }
+    Ok(mark)
 }
 
 fn parse_group(body: &mut Cursor<'_>) -> Result<Stored, Fault> {
@@ -281,6 +317,11 @@ impl<'a> Cursor<'a> {
 
     fn u32(&mut self) -> Result<u32, Fault> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    fn number(&mut self) -> Result<usize, Fault> {
+        let number = u64::from_le_bytes(self.array()?);
+        usize::try_from(number).map_err(|_| Fault::Corrupt("it holds an impossible number"))
     }
 }
 

@@ -109,7 +109,7 @@ fn block(number: u32, bytes: usize) -> (SsdEntry, Groups) {
 fn continuing(parent: BlockHash, number: u32, bytes: usize) -> (SsdEntry, Groups) {
     let tokens = vec![number, 7];
     let content = (0..bytes).map(|at| (at as u32 ^ number) as u8).collect();
-    (SsdEntry { hash: parent.extend(&tokens), parent, tokens }, vec![Some(content)])
+    (SsdEntry { hash: parent.extend(&tokens), parent, tokens, media: vec![] }, vec![Some(content)])
 }
 
 fn path(dir: &Path, fingerprint: &str, hash: BlockHash) -> PathBuf {

@@ -40,7 +40,7 @@ pub(super) struct Writer {
 enum Refusal {
     /// It is larger than the cap.
     TooLarge,
-    /// The caller's hash is not that of the tokens: nobody could read it.
+    /// The caller's hash is not that of the content: nobody could read it.
     WrongHash,
     Io(io::Error),
 }
@@ -196,7 +196,7 @@ impl Writer {
             Err(Refusal::TooLarge) => self.queue.count(|stats| stats.dropped += 1),
             Err(Refusal::WrongHash) => {
                 let error =
-                    io::Error::new(io::ErrorKind::InvalidInput, format!("{hash} is not the hash of its tokens"));
+                    io::Error::new(io::ErrorKind::InvalidInput, format!("{hash} is not the hash of its content"));
                 self.complain("write", &error);
             }
             Err(Refusal::Io(error)) => self.complain("write", &error),
@@ -205,8 +205,8 @@ impl Writer {
     }
 
     fn store(&mut self, block: &Block) -> Result<(), Refusal> {
-        let SsdEntry { hash, parent, ref tokens } = block.entry;
-        if parent.extend(tokens) != hash {
+        let SsdEntry { hash, parent, .. } = block.entry;
+        if !block.entry.is_named_right() {
             return Err(Refusal::WrongHash);
         }
         let groups = block.groups.iter().flatten().count();

@@ -11,7 +11,13 @@ use crate::KvShape;
 /// ```
 /// use vllm_kernels_cpu::RaggedBatch;
 /// // Five tokens of a prompt whose first three are in the pool already, and one token of another sequence (block size 16).
-/// let batch = RaggedBatch { query_offsets: &[0, 5, 6], starts: &[3, 40], block_offsets: &[0, 1, 4], blocks: &[7, 2, 9, 4] };
+/// let batch = RaggedBatch {
+///     query_offsets: &[0, 5, 6],
+///     starts: &[3, 40],
+///     until: &[],
+///     block_offsets: &[0, 1, 4],
+///     blocks: &[7, 2, 9, 4],
+/// };
 /// assert_eq!(batch.slots(16).collect::<Vec<_>>(), [115, 116, 117, 118, 119, 72]);
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +26,9 @@ pub struct RaggedBatch<'a> {
     pub query_offsets: &'a [u32],
     /// One a row.
     pub starts: &'a [u32],
+    /// One a query, or none at all: the position before which a query of causal attention sees everything, where that is
+    /// more than what stands up to itself. So the tokens of a picture see each other (Gemma 3): each has the picture's end.
+    pub until: &'a [u32],
     /// One more than there are rows; from 0 upwards.
     pub block_offsets: &'a [u32],
     /// The block tables, one after the other.
@@ -35,6 +44,8 @@ pub(crate) struct Row<'a> {
     pub queries: usize,
     /// Position of the first query.
     pub start: usize,
+    /// [`RaggedBatch::until`] of its queries.
+    pub until: &'a [u32],
     pub blocks: &'a [u32],
 }
 
@@ -74,7 +85,9 @@ impl<'a> RaggedBatch<'a> {
     pub(crate) fn row(&self, i: usize) -> Row<'a> {
         let first = self.query_offsets[i] as usize;
         let blocks = &self.blocks[self.block_offsets[i] as usize..self.block_offsets[i + 1] as usize];
-        Row { first, queries: self.query_offsets[i + 1] as usize - first, start: self.starts[i] as usize, blocks }
+        let end = self.query_offsets[i + 1] as usize;
+        let until = if self.until.is_empty() { &[] } else { &self.until[first..end] };
+        Row { first, queries: end - first, start: self.starts[i] as usize, until, blocks }
     }
 
     /// Panics unless every block that a query sees is in the tables and in the pool.
@@ -86,12 +99,27 @@ impl<'a> RaggedBatch<'a> {
             ascending(self.query_offsets) && ascending(self.block_offsets) && whole,
             "attention: {rows} rows want {rows} + 1 ascending offsets of queries and of blocks: {self:?}"
         );
+        assert!(
+            self.until.is_empty() || self.until.len() == self.tokens(),
+            "attention: {} ends of what is seen for {} tokens",
+            self.until.len(),
+            self.tokens()
+        );
         for i in 0..rows {
             let row = self.row(i);
             if row.queries == 0 {
                 continue;
             }
-            let first = layer.visible(row.start, row.end()).start / shape.block_size;
+            // Tiles take the first and the last query's word for what all of theirs see.
+            let seen = (0..row.queries).map(|query| layer.visible(&row, query).end);
+            let last = layer.visible(&row, row.queries - 1).end;
+            assert!(
+                row.until.is_empty() || seen.is_sorted() && last <= row.end(),
+                "attention: queries of row {i} see less than those before them, or more than the row's {} tokens: {:?}",
+                row.end(),
+                row.until
+            );
+            let first = layer.visible(&row, 0).start / shape.block_size;
             let last = (row.end() - 1) / shape.block_size;
             assert!(
                 last < row.blocks.len(),

@@ -21,6 +21,7 @@ mod tile;
 use std::ops::Range;
 
 pub use batch::RaggedBatch;
+use batch::Row;
 
 use crate::{
     KvPool, Pool, SharedMut,
@@ -40,21 +41,28 @@ pub struct Attention {
     pub heads: usize,
     /// Multiplies the products of queries and keys; usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// Whether a query sees nothing after itself. If not, it sees its whole sequence, whose last query comes last: the
+    /// Whether a query sees nothing after itself ([`RaggedBatch::until`] aside). If not, it sees its whole sequence, whose last query comes last: the
     /// attention of encoders.
     pub causal: bool,
-    /// Sliding window: the query at position `p` sees positions `p - window + 1 ..= p`. `None`: all up to `p`. For causal
-    /// attention only.
+    /// Sliding window: the query at position `p` sees positions from `p - window + 1` on. `None`: from the first on. For
+    /// causal attention only.
     pub window: Option<usize>,
     /// Replaces each scaled score `s` by `softcap · tanh(s / softcap)` (Gemma 2).
     pub softcap: Option<f32>,
 }
 
 impl Attention {
-    /// Positions that the query at `position` sees of a sequence that ends at `end`.
-    fn visible(&self, position: usize, end: usize) -> Range<usize> {
-        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        first..if self.causal { position + 1 } else { end }
+    /// Positions that query `query` of `row` sees. Neither end is before that of the query before it.
+    #[inline(always)]
+    fn visible(&self, row: &Row<'_>, query: usize) -> Range<usize> {
+        let itself = row.start + query + 1;
+        let first = self.window.map_or(0, |window| itself.saturating_sub(window));
+        let end = if self.causal {
+            row.until.get(query).map_or(itself, |&until| itself.max(until as usize))
+        } else {
+            row.end()
+        };
+        first..end
     }
 }
 
@@ -66,7 +74,8 @@ impl Attention {
 ///
 /// # Panics
 /// If lengths do not fit together, the heads are no multiple of the KV heads, a block table is too short or names a
-/// block beyond the pool, the window is 0, or attention that isn't causal has one.
+/// block beyond the pool, the window is 0, attention that isn't causal has one, or [`RaggedBatch::until`] goes beyond a row or
+/// down within it.
 pub fn attention(pool: &Pool, q: &[f32], kv: &KvPool, batch: &RaggedBatch<'_>, layer: &Attention, out: &mut [f32]) {
     let shape = kv.shape();
     let width = layer.heads * shape.head_dim;

@@ -87,8 +87,8 @@ impl Plan {
             // The last tile of a row has most to do: it comes first, so that the threads end together.
             for tile in (0..row.queries.div_ceil(step)).rev() {
                 let queries = tile * step..row.queries.min((tile + 1) * step);
-                let first = layer.visible(row.start + queries.start, row.end()).start;
-                let last = layer.visible(row.start + queries.end - 1, row.end()).end;
+                let first = layer.visible(&row, queries.start).start;
+                let last = layer.visible(&row, queries.end - 1).end;
                 let chunks = first / CHUNK..last.div_ceil(CHUNK);
                 self.cost += layout.kv_heads * cost(last - first, queries.len() * group, layout);
                 for kv_head in 0..layout.kv_heads {
@@ -147,7 +147,7 @@ mod tests {
         // (name, threads, heads, kv heads, window, [(start, queries)])
         type Case = (&'static str, usize, usize, usize, Option<usize>, &'static [(u32, u32)]);
         let causal = |name| name != "encoder";
-        let cases: [Case; 7] = [
+        let cases: [Case; 8] = [
             ("one decode", 2, 9, 3, None, &[(4000, 1)]),
             ("many threads, one head", 16, 1, 1, None, &[(100_000, 1)]),
             ("prefill", 2, 9, 3, None, &[(0, 512)]),
@@ -155,23 +155,26 @@ mod tests {
             ("mixed", 2, 8, 2, None, &[(0, 1), (17, 100), (5, 0), (3000, 1)]),
             ("window", 4, 4, 1, Some(200), &[(3000, 64), (10, 1)]),
             ("encoder", 2, 12, 12, None, &[(0, 300), (0, 1), (0, 48)]),
+            // All queries up to position 289 see that one; those after it are plain text again.
+            ("picture", 4, 4, 1, Some(200), &[(20, 310)]),
         ];
         for (name, threads, heads, kv_heads, window, rows) in cases {
             let offsets: Vec<u32> =
                 std::iter::once(0).chain(rows.iter().scan(0, |n, r| (*n += r.1, Some(*n)).1)).collect();
             let starts: Vec<u32> = rows.iter().map(|r| r.0).collect();
             let block_offsets = vec![0; rows.len() + 1];
-            let batch =
-                RaggedBatch { query_offsets: &offsets, starts: &starts, block_offsets: &block_offsets, blocks: &[] };
+            let until = if name == "picture" { &[290; 310][..] } else { &[] };
+            let (query_offsets, block_offsets) = (&offsets[..], &block_offsets[..]);
+            let batch = RaggedBatch { query_offsets, starts: &starts, until, block_offsets, blocks: &[] };
             let layout = Layout { block_size: 16, kv_heads, head_dim: 64, value_stride: 64 };
             let layer = Attention { heads, scale: 1.0, causal: causal(name), window, softcap: None };
             let mut plan = Plan::default();
             let floats = plan.fill(threads, &batch, &layer, &layout);
             let mut written = vec![0; floats];
-            for (i, &(start, queries)) in rows.iter().enumerate() {
+            for (i, &(_, queries)) in rows.iter().enumerate() {
                 for head in 0..kv_heads {
                     for query in 0..queries as usize {
-                        let seen = layer.visible(start as usize + query, (start + queries) as usize);
+                        let seen = layer.visible(&batch.row(i), query);
                         for chunk in seen.start / CHUNK..seen.end.div_ceil(CHUNK) {
                             let holds = |item: &&Item| {
                                 item.row == i

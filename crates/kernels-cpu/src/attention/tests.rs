@@ -14,6 +14,8 @@ struct Step {
     layer: Attention,
     /// (start, queries) of each row.
     rows: Vec<(usize, usize)>,
+    /// Rows and positions of pictures, whose tokens see each other.
+    pictures: Vec<(usize, Range<usize>)>,
     tables: Vec<Vec<u32>>,
     /// Keys and values, as stored, of every position of each row's sequence: `[position, kv_heads, head_dim]`.
     sequences: Vec<(Vec<f32>, Vec<f32>)>,
@@ -56,15 +58,24 @@ impl Step {
         let tokens: usize = rows.iter().map(|row| row.1).sum();
         // Scores of a few units, so that softmax has something to choose.
         let q = random(tokens * layer.heads * shape.head_dim, seed).iter().map(|v| 4.0 * v).collect();
-        Self { shape, layer, rows: rows.to_vec(), tables, sequences, q, kv }
+        Self { shape, layer, rows: rows.to_vec(), pictures: Vec::new(), tables, sequences, q, kv }
+    }
+
+    /// Position after the last token that the one at `position` of `row`'s sequence sees.
+    fn until(&self, row: usize, position: usize) -> usize {
+        let picture = self.pictures.iter().find(|picture| picture.0 == row && picture.1.contains(&position));
+        picture.map_or(position + 1, |picture| picture.1.end)
     }
 
     /// The attention of the queries `q` of `rows` (index of the table, start, queries).
     fn attend(&self, pool: &Pool, q: &[f32], rows: &[(usize, usize, usize)]) -> Vec<f32> {
         let mut query_offsets = vec![0];
         let mut block_offsets = vec![0];
-        let (mut starts, mut blocks) = (Vec::new(), Vec::new());
+        let (mut starts, mut until, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
         for &(table, start, queries) in rows {
+            if !self.pictures.is_empty() {
+                until.extend((start..start + queries).map(|position| self.until(table, position) as u32));
+            }
             query_offsets.push(query_offsets.last().unwrap() + queries as u32);
             starts.push(start as u32);
             blocks.extend(&self.tables[table]);
@@ -73,6 +84,7 @@ impl Step {
         let batch = RaggedBatch {
             query_offsets: &query_offsets,
             starts: &starts,
+            until: &until,
             block_offsets: &block_offsets,
             blocks: &blocks,
         };
@@ -96,13 +108,13 @@ impl Step {
         let Attention { heads, scale, causal, window, softcap } = self.layer;
         let mut out = Vec::new();
         let mut queries = self.q.chunks(dim);
-        for (&(start, count), (k, v)) in self.rows.iter().zip(&self.sequences) {
+        for (row, (&(start, count), (k, v))) in self.rows.iter().zip(&self.sequences).enumerate() {
             for position in start..start + count {
                 for head in 0..heads {
                     let q = queries.next().unwrap();
                     let place = |p: usize| (p * kv_heads + head / (heads / kv_heads)) * dim;
                     let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
-                    let last = if causal { position } else { start + count - 1 };
+                    let last = if causal { self.until(row, position) - 1 } else { start + count - 1 };
                     let scores: Vec<f64> = (first..=last)
                         .map(|p| {
                             let k = &k[place(p)..][..dim];
@@ -198,6 +210,74 @@ fn without_causality_a_query_sees_its_whole_sequence_and_no_other() {
     }
 }
 
+/// (name, window, softcap, rows, pictures)
+type Album = (&'static str, Option<usize>, Option<f32>, &'static [(usize, usize)], &'static [(usize, Range<usize>)]);
+
+const ALBUMS: [Album; 6] = [
+    ("a picture and nothing else", None, None, &[(0, 40)], &[(0, 0..40)]),
+    ("text around a picture", None, None, &[(0, 300)], &[(0, 4..260)]),
+    ("beyond a window", Some(40), None, &[(0, 330)], &[(0, 20..276)]),
+    ("a window within a chunk", Some(10), Some(20.0), &[(100, 60)], &[(0, 110..140)]),
+    (
+        "two pictures, beside other sequences",
+        Some(64),
+        None,
+        &[(140, 1), (0, 90), (30, 200)],
+        &[(1, 3..19), (1, 24..80)],
+    ),
+    ("half of it is there already", None, None, &[(150, 60), (7, 9)], &[(0, 100..200)]),
+];
+
+#[test]
+fn tokens_of_a_picture_see_each_other() {
+    let many = Pool::new(5);
+    for pool in every_isa() {
+        for (name, window, softcap, rows, pictures) in ALBUMS {
+            for kind in KINDS {
+                let what = format!("{:?} {kind:?} {name}", pool.isa());
+                let layer = Attention { window, softcap, ..layer(4, 64) };
+                let mut step = Step::new(KvShape { kind, ..shape(16, 2, 64) }, layer, rows, 4);
+                let plain = step.all(&pool);
+                // Ends that are no further than the queries themselves change no bit.
+                step.pictures = vec![(0, 0..0)];
+                assert_eq!(step.all(&pool), plain, "{what}: no picture");
+                step.pictures = pictures.to_vec();
+                let all = step.all(&pool);
+                assert_close(&all, step.reference(), 3e-6, &what);
+                let one_thread = Pool::with_isa(1, pool.isa()).unwrap();
+                assert_eq!(step.all(&one_thread), all, "{what}: one thread");
+                if pool.isa() == many.isa() {
+                    assert_eq!(step.all(&many), all, "{what}: five threads");
+                }
+                for (row, &(start, queries)) in rows.iter().enumerate() {
+                    let (from, width) = (step.offset(row), 4 * 64);
+                    let of = |positions: Range<usize>| {
+                        from + (positions.start - start) * width..from + (positions.end - start) * width
+                    };
+                    // Text is what it was, pictures are not.
+                    for position in start..start + queries {
+                        let same = all[of(position..position + 1)] == plain[of(position..position + 1)];
+                        assert_eq!(
+                            same,
+                            step.until(row, position) == position + 1,
+                            "{what}: row {row} token {position}"
+                        );
+                    }
+                    // Alone, and in parts that end where pictures do; in the midst of one where it has begun.
+                    for position in start..start + queries {
+                        if step.until(row, position) == position + 1 || position % 17 == 0 {
+                            let end = step.until(row, position);
+                            let part =
+                                step.attend(&pool, &step.q[of(position..end)], &[(row, position, end - position)]);
+                            assert_eq!(part, all[of(position..end)], "{what}: row {row} from {position}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_query_gives_the_same_bits_in_every_company() {
     let many = Pool::new(5);
@@ -278,9 +358,14 @@ fn what_no_query_sees_may_be_no_number() {
 #[test]
 fn wrong_arguments_are_refused_in_words() {
     let step = Step::new(shape(16, 2, 64), layer(4, 64), &[(30, 2)], 9);
-    let call = |heads: usize, offsets: &[u32], blocks: &[u32], window: Option<usize>, q: usize| {
-        let batch =
-            RaggedBatch { query_offsets: offsets, starts: &[30], block_offsets: &[0, blocks.len() as u32], blocks };
+    let refused = |heads: usize, offsets: &[u32], until: &[u32], blocks: &[u32], window: Option<usize>, q: usize| {
+        let batch = RaggedBatch {
+            query_offsets: offsets,
+            starts: &[30],
+            until,
+            block_offsets: &[0, blocks.len() as u32],
+            blocks,
+        };
         let layer = Attention { heads, window, ..step.layer };
         let mut out = vec![0.0; q];
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -290,7 +375,9 @@ fn wrong_arguments_are_refused_in_words() {
         let fixed = payload.downcast_ref::<&str>().map(|message| message.to_string());
         fixed.or_else(|| payload.downcast_ref::<String>().cloned()).expect("a panic with a message")
     };
+    let call = |heads, offsets: &[u32], blocks: &[u32], window, q| refused(heads, offsets, &[], blocks, window, q);
     let width = 4 * 64;
+    let until = |until: &[u32]| refused(4, &[0, 2], until, &[0, 1], None, 2 * width);
     let cases = [
         ("heads", call(3, &[0, 2], &[0, 1], None, 2 * width), "3 query heads are no multiple of 2"),
         ("window", call(4, &[0, 2], &[0, 1], Some(0), 2 * width), "window of 0"),
@@ -298,6 +385,9 @@ fn wrong_arguments_are_refused_in_words() {
         ("short table", call(4, &[0, 2], &[0], None, 2 * width), "a table of 1 blocks of 16 for 32 tokens"),
         ("unknown block", call(4, &[0, 2], &[0, 99], None, 2 * width), "names block 99 of a pool of 5"),
         ("offsets", call(4, &[0, 1, 2], &[0, 1], None, 2 * width), "ascending offsets"),
+        ("few ends", until(&[32]), "1 ends of what is seen for 2 tokens"),
+        ("beyond the row", until(&[0, 33]), "more than the row's 32 tokens"),
+        ("fewer than before", refused(4, &[0, 3], &[33, 32, 0], &[0, 1, 2], None, 3 * width), "see less than those"),
     ];
     for (name, message, wanted) in cases {
         assert!(message.contains(wanted), "{name}: {message}");

@@ -171,7 +171,7 @@ impl Tile<'_> {
         let (layout, row) = (self.layout, self.batch.row(self.item.row));
         let base = index * CHUNK;
         let (begin, end) = self.visible(&row, index, 0..self.rows());
-        let last = self.layer.visible(row.start + self.item.queries.end - 1, row.end()).end;
+        let last = self.layer.visible(&row, self.item.queries.end - 1).end;
         let place = |token: usize| (row.blocks[token / layout.block_size] as usize, token % layout.block_size);
         let mut chunk = Chunk::empty(layout, begin..end);
         chunk.ahead = self.rows() <= FEW_ROWS;
@@ -200,10 +200,9 @@ impl Tile<'_> {
     /// The tokens of chunk `index` that some of `rows` (not none) see, within the chunk.
     #[inline(always)]
     fn visible(&self, sequence: &Row<'_>, index: usize, rows: Range<usize>) -> (usize, usize) {
-        let first = sequence.start + self.item.queries.start;
-        let position = |row: usize| first + row / self.group();
-        let start = self.layer.visible(position(rows.start), sequence.end()).start;
-        let end = self.layer.visible(position(rows.end - 1), sequence.end()).end;
+        let query = |row: usize| self.item.queries.start + row / self.group();
+        let start = self.layer.visible(sequence, query(rows.start)).start;
+        let end = self.layer.visible(sequence, query(rows.end - 1)).end;
         let base = index * CHUNK;
         (start.clamp(base, base + CHUNK) - base, end.clamp(base, base + CHUNK) - base)
     }

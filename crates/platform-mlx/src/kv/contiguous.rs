@@ -44,12 +44,13 @@ impl ContiguousKv {
         Self { slots: (0..slots).map(|_| empty()).collect(), layers, spec }
     }
 
-    /// One sequence's share of [`KvStore::attend`]; all tensors [1, heads, len, head_dim].
+    /// One sequence's share of [`KvStore::attend`]; all tensors [1, heads, len, head_dim]. `until` is as
+    /// [`Layout::until`](crate::Layout::until) has it.
     fn attend_one(
         &mut self,
         layer: usize,
         slot: usize,
-        span: Span,
+        (span, until): (Span, &[u32]),
         q: &Tensor,
         [k, v]: [Tensor; 2],
         scale: f32,
@@ -68,10 +69,8 @@ impl ContiguousKv {
         // The keys that a window hides from every row need not be read.
         let first = spec.first_seen(start);
         let (keys, values) = extent.tail(first)?;
-        let mask = match spec.layer.window {
-            Some(window) if span.len > 1 && end - first > window => Some(window_mask(start, end, first, window)),
-            _ => None,
-        };
+        let hides = spec.layer.window.is_some_and(|window| span.len > 1 && end - first > window);
+        let mask = (hides || !until.is_empty()).then(|| visible_mask(start, end, first, spec.layer.window, until));
         let mask = match &mask {
             Some(mask) => Some(ScaledDotProductAttentionMask::Array(mask)),
             None => (span.len > 1).then_some(ScaledDotProductAttentionMask::Causal),
@@ -103,10 +102,15 @@ pub(super) fn slot_bytes(layers: &[LayerSpec], dtype: KvDtype, max_len: usize, c
     bytes(&layers.iter().map(|&layer| ExtentSpec { layer, dtype, max_len }).collect::<Vec<_>>(), chunk)
 }
 
-/// [rows, keys], true where row `start + i` sees key `first + j`.
-pub(super) fn window_mask(start: usize, end: usize, first: usize, window: usize) -> Tensor {
-    let visible: Vec<bool> =
-        (start..end).flat_map(|row| (first..end).map(move |key| key <= row && key + window > row)).collect();
+/// [rows, keys], true where row `start + i` sees key `first + j`: those up to itself, or before `until[i]` if that is more, and
+/// within its window.
+pub(super) fn visible_mask(start: usize, end: usize, first: usize, window: Option<usize>, until: &[u32]) -> Tensor {
+    let window = window.unwrap_or(end);
+    let row = |row: usize| {
+        let until = until.get(row - start).map_or(row + 1, |&until| (until as usize).max(row + 1));
+        (first..end).map(move |key| key < until && key + window > row)
+    };
+    let visible: Vec<bool> = (start..end).flat_map(row).collect();
     Tensor::from_slice(&visible, &[dim(end - start), dim(end - first)])
 }
 
@@ -129,7 +133,8 @@ impl KvStore for ContiguousKv {
                 Ok(x.transpose_axes(&[1, 0, 2])?.expand_dims(0)?)
             };
             let slot = layout.table(0, i)[0] as usize;
-            let out = self.attend_one(layer, slot, span, &part(q)?, [part(k)?, part(v)?], spec.scale)?;
+            let seen = (span, layout.until(span));
+            let out = self.attend_one(layer, slot, seen, &part(q)?, [part(k)?, part(v)?], spec.scale)?;
             let width = dim(spec.heads * self.layers[layer].layer.head_dim);
             outputs.push(out.transpose_axes(&[0, 2, 1, 3])?.reshape(&[dim(span.len), width])?);
         }
@@ -185,7 +190,18 @@ mod tests {
     #[test]
     fn the_mask_shows_the_last_window_keys_up_to_the_row() {
         // Rows 3 and 4, keys from 2 on, two keys visible each.
-        let mask = window_mask(3, 5, 2, 2);
+        let mask = visible_mask(3, 5, 2, Some(2), &[]);
         assert_eq!(mask.as_slice::<bool>(), [true, true, false, false, true, true]);
+    }
+
+    #[test]
+    fn the_mask_shows_a_picture_as_far_as_it_goes() {
+        // Row 3 is text, rows 4 and 5 are a picture; the window hides key 2 from row 5.
+        let mask = visible_mask(3, 6, 2, Some(3), &[0, 6, 6]);
+        let rows = [[true, true, false, false], [true, true, true, true], [false, true, true, true]];
+        assert_eq!(mask.as_slice::<bool>(), rows.as_flattened());
+        let mask = visible_mask(4, 7, 4, None, &[6, 6, 0]);
+        let rows = [[true, true, false], [true, true, false], [true, true, true]];
+        assert_eq!(mask.as_slice::<bool>(), rows.as_flattened());
     }
 }

@@ -2,6 +2,7 @@
 
 mod embedding;
 mod linear;
+mod media;
 mod mlp;
 mod moe;
 mod norm;
@@ -9,6 +10,7 @@ mod rope;
 
 pub use embedding::Embedding;
 pub use linear::Linear;
+pub use media::MediaFeatures;
 pub use mlp::GatedMlp;
 pub use moe::Moe;
 pub use norm::{LayerNorm, RmsNorm};

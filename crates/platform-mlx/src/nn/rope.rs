@@ -1,21 +1,16 @@
 //! Rotary position embedding (Su et al., arXiv:2104.09864) and the ways checkpoints stretch it.
 
-use std::{f64::consts::TAU, sync::Arc};
+use std::f64::consts::TAU;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Batch, Error, Ops, Result, Tensor, batch::dim};
+use crate::{Batch, Error, Ops, Result, Tensor, batch::dim, ops::RopeFrequencies};
 
 /// Rotates each head's element pairs `(i, i + dims/2)` by `position · inv_freq[i]`.
 pub struct Rope {
     ops: Ops,
-    /// Radians a token, one for each pair.
-    inv_freq: Arc<[f32]>,
-    /// `1 / inv_freq`, as MLX's own kernel wants them.
-    periods: Tensor,
-    /// Factor on the rotated elements (YaRN's attention temperature); 1 elsewhere.
-    magnitude: f32,
+    frequencies: RopeFrequencies,
 }
 
 /// The frequencies of a [`Rope`], as `config.json` describes them.
@@ -23,8 +18,10 @@ pub struct Rope {
 pub struct RopeConfig {
     /// Radians a token, one for each pair of elements.
     pub inv_freq: Vec<f32>,
-    /// Factor on the rotated elements.
+    /// Factor on the rotated elements (YaRN's attention temperature); 1 elsewhere.
     pub magnitude: f32,
+    /// The axis of each pair where tokens have positions on several (time, height, width); empty: all on the first.
+    pub axes: Vec<u8>,
 }
 
 /// The keys of `rope_scaling` or `rope_parameters`, over all types.
@@ -47,6 +44,11 @@ struct Scaling {
     short_factor: Option<Vec<f64>>,
     long_factor: Option<Vec<f64>>,
     truncate: Option<bool>,
+    /// Pairs on each axis: time, height, width.
+    mrope_section: Option<Vec<usize>>,
+    /// Whether they take turns: Qwen3-VL.
+    #[serde(default)]
+    mrope_interleaved: bool,
 }
 
 impl RopeConfig {
@@ -69,7 +71,7 @@ impl RopeConfig {
     /// Plain frequencies `theta^(−2i/dims)`, no scaling.
     #[must_use]
     pub fn plain(dims: usize, theta: f64) -> Self {
-        Self { inv_freq: narrow(plain(dims, theta)), magnitude: 1.0 }
+        Self { inv_freq: narrow(plain(dims, theta)), magnitude: 1.0, axes: Vec::new() }
     }
 
     /// As [`RopeConfig::from_config`], with the parts taken apart: `scaling` is the object under `rope_scaling`.
@@ -124,14 +126,38 @@ impl RopeConfig {
                 )));
             }
         }
+        let axes = match &scaling.mrope_section {
+            Some(sections) => mrope_axes(sections, scaling.mrope_interleaved, inv_freq.len())?,
+            None => Vec::new(),
+        };
         #[allow(clippy::cast_possible_truncation)]
-        Ok(Self { inv_freq: narrow(inv_freq), magnitude: magnitude as f32 })
+        Ok(Self { inv_freq: narrow(inv_freq), magnitude: magnitude as f32, axes })
     }
 }
 
 #[allow(clippy::cast_possible_truncation)]
 fn narrow(values: Vec<f64>) -> Vec<f32> {
     values.into_iter().map(|v| v as f32).collect()
+}
+
+/// The axis of each pair in multimodal rotary embedding (M-RoPE; Qwen2-VL, arXiv:2409.12191): one axis after the other, or in
+/// turns as long as an axis has pairs left, and time for the rest (Qwen3-VL).
+fn mrope_axes(sections: &[usize], interleaved: bool, pairs: usize) -> Result<Vec<u8>> {
+    let &[_, height, width] = sections else {
+        return Err(Error::Config(format!("rope_scaling: mrope_section is {sections:?}: it must be three numbers")));
+    };
+    if sections.iter().sum::<usize>() != pairs {
+        return Err(Error::Config(format!("rope_scaling: mrope_section {sections:?} must add up to {pairs} pairs")));
+    }
+    if !interleaved {
+        return Ok((0u8..).zip(sections).flat_map(|(axis, &count)| std::iter::repeat_n(axis, count)).collect());
+    }
+    let axis = |pair: usize| match pair % 3 {
+        1 if pair < 3 * height => 1,
+        2 if pair < 3 * width => 2,
+        _ => 0,
+    };
+    Ok((0..pairs).map(axis).collect())
 }
 
 fn plain(dims: usize, theta: f64) -> Vec<f64> {
@@ -186,12 +212,13 @@ impl Rope {
     /// MLX's own.
     pub fn new(ops: Ops, config: &RopeConfig) -> Result<Self> {
         let periods: Vec<f32> = config.inv_freq.iter().map(|f| 1.0 / f).collect();
-        Ok(Self {
-            ops,
+        let frequencies = RopeFrequencies {
             inv_freq: config.inv_freq.as_slice().into(),
             periods: Tensor::from_slice(&periods, &[dim(periods.len())]),
+            axes: config.axes.as_slice().into(),
             magnitude: config.magnitude,
-        })
+        };
+        Ok(Self { ops, frequencies })
     }
 
     /// Rotates every row by its token's position: tensors [tokens, heads, head_dim] keep their shapes.
@@ -199,7 +226,7 @@ impl Rope {
     /// # Errors
     /// MLX's own.
     pub fn forward<const N: usize>(&self, tensors: [&Tensor; N], batch: &Batch) -> Result<[Tensor; N]> {
-        self.ops.rope(tensors, batch, &self.inv_freq, &self.periods, self.magnitude)
+        self.ops.rope(tensors, batch, &self.frequencies)
     }
 }
 
@@ -225,6 +252,17 @@ mod tests {
         let old = json!({"rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 4.0}});
         let new = json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "linear", "factor": 4.0}});
         assert_eq!(RopeConfig::from_config(&old, 64).unwrap(), RopeConfig::from_config(&new, 64).unwrap());
+    }
+
+    #[test]
+    fn axes_of_pairs() {
+        let axes = |scaling| RopeConfig::new(16, 1e4, Some(&scaling), None).map(|config| config.axes);
+        let qwen2 = json!({"type": "mrope", "mrope_section": [2, 3, 3]});
+        assert_eq!(axes(qwen2).unwrap(), [0, 0, 1, 1, 1, 2, 2, 2]);
+        let qwen3 = json!({"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": true});
+        assert_eq!(axes(qwen3).unwrap(), [0, 1, 2, 0, 1, 2, 0, 0]);
+        assert!(axes(json!({"mrope_section": [2, 3]})).unwrap_err().to_string().contains("three numbers"));
+        assert!(axes(json!({"mrope_section": [2, 3, 4]})).unwrap_err().to_string().contains("8 pairs"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use mlx_rs::{Dtype, Stream};
 use vllm_checkpoint::QuantMode as FileMode;
 use vllm_kernels_cpu::{self as kernels, DenseMatrix, PackedMatrix, Pool, QuantMatrix, QuantMode};
 
-use super::{Activation, Matrix, Projection};
+use super::{Activation, Matrix, Projection, RopeFrequencies};
 use crate::{
     Batch, Error, Result, Tensor,
     batch::dim,
@@ -359,8 +359,7 @@ impl Cpu {
         &self,
         tensors: [&Tensor; N],
         batch: &Batch,
-        inv_freq: &Arc<[f32]>,
-        magnitude: f32,
+        frequencies: &RopeFrequencies,
     ) -> Result<[Tensor; N]> {
         for x in tensors {
             require_f32(x)?;
@@ -368,7 +367,9 @@ impl Cpu {
                 return Err(Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
             }
         }
-        let (pool, inv_freq) = (Arc::clone(&self.pool), Arc::clone(inv_freq));
+        let RopeFrequencies { inv_freq, axes, magnitude, .. } = frequencies;
+        let (pool, inv_freq, axes, magnitude) =
+            (Arc::clone(&self.pool), Arc::clone(inv_freq), Arc::clone(axes), *magnitude);
         let layout = batch.at_evaluation();
         let outputs = tensors.map(|x| Output::f32(x.shape()));
         cpu_primitive(&self.stream, c"rope", &tensors, outputs, move |inputs, outputs| {
@@ -381,10 +382,34 @@ impl Cpu {
                     layout: kernels::RopeLayout::HalfSplit,
                     scale: magnitude,
                 };
-                kernels::rope(&pool, x.f32(), &layout.positions, &rope, y.f32());
+                kernels::rope(&pool, x.f32(), layout.rope_positions(&axes), &rope, y.f32());
             }
             Ok(())
         })
+    }
+
+    /// x [tokens, hidden], with `place` applied to each row that holds a picture's place and its features of that level.
+    pub(super) fn features(
+        &self,
+        x: &Tensor,
+        batch: &Batch,
+        level: usize,
+        place: impl Fn(&mut [f32], &[f32]) + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        require_f32(x)?;
+        let layout = batch.at_evaluation();
+        let outputs = [Output::f32(x.shape())];
+        let [y] = cpu_primitive(&self.stream, c"features", &[x], outputs, move |inputs, outputs| {
+            let (layout, y, width) = (layout.get(), outputs[0].f32(), inputs[0].shape()[1] as usize);
+            y.copy_from_slice(inputs[0].f32());
+            for placed in layout.features() {
+                let features = placed.level(level, width)?;
+                let rows = y[placed.row * width..].chunks_exact_mut(width);
+                rows.zip(features.chunks_exact(width)).for_each(|(row, features)| place(row, features));
+            }
+            Ok(())
+        })?;
+        Ok(y)
     }
 
     /// Rows of x [rows, …] whose results the batch is asked for.

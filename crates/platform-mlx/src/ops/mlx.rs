@@ -2,11 +2,15 @@
 
 use mlx_rs::{
     fast::rope_dynamic,
-    ops::{addmm, argsort_axis, erf, indexing::take_axis, maximum, sigmoid, softmax_axis, tanh},
+    ops::{
+        addmm, argsort_axis, concatenate, erf,
+        indexing::{TryIndexOp, take_axis},
+        maximum, sigmoid, softmax_axis, tanh,
+    },
 };
 
-use super::{Activation, ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
-use crate::{Batch, Error, Result, Tensor, batch::dim, ffi};
+use super::{Activation, ExpertWeights, Matrix, Projection, QuantizedMatrix, RopeFrequencies, Routing};
+use crate::{Batch, Error, Layout, Result, Tensor, batch::dim, ffi};
 
 pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<'_>) -> Result<Tensor> {
     let y = match (weight, bias) {
@@ -71,26 +75,78 @@ pub(super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Resul
 }
 
 /// MLX takes one offset a batch entry, so every token is an entry of its own: [tokens, heads, 1, head_dim].
-pub(super) fn rope(x: &Tensor, batch: &Batch, pairs: usize, periods: &Tensor, magnitude: f32) -> Result<Tensor> {
+pub(super) fn rope(x: &Tensor, batch: &Batch, frequencies: &RopeFrequencies) -> Result<Tensor> {
     let &[tokens, heads, head_dim] = x.shape() else {
         return Err(Error::Plan(format!("rope wants [tokens, heads, head_dim], not {:?}", x.shape())));
     };
-    let rows = x.reshape(&[tokens, heads, 1, head_dim])?;
-    let rotated = rope_dynamic(
-        rows,
-        dim(2 * pairs),
-        false,
-        None,
-        1.0,
-        batch.positions.as_dtype(mlx_rs::Dtype::Int32)?,
-        Some(periods),
-    )?;
-    let rotated = rotated.reshape(&[tokens, heads, head_dim])?;
-    if magnitude == 1.0 {
+    let RopeFrequencies { inv_freq, periods, axes, magnitude } = frequencies;
+    let layout = (!axes.is_empty()).then(|| batch.layout()).filter(|layout| layout.has_axes());
+    let rotated = match layout {
+        Some(layout) => rope_on_axes(x, &layout, inv_freq, axes)?,
+        None => rope_dynamic(
+            x.reshape(&[tokens, heads, 1, head_dim])?,
+            dim(2 * inv_freq.len()),
+            false,
+            None,
+            1.0,
+            batch.positions.as_dtype(mlx_rs::Dtype::Int32)?,
+            Some(periods),
+        )?
+        .reshape(&[tokens, heads, head_dim])?,
+    };
+    if *magnitude == 1.0 {
         return Ok(rotated);
     }
     // YaRN's factor is on the rotated elements; all of a head's are, in every model that uses it.
-    Ok(rotated.multiply(Tensor::from_f32(magnitude).as_dtype(x.dtype())?)?)
+    Ok(rotated.multiply(Tensor::from_f32(*magnitude).as_dtype(x.dtype())?)?)
+}
+
+/// MLX's own kernel knows one position a token: here each pair has its own.
+fn rope_on_axes(x: &Tensor, layout: &Layout, inv_freq: &[f32], axes: &[u8]) -> Result<Tensor> {
+    let (tokens, pairs) = (x.dim(0), dim(inv_freq.len()));
+    let on = [0, 1, 2].map(|axis| layout.on_axis(axis));
+    let angle = |token: usize| inv_freq.iter().zip(axes).map(move |(f, &axis)| on[usize::from(axis)][token] as f32 * f);
+    let angles: Vec<f32> = (0..layout.len()).flat_map(angle).collect();
+    let angles = Tensor::from_slice(&angles, &[tokens, 1, pairs]);
+    let (cos, sin) = (angles.cos()?.as_dtype(x.dtype())?, angles.sin()?.as_dtype(x.dtype())?);
+    let (a, b) = (x.try_index((.., .., ..pairs))?, x.try_index((.., .., pairs..2 * pairs))?);
+    let first = a.multiply(&cos)?.subtract(b.multiply(&sin)?)?;
+    let second = a.multiply(&sin)?.add(b.multiply(&cos)?)?;
+    Ok(concatenate(&[first, second, x.try_index((.., .., 2 * pairs..))?], -1)?)
+}
+
+/// Rows of x that hold no picture's place, and the features of the others, in order.
+fn with_features(x: &Tensor, batch: &Batch, level: usize, zeros: bool) -> Result<Tensor> {
+    let (layout, width) = (batch.layout(), x.dim(1));
+    let mut pieces = Vec::new();
+    let mut row = 0;
+    let rest = |from: usize, to: usize| -> Result<Tensor> {
+        let rows = x.try_index(dim(from)..dim(to))?;
+        Ok(if zeros { mlx_rs::ops::zeros_like(rows)? } else { rows })
+    };
+    for placed in layout.features() {
+        if placed.row > row {
+            pieces.push(rest(row, placed.row)?);
+        }
+        let features = placed.level(level, width as usize).map_err(Error::Plan)?;
+        pieces.push(Tensor::from_slice(features, &[dim(placed.len), width]).as_dtype(x.dtype())?);
+        row = placed.row + placed.len;
+    }
+    if row < layout.len() {
+        pieces.push(rest(row, layout.len())?);
+    }
+    Ok(concatenate(&pieces, 0)?)
+}
+
+pub(super) fn place_features(x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    if batch.layout().features().is_empty() { Ok(x.clone()) } else { with_features(x, batch, 0, false) }
+}
+
+pub(super) fn add_features(x: &Tensor, batch: &Batch, level: usize) -> Result<Tensor> {
+    if batch.layout().features().is_empty() {
+        return Ok(x.clone());
+    }
+    Ok(x.add(with_features(x, batch, level, true)?)?)
 }
 
 /// The experts of each token, most probable first, and their weights: [tokens, per_token] each.

@@ -31,6 +31,18 @@ pub enum Activation {
     Relu,
 }
 
+/// How a rotary embedding turns.
+pub(crate) struct RopeFrequencies {
+    /// Radians a position, one for each of n pairs.
+    pub inv_freq: Arc<[f32]>,
+    /// `1 / inv_freq` `[n]`, as MLX's own kernel wants them.
+    pub periods: Tensor,
+    /// The axis whose position turns each pair; empty: the first one.
+    pub axes: Arc<[u8]>,
+    /// Factor on the rotated elements.
+    pub magnitude: f32,
+}
+
 /// The operations on one device. Cheap to clone.
 #[derive(Clone)]
 pub struct Ops(Backend);
@@ -84,6 +96,24 @@ impl Ops {
             _ if batch.wanted() == batch.len() => Ok(x),
             Backend::Cpu(cpu) => cpu.wanted_rows(&x, batch),
             Backend::Mlx => mlx::wanted_rows(&x, batch),
+        }
+    }
+
+    /// x [tokens, hidden] with the features of pictures in place of the rows that hold it.
+    pub(crate) fn place_features(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.features(x, batch, 0, |row, features| row.copy_from_slice(features)),
+            Backend::Mlx => mlx::place_features(x, batch),
+        }
+    }
+
+    /// x [tokens, hidden] plus a level of the features of pictures, in the rows that hold their place.
+    pub(crate) fn add_features(&self, x: &Tensor, batch: &Batch, level: usize) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.features(x, batch, level, |row, features| {
+                row.iter_mut().zip(features).for_each(|(x, feature)| *x += feature);
+            }),
+            Backend::Mlx => mlx::add_features(x, batch, level),
         }
     }
 
@@ -249,20 +279,17 @@ impl Ops {
         }
     }
 
-    /// Rotates tensors [tokens, heads, head_dim] by each token's position: pairs `(i, i + n)` of the first `2n` elements,
-    /// with `n = inv_freq.len()`; `periods` is `1 / inv_freq` `[n]`.
+    /// Rotates tensors [tokens, heads, head_dim] by each token's positions: pairs `(i, i + n)` of the first `2n` elements.
     pub(crate) fn rope<const N: usize>(
         &self,
         tensors: [&Tensor; N],
         batch: &Batch,
-        inv_freq: &Arc<[f32]>,
-        periods: &Tensor,
-        magnitude: f32,
+        frequencies: &RopeFrequencies,
     ) -> Result<[Tensor; N]> {
         match &self.0 {
-            Backend::Cpu(cpu) => cpu.rope(tensors, batch, inv_freq, magnitude),
+            Backend::Cpu(cpu) => cpu.rope(tensors, batch, frequencies),
             Backend::Mlx => {
-                let turn = |x: &&Tensor| mlx::rope(x, batch, inv_freq.len(), periods, magnitude);
+                let turn = |x: &&Tensor| mlx::rope(x, batch, frequencies);
                 let outputs: Result<Vec<_>> = tensors.iter().map(turn).collect();
                 // As many as there are tensors.
                 outputs?.try_into().map_err(|_| unreachable!())

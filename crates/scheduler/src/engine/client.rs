@@ -126,13 +126,15 @@ pub(super) struct Timeline {
     since: Instant,
     /// Since when its prefix is being read, and how many blocks.
     reading: Option<(Instant, usize)>,
+    /// When it began to wait for features, of how many spans, and when that ended.
+    media: Option<(Instant, usize, Option<Instant>)>,
     /// Tokens generated since `since`.
     tokens: usize,
 }
 
 impl Timeline {
     fn new(submitted: Instant) -> Self {
-        Self { spans: Vec::new(), since: submitted, reading: None, tokens: 0 }
+        Self { spans: Vec::new(), since: submitted, reading: None, media: None, tokens: 0 }
     }
 
     /// Its prefix is being read from the SSD.
@@ -140,10 +142,25 @@ impl Timeline {
         self.reading = Some((now, blocks));
     }
 
+    /// It waits for features.
+    pub fn asks(&mut self, spans: usize, now: Instant) {
+        self.media = Some((now, spans, None));
+    }
+
+    /// It has all features it needs.
+    pub fn has_features(&mut self, now: Instant) {
+        if let Some((_, _, end)) = &mut self.media {
+            end.get_or_insert(now);
+        }
+    }
+
     /// Its turn has come, after looking its prefix up since `looked_up`.
     pub fn admitted(&mut self, cached_tokens: usize, looked_up: Instant, now: Instant) {
         if let Some((start, blocks)) = self.reading.take() {
             self.spans.push(Span { kind: SpanKind::DiskRead { blocks }, start, end: looked_up });
+        }
+        if let Some((start, spans, end)) = self.media.take() {
+            self.spans.push(Span { kind: SpanKind::MediaWait { spans }, start, end: end.unwrap_or(looked_up) });
         }
         self.spans.push(Span { kind: SpanKind::Queue, start: self.since, end: looked_up });
         self.spans.push(Span { kind: SpanKind::CacheLookup { cached_tokens }, start: looked_up, end: now });

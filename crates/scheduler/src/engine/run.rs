@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,9 +18,9 @@ use vllm_platform::{Error, ModelRunner, SeqId};
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
     EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Profile, Request, RequestId, RequestStatus,
-    StartError, Stats,
+    StartError, Stats, Wake,
     handle::{Command, Shared, lock},
-    planner::{Limits, Outcome, Planner, Scheduled},
+    planner::{Limits, MediaNews, Outcome, Planner, Scheduled},
     sequence::Sequence,
     turn,
     waiting::Waiting,
@@ -31,7 +32,7 @@ const MAX_PANICS: u32 = 2;
 /// How old the memory figures may get while the engine works.
 const MEMORY_AGE: Duration = Duration::from_millis(200);
 
-/// How long the engine waits for the SSD before it looks at its clients again.
+/// How long the engine waits for the SSD or an encoder before it looks at its clients again.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What the loop does next.
@@ -39,8 +40,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 enum Pace {
     /// There is something to compute or to copy.
     Busy,
-    /// All who are there wait for the SSD.
-    Reading,
+    /// All who are there wait for the SSD or for features.
+    Waiting,
     /// Nobody is there.
     Idle,
 }
@@ -51,6 +52,8 @@ pub(super) struct EngineLoop {
     tier: Option<Tier>,
     clients: HashMap<SeqId, Client>,
     commands: Receiver<Command>,
+    /// Called by others when there is news for this thread.
+    wake: Wake,
     shared: Arc<Shared>,
     state: watch::Sender<EngineState>,
     stats: Stats,
@@ -84,10 +87,11 @@ impl EngineLoop {
         let mut planner = Planner::new(limits, &info.kv_cache, config.prefix_cache);
         let (sender, commands) = channel();
         let sender = Arc::new(sender);
-        // The tier must not keep the engine alive that nobody else has a handle of.
+        // Neither the tier nor an encoder must keep the engine alive that nobody else has a handle of.
         let weak = Arc::downgrade(&sender);
-        let wake = move || drop(weak.upgrade().map(|sender| sender.send(Command::Wake)));
-        let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, wake)).transpose();
+        let wake: Wake = Arc::new(move || drop(weak.upgrade().map(|sender| sender.send(Command::Wake))));
+        let wakes = Arc::clone(&wake);
+        let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, move || wakes())).transpose();
         let tier = tier.map_err(|error| StartError::Ssd(error.to_string()))?;
         planner.set_searching(tier.is_some());
         let shared = Arc::new(Shared {
@@ -112,6 +116,7 @@ impl EngineLoop {
             tier,
             clients: HashMap::new(),
             commands,
+            wake,
             shared,
             state,
             stats: Stats::default(),
@@ -177,10 +182,14 @@ impl EngineLoop {
                     // All handles are gone: nobody can ever ask for anything.
                     Err(_) => return false,
                 },
-                Pace::Reading if may_wait => match self.commands.recv_timeout(PATIENCE) {
+                Pace::Waiting if may_wait => match self.commands.recv_timeout(PATIENCE) {
                     Ok(command) => command,
                     Err(RecvTimeoutError::Timeout) => return true,
-                    Err(RecvTimeoutError::Disconnected) => return !idle,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        // Nobody can wake this thread any more, and requests may still be there.
+                        thread::sleep(PATIENCE);
+                        return !idle;
+                    }
                 },
                 _ => match self.commands.try_recv() {
                     Ok(command) => command,
@@ -195,7 +204,7 @@ impl EngineLoop {
                 Command::Describe(reply) => drop(reply.send(self.describe())),
                 Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
                 Command::Profile(reply) => drop(reply.send(self.profile())),
-                // Time to look at the tier.
+                // Time to look at the tier, and to ask for features again.
                 Command::Wake => return true,
                 Command::Drain => drop(self.state.send_replace(EngineState::Draining)),
                 Command::Shutdown => return false,
@@ -325,7 +334,26 @@ impl EngineLoop {
         Some(client)
     }
 
-    /// One turn: what the SSD has read, a step, what is to be written.
+    /// Asks for features that those who wait need.
+    fn ask_for_media(&mut self) {
+        let MediaNews { asked, ready, failed } = self.planner.ask_for_media(&self.wake, self.tier.is_some());
+        let now = Instant::now();
+        for (seq, spans) in asked {
+            if let Some(timeline) = self.clients.get_mut(&seq).and_then(Client::timeline) {
+                timeline.asks(spans, now);
+            }
+        }
+        for seq in ready {
+            if let Some(timeline) = self.clients.get_mut(&seq).and_then(Client::timeline) {
+                timeline.has_features(now);
+            }
+        }
+        for (seq, why) in failed {
+            self.fail(seq, FailureKind::Media, &why);
+        }
+    }
+
+    /// One turn: what the SSD has read, features, a step, what is to be written.
     fn turn(&mut self) -> Pace {
         if let Some(tier) = &mut self.tier {
             tier.take_in(&mut self.planner, &mut *self.runner);
@@ -336,6 +364,7 @@ impl EngineLoop {
                 }
             }
         }
+        self.ask_for_media();
         let computed = !self.planner.is_idle() && self.step();
         let more = match &mut self.tier {
             Some(tier) => tier.write_behind(&mut self.planner, &mut *self.runner),
@@ -346,7 +375,7 @@ impl EngineLoop {
         };
         match (computed || more, self.planner.is_idle()) {
             (true, _) => Pace::Busy,
-            (false, false) => Pace::Reading,
+            (false, false) => Pace::Waiting,
             (false, true) => Pace::Idle,
         }
     }
@@ -463,7 +492,8 @@ impl EngineLoop {
     /// Starts the watchdog's clock if there is work and it doesn't run yet, and stops it if there is none.
     fn note_work(&self) {
         let mut busy_since = lock(&self.shared.busy_since);
-        *busy_since = if self.planner.is_idle() { None } else { busy_since.or_else(|| Some(Instant::now())) };
+        let idle = self.planner.is_idle() || self.planner.waits_for_others();
+        *busy_since = if idle { None } else { busy_since.or_else(|| Some(Instant::now())) };
     }
 
     /// Shows the figures to the handles.

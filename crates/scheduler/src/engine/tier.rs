@@ -47,9 +47,7 @@ impl Tier {
         while let Some(event) = self.ssd.poll() {
             match event {
                 SsdEvent::Found(found) => {
-                    for SsdEntry { hash, parent, tokens } in found.into_iter().map(|found| found.entry) {
-                        planner.cache().found_on_ssd(hash, parent, &tokens);
-                    }
+                    found.iter().for_each(|found| planner.cache().found_on_ssd(&found.entry));
                 }
                 SsdEvent::ScanDone => planner.set_searching(false),
                 SsdEvent::Written(hash) => planner.cache().set_on_ssd(hash, true),
@@ -83,7 +81,7 @@ impl Tier {
         let count = self.unwritten.len().min(BLOCKS_PER_STEP);
         for hash in self.unwritten.drain(..count) {
             let block_size = planner.cache().block_size();
-            let Some(Unwritten { parent, tokens, blocks }) = planner.cache().unwritten(&hash) else { continue };
+            let Some(Unwritten { parent, tokens, media, blocks }) = planner.cache().unwritten(&hash) else { continue };
             if tokens.len() < block_size.min(MIN_TOKENS) {
                 continue;
             }
@@ -93,7 +91,10 @@ impl Tier {
                 .map(|(group, block)| block.map(|block| runner.export_block(group, block, tokens.len())).transpose())
                 .collect();
             match exported {
-                Ok(groups) => drop(self.ssd.write(SsdEntry { hash, parent, tokens: tokens.to_vec() }, groups)),
+                Ok(groups) => {
+                    let entry = SsdEntry { hash, parent, tokens: tokens.to_vec(), media: media.to_vec() };
+                    self.ssd.write(entry, groups);
+                }
                 Err(error) => tracing::warn!(%error, "a block was not copied to the SSD"),
             }
         }

@@ -6,20 +6,29 @@ use vllm_cache::{Adopted, Hit};
 use vllm_platform::SeqId;
 
 use super::{Admitted, Planner, Scheduled, rank};
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Stage};
+
+/// Why a sequence is not admitted.
+enum Refused {
+    /// There are too few blocks, or no place.
+    NoRoom(Box<Sequence>),
+    /// Its prefix is not in the cache any more, as far as was thought, and it needs features.
+    NoFeatures(Box<Sequence>),
+}
 
 /// Tokens that are worth waiting for.
 const MIN_SHARED: usize = 4;
 
 impl Planner {
     /// Admits sequences that wait, in their order, until places or blocks run out. Only those are passed over that are
-    /// being read from the SSD or whose prompt another one is computing just now: they will have less to compute.
+    /// being read from the SSD, whose features are not there yet, or whose prompt another one is computing just now.
     pub(super) fn admit(&mut self, scheduled: &mut Scheduled) {
         let mut passed_over: HashSet<SeqId> = HashSet::new();
         loop {
             // Who has just given way does not come back in the same step.
             let sent_back = |s: &Sequence| scheduled.preempted.contains(&s.id);
-            let ready = |s: &Sequence| s.loading.is_empty() && !passed_over.contains(&s.id) && !sent_back(s);
+            let there = |s: &Sequence| s.loading.is_empty() && s.media.stage() == Stage::Ready;
+            let ready = |s: &Sequence| there(s) && !passed_over.contains(&s.id) && !sent_back(s);
             let Some(seq) = self.waiting.next(&self.clients, ready) else { return };
             let Some(sequence) = self.waiting.remove(seq) else { return };
             if self.follows_another(&sequence) {
@@ -29,7 +38,8 @@ impl Planner {
             }
             match self.make_way(sequence, scheduled) {
                 Ok(admitted) => scheduled.admitted.push(admitted),
-                Err(sequence) => return self.waiting.push(*sequence),
+                Err(Refused::NoRoom(sequence)) => return self.waiting.push(*sequence),
+                Err(Refused::NoFeatures(sequence)) => self.waiting.push(*sequence),
             }
         }
     }
@@ -41,7 +51,7 @@ impl Planner {
         let mut found = None;
         prompts.filter(|_| self.cache.is_enabled()).any(|leader| {
             let limit = tokens.len() - 1;
-            let common = leader.tokens().iter().zip(&tokens[..limit]).take_while(|(a, b)| a == b).count();
+            let common = sequence.prefix.common(&tokens[..limit], &leader.prefix, leader.tokens());
             let found = *found.get_or_insert_with(|| self.cache.find(&sequence.prefix, tokens, true).tokens);
             let whole = common / size * size;
             // A block can be shared once it is full, the last one once the prompt is done.
@@ -52,7 +62,10 @@ impl Planner {
     }
 
     /// Starts a sequence, if need be in the place of running ones that have less of a claim.
-    fn make_way(&mut self, mut sequence: Sequence, scheduled: &mut Scheduled) -> Result<Admitted, Box<Sequence>> {
+    fn make_way(&mut self, mut sequence: Sequence, scheduled: &mut Scheduled) -> Result<Admitted, Refused> {
+        if !self.has_features(&mut sequence) {
+            return Err(Refused::NoFeatures(Box::new(sequence)));
+        }
         while self.running.len() >= self.limits.max_num_seqs {
             let places = self.limits.max_num_seqs;
             let yields = |s: &Sequence| {
@@ -60,24 +73,48 @@ impl Planner {
                 s.priority > sequence.priority || (s.priority == sequence.priority && unfair)
             };
             let victims = self.running.iter().enumerate().filter(|(_, s)| yields(s));
-            let Some((victim, _)) = victims.max_by_key(|(_, s)| rank(s)) else { return Err(Box::new(sequence)) };
+            let Some((victim, _)) = victims.max_by_key(|(_, s)| rank(s)) else {
+                return Err(Refused::NoRoom(Box::new(sequence)));
+            };
             self.preempt(victim, scheduled);
         }
         loop {
-            if let Some(cached) = self.place(&mut sequence) {
+            let placed = self.place(&mut sequence);
+            if sequence.media.stage() != Stage::Ready {
+                return Err(Refused::NoFeatures(Box::new(sequence)));
+            }
+            if let Some(cached) = placed {
                 let admitted = Admitted { seq: sequence.id, cached };
                 self.clients.start(&sequence.client);
                 self.running.push(sequence);
                 return Ok(admitted);
             }
             let worse = self.running.iter().enumerate().filter(|(_, s)| s.priority > sequence.priority);
-            let Some((victim, _)) = worse.max_by_key(|(_, s)| rank(s)) else { return Err(Box::new(sequence)) };
+            let Some((victim, _)) = worse.max_by_key(|(_, s)| rank(s)) else {
+                return Err(Refused::NoRoom(Box::new(sequence)));
+            };
             self.preempt(victim, scheduled);
         }
     }
 
+    /// Whether a sequence has all features that it needs beside what is cached of it; if not, it will be asked for them.
+    fn has_features(&self, sequence: &mut Sequence) -> bool {
+        sequence.media.is_empty() || {
+            let hit = self.cache.find(&sequence.prefix, sequence.tokens(), true);
+            self.has_features_beside(sequence, &hit)
+        }
+    }
+
+    fn has_features_beside(&self, sequence: &mut Sequence, hit: &Hit) -> bool {
+        let lacking = sequence.media.lacking(hit.tokens) > 0;
+        if lacking {
+            sequence.media.look_again(hit.tokens);
+        }
+        !lacking
+    }
+
     /// Gives a sequence its cached blocks and new ones for the rest of what is known; `None`, and nothing changes, if
-    /// there are too few.
+    /// there are too few, or it needs features that are not there: then it is at another [`Stage`].
     fn place(&mut self, sequence: &mut Sequence) -> Option<usize> {
         // Each running sequence may soon need one more block: without these somebody would be preempted at once.
         let headroom = self.running.len();
@@ -91,6 +128,10 @@ impl Planner {
         }
         let mut adopted = adopted?;
         if !self.has_room(sequence, &adopted, headroom) {
+            self.give_back(Some(adopted));
+            return None;
+        }
+        if !self.has_features_beside(sequence, &hit) {
             self.give_back(Some(adopted));
             return None;
         }
@@ -132,10 +173,13 @@ impl Planner {
             return;
         }
         sequence.cached = Some(hit.tokens);
+        sequence.reused_media = sequence.media.reused_tokens(hit.tokens);
         if self.stats.enabled {
             self.stats.queries += sequence.prompt_len() as u64;
             self.stats.hits += hit.tokens as u64;
             self.stats.ssd_hits += hit.ssd_tokens as u64;
+            self.stats.media_queries += sequence.media.tokens(sequence.prompt_len()) as u64;
+            self.stats.media_hits += sequence.media.tokens(hit.tokens) as u64;
             *(if hit.tokens > 0 { &mut self.stats.hit_requests } else { &mut self.stats.missed_requests }) += 1;
         }
     }

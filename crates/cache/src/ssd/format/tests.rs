@@ -8,7 +8,7 @@ fn identity() -> Identity {
 
 fn entry(tokens: Vec<TokenId>) -> SsdEntry {
     let parent = BlockHash::root(Some("a"));
-    SsdEntry { hash: parent.extend(&tokens), parent, tokens }
+    SsdEntry { hash: parent.extend(&tokens), parent, tokens, media: vec![] }
 }
 
 fn file(entry: &SsdEntry, groups: &[Option<Vec<u8>>], quantize: bool) -> Vec<u8> {
@@ -175,6 +175,8 @@ proptest! {
     #[test]
     fn noise_is_no_block(noise in prop::collection::vec(any::<u8>(), 0..400)) {
         assert_corrupt(&noise, "noise");
-        assert_corrupt(&[&MAGIC[..], &VERSION.to_le_bytes(), &noise].concat(), "noise after a good start");
+        for version in [TEXT, MEDIA] {
+            assert_corrupt(&[&MAGIC[..], &version.to_le_bytes(), &noise].concat(), "noise after a good start");
+        }
     }
 }

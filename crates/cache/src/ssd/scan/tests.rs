@@ -9,7 +9,7 @@ fn tree(parents: &[usize]) -> Vec<SsdFound> {
     for (block, parent) in parents.iter().enumerate() {
         let parent = if block == 0 { BlockHash::root(None) } else { found[parent % block].entry.hash };
         let tokens = vec![block as u32];
-        let entry = SsdEntry { hash: parent.extend(&tokens), parent, tokens };
+        let entry = SsdEntry { hash: parent.extend(&tokens), parent, tokens, media: vec![] };
         found.push(SsdFound { entry, groups: vec![true] });
     }
     found
