@@ -27,7 +27,7 @@ use vllm_checkpoint::Checkpoint;
 use self::patches::Colours;
 use self::resample::Filter;
 use self::settings::Files;
-use crate::{MediaError, MediaErrorKind, Picture, Video};
+use crate::{Frame, MediaError, MediaErrorKind, Picture, Sampling, Video};
 
 pub use self::expand::ExpandError;
 pub use self::prepared::{Part, PlacedSpan, Prepared, Run};
@@ -76,6 +76,10 @@ trait Family: fmt::Debug + Send + Sync {
 
     fn takes_video(&self) -> bool {
         false
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling::default()
     }
 
     fn video(&self, _video: &Video) -> Result<Prepared, MediaError> {
@@ -128,6 +132,12 @@ impl Processor {
         self.family.takes_video()
     }
 
+    /// Which frames of a video the model's files want, where a request doesn't say.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        self.family.sampling()
+    }
+
     /// What the chat template should write for an image, for callers whose template knows nothing of images.
     #[must_use]
     pub fn image_placeholder(&self) -> Arc<str> {
@@ -154,7 +164,7 @@ impl Processor {
     /// # Errors
     /// [`MediaErrorKind::Unsupported`] for models without videos; for shapes that the model can't see.
     pub fn video(&self, video: &Video) -> Result<Prepared, MediaError> {
-        let sizes = |frame: &crate::Frame| (frame.picture.width(), frame.picture.height());
+        let sizes = |frame: &Frame| (frame.picture.width(), frame.picture.height());
         let mut frames = video.frames.iter().map(sizes);
         let first = frames.next();
         if first.is_none() || frames.any(|size| Some(size) != first) {
