@@ -76,9 +76,11 @@ fn assert_answers(path: &Path, reference: &Reference, what: &str) {
     }
 }
 
+type Edit = fn(&mut Edited);
+
 #[test]
 fn layouts() {
-    let cases: [(&str, &str, fn(&mut Edited)); 6] = [
+    let cases: [(&str, &str, Edit); 6] = [
         ("transformers 5", "qwen2_vl", as_transformers_5),
         ("transformers 5", "qwen2_5_vl", as_transformers_5),
         ("MLX", "qwen2_5_vl", as_mlx),
@@ -101,7 +103,7 @@ fn layouts() {
 }
 
 /// (what is wrong, fixture, edit, what the message must say)
-type Case = (&'static str, &'static str, fn(&mut Edited), &'static str);
+type Case = (&'static str, &'static str, Edit, &'static str);
 
 #[test]
 fn refused_encoders() {

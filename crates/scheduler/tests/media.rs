@@ -258,7 +258,8 @@ fn media_stand_where_they_can() {
         }
         Request { prompt: vec![1; 10], ..request }
     };
-    let cases: [(&str, &[(usize, usize)], Result<(), (usize, &str)>); 7] = [
+    type Case = (&'static str, &'static [(usize, usize)], Result<(), (usize, &'static str)>);
+    let cases: [Case; 7] = [
         ("everywhere", &[(0, 4), (4, 6)], Ok(())),
         ("empty", &[(0, 0)], Err((0, "stands for no token"))),
         ("beyond the end", &[(0, 1), (9, 2)], Err((1, "has 2 tokens from 9 on, and the prompt has 10"))),

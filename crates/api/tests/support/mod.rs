@@ -45,11 +45,13 @@ pub fn tokenizer_with(specials: &[&str]) -> Tokenizer {
         json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true })
     };
+    let texts = ["<eos>", "<user>"].iter().chain(specials);
+    let added: Vec<Value> = texts.zip(EOS..).map(|(text, id)| special(id, text)).collect();
     let file = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": ["<eos>", "<user>"].iter().chain(specials).zip(EOS..).map(|(text, id)| special(id, text)).collect::<Vec<_>>(),
+        "added_tokens": added,
         "normalizer": null,
         "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
         "post_processor": null,

@@ -14,7 +14,8 @@ const PANEL: usize = 16;
 impl LoadContext<'_> {
     /// The matrices `name` of `count` experts, one above the next: [`count` · `rows`, `columns`]. MLX's checkpoints have them as
     /// one, `switch_mlp.name.weight` [`count`, `rows`, `columns`]; the original ones as `experts.0.name.weight` [`rows`,
-    /// `columns`] and so on, which are copied together; Qwen3-VL's as [`experts.name`](Self::turned) the other way round.
+    /// `columns`] and so on, which are copied together; Qwen3-VL's are turned round, `experts.down_proj` [`count`, `columns`,
+    /// `rows`], with gate and up projections side by side in `experts.gate_up_proj` [`count`, `columns`, 2 · `rows`].
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, or separate experts are quantized or stored in different ways.
