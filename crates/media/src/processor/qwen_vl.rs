@@ -246,12 +246,6 @@ impl Family for QwenVl {
         vec![self.image_pad.clone(), self.video_pad.clone()]
     }
 
-    fn sampling(&self) -> Sampling {
-        // Steps are of as many frames; the third of the line sees a video's last frame, too.
-        let spread = if matches!(self.frames, Frames::Told) { Spread::Ends } else { Spread::Starts };
-        Sampling { multiple_of: self.video.patches.frames, spread, ..Sampling::default() }
-    }
-
     fn image(&self, picture: &Picture, detail: Detail) -> Result<Prepared, MediaError> {
         let budget = &self.image;
         let max = match detail {
