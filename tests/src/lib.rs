@@ -64,6 +64,17 @@ pub fn minilm() -> PathBuf {
     path.canonicalize().expect("an existing path")
 }
 
+/// A folder of `fixtures`: `seeing` is a tiny model of random weights that sees, `pictures` is what it is shown.
+///
+/// # Panics
+/// If there is none of that name.
+#[must_use]
+pub fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    assert!(path.is_dir(), "{} is missing", path.display());
+    path.to_str().expect("a UTF-8 path").to_owned()
+}
+
 /// The Python of the environment that holds the client SDKs.
 ///
 /// # Panics

@@ -87,6 +87,8 @@ enum Bench {
     Engine(bench::engine::EngineArgs),
     /// Minutes of mixed load with clients that go away: nothing may be left behind
     Soak(bench::soak::SoakArgs),
+    /// Questions about an image and a video, the first time and again, beside mlx-vlm
+    Vision(bench::vision::VisionArgs),
 }
 
 fn main() {
@@ -103,6 +105,7 @@ fn main() {
         Task::Bench(Bench::Serve(args)) => bench::serve::run(&args),
         Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
         Task::Bench(Bench::Soak(args)) => bench::soak::soak(&args),
+        Task::Bench(Bench::Vision(args)) => bench::vision::run(&args),
         Task::Bindings => bindings::run(),
     };
     if let Err(error) = result {

@@ -130,8 +130,10 @@ pub fn list() -> Result<()> {
         let there = if model.is_there(&random::folder()) { "made" } else { "" };
         println!("{:15} {:>9}  {:12} {} {there}", model.name, progress::megabytes(model.bytes()), "", model.about);
     }
-    let there = if seeing::is_there(None) { "made" } else { "" };
-    println!("{:15} {:>9}  {:12} {} {there}", seeing::NAME, progress::megabytes(seeing::bytes()), "", seeing::ABOUT);
+    for model in &seeing::MODELS {
+        let there = if model.is_there(&random::folder()) { "made" } else { "" };
+        println!("{:15} {:>9}  {:12} {} {there}", model.name, progress::megabytes(model.bytes()), "", model.about);
+    }
     Ok(())
 }
 
@@ -140,13 +142,15 @@ pub fn fetch(name: &str, out: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(model) = random::MODELS.iter().find(|model| model.name == name) {
         return model.make(&out.unwrap_or_else(random::folder));
     }
-    if name == seeing::NAME {
-        return seeing::make(out.as_deref());
+    if let Some(model) = seeing::MODELS.iter().find(|model| model.name == name) {
+        return model.make(&out.unwrap_or_else(random::folder));
     }
     let Some(model) = MODELS.iter().find(|model| model.name == name) else {
         let fetched = MODELS.iter().map(|model| model.name);
-        let known: Vec<&str> =
-            fetched.chain(random::MODELS.iter().map(|model| model.name)).chain([seeing::NAME]).collect();
+        let known: Vec<&str> = fetched
+            .chain(random::MODELS.iter().map(|model| model.name))
+            .chain(seeing::MODELS.iter().map(|model| model.name))
+            .collect();
         bail!("no model {name}; there is {}", known.join(", "));
     };
     let folder = out.unwrap_or_else(|| folder(model));

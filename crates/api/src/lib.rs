@@ -18,3 +18,4 @@ pub mod model;
 mod random;
 pub mod residency;
 pub mod telemetry;
+pub mod vision;

@@ -1,10 +1,11 @@
 //! A model that is served: its engine, its tokenizer, its chat template.
 
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -14,10 +15,13 @@ use vllm_checkpoint::{
     hub::{self, HubOptions},
 };
 use vllm_grammar::Vocabulary;
+use vllm_media::Sampling;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{LoadOptions, ModelRunner, ModelSource, Platform, SamplingParams, TokenId};
-use vllm_scheduler::{Engine, EngineConfig, EngineHandle};
+use vllm_scheduler::{Engine, EngineConfig, EngineHandle, EngineState, VisionConfig};
 use vllm_text::{ChatTemplate, RenderRequest, TemplateError, TextError, Tokenizer};
+
+use crate::vision::{self, Marks, Medium, SeeError, SeenPrompt, Vision};
 
 /// Everything that a request needs. Shared by all routes and commands.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct ServedModel {
     pub chat: ChatDefaults,
     /// Where tokens come from.
     pub engine: EngineHandle,
+    /// What it sees with, if it does.
+    pub vision: Option<Vision>,
 }
 
 impl ServedModel {
@@ -71,7 +77,14 @@ impl ServedModel {
             sampling,
             chat: ChatDefaults::default(),
             engine,
+            vision: None,
         }
+    }
+
+    /// Sees with this.
+    #[must_use]
+    pub fn with_vision(self, vision: Option<Vision>) -> Self {
+        Self { vision, ..self }
     }
 
     /// Takes an operator's defaults instead of the model's makers', where there are any.
@@ -90,6 +103,67 @@ impl ServedModel {
         self
     }
 
+    /// Whether it sees images, and videos.
+    #[must_use]
+    pub fn media(&self) -> (bool, bool) {
+        self.vision.as_ref().map_or((false, false), |vision| (true, vision.processor.takes_video()))
+    }
+
+    /// Which frames of a video it is used to.
+    #[must_use]
+    pub fn frames(&self) -> Sampling {
+        self.vision.as_ref().map_or_else(Sampling::default, |vision| vision.processor.sampling())
+    }
+
+    /// What may stand in its prompts, as `/v1/models` has it.
+    #[must_use]
+    pub fn modalities(&self) -> Vec<&'static str> {
+        vision::modalities(self.vision.as_ref().map(|vision| &vision.processor))
+    }
+
+    /// Stops its engines.
+    pub fn shutdown(&self) {
+        self.engine.shutdown();
+        if let Some(vision) = &self.vision {
+            vision.engine.shutdown();
+        }
+    }
+
+    /// Waits until its engines have stopped.
+    pub async fn stopped(&self) {
+        self.engine.stopped().await;
+        if let Some(vision) = &self.vision {
+            vision.engine.stopped().await;
+        }
+    }
+
+    /// Waits until one of its engines has stopped that should not have, and says which.
+    pub async fn lost(&self) -> String {
+        let vision = async {
+            match &self.vision {
+                Some(vision) => vision.engine.stopped().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            state = self.engine.stopped() => format!("the engine has stopped: {state:?}"),
+            state = vision => format!("the vision encoder has stopped: {state:?}"),
+        }
+    }
+
+    /// Whether its engines still take work.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let ends = |state| matches!(state, EngineState::Stopped | EngineState::Broken);
+        !ends(self.engine.stats().state) && !self.vision.as_ref().is_some_and(|v| ends(v.engine.stats().state))
+    }
+
+    /// How long one of its engines has had work in hand without getting on; the longest.
+    #[must_use]
+    pub fn silence(&self) -> Option<Duration> {
+        self.engine.silence().max(self.vision.as_ref().and_then(|vision| vision.engine.silence()))
+    }
+
     /// Tokens that end an answer.
     #[must_use]
     pub fn stop_tokens(&self) -> Vec<TokenId> {
@@ -100,17 +174,42 @@ impl ServedModel {
     ///
     /// # Errors
     /// [`PromptError`].
-    pub fn chat_prompt(&self, chat: &ChatPrompt) -> Result<Vec<TokenId>, PromptError> {
+    pub fn chat_prompt(&self, chat: &ChatPrompt) -> Result<SeenPrompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        let (mut messages, marks) = (Cow::Borrowed(&chat.messages), self.marks());
+        if let Some(vision) = &self.vision {
+            messages.to_mut().iter_mut().for_each(|message| vision.guard(message));
+        }
         let request = RenderRequest {
-            messages: &chat.messages,
-            tools: chat.tools.as_deref(),
+            messages: &messages,
+            tools: None,
             add_generation_prompt: chat.add_generation_prompt,
-            extra: &chat.extra,
+            extra: &self.chat.template,
         };
-        let text = template.render(&request).map_err(PromptError::Template)?;
-        // The template writes the special tokens out.
-        self.tokenizer.encode(&text, false).map_err(PromptError::Tokenizer)
+        let text = template.render_with_media(&request, &marks.for_template()).map_err(PromptError::Template)?;
+        let media: Vec<&Medium> = chat.media.iter().collect();
+        self.prompt(&text, &media)
+    }
+
+    /// What templates that know nothing of images are to write for them; nothing, if the model sees none.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.vision.as_ref().map(Vision::marks).unwrap_or_default()
+    }
+
+    /// Tokens of what a template has rendered, with `media` in their places.
+    ///
+    /// # Errors
+    /// [`PromptError`].
+    pub fn prompt(&self, rendered: &str, media: &[&Medium]) -> Result<SeenPrompt, PromptError> {
+        match &self.vision {
+            Some(vision) => vision.prompt(rendered, media, &self.tokenizer).map_err(PromptError::Media),
+            // The template writes the special tokens out.
+            None => {
+                let tokens = self.tokenizer.encode(rendered, false).map_err(PromptError::Tokenizer)?;
+                Ok(SeenPrompt { tokens, ..SeenPrompt::default() })
+            }
+        }
     }
 }
 
@@ -137,12 +236,10 @@ pub struct Formats {
 pub struct ChatPrompt {
     /// Messages as templates expect them.
     pub messages: Vec<Value>,
-    /// Tools, in OpenAI's form.
-    pub tools: Option<Vec<Value>>,
+    /// What stands where they have parts of type `image` and `video`.
+    pub media: Vec<Medium>,
     /// Whether the prompt ends with the start of the assistant's turn.
     pub add_generation_prompt: bool,
-    /// Further variables for the template.
-    pub extra: Map<String, Value>,
 }
 
 /// Why messages could not be made into a prompt.
@@ -160,6 +257,9 @@ pub enum PromptError {
     /// The text could not be encoded.
     #[error(transparent)]
     Tokenizer(TextError),
+    /// The images and videos could not be put into it.
+    #[error(transparent)]
+    Media(SeeError),
 }
 
 /// Sampling parameters that a model's makers recommend, or an operator.
@@ -222,6 +322,8 @@ pub struct LoadSpec {
     pub load: LoadOptions,
     /// For the engine.
     pub engine: EngineConfig,
+    /// For the engine that sees, if the model has eyes; `None`: it is not to see.
+    pub vision: Option<VisionConfig>,
     /// How its answers are written; what isn't given is found out.
     pub formats: Formats,
     /// How to sample where requests don't say.
@@ -240,6 +342,7 @@ impl LoadSpec {
             hub: HubOptions::from_env(),
             load: LoadOptions::default(),
             engine: EngineConfig::default(),
+            vision: Some(VisionConfig::default()),
             formats: Formats::default(),
             sampling: SamplingDefaults::default(),
             chat: ChatDefaults::default(),
@@ -287,20 +390,33 @@ pub fn open_platform() -> vllm_platform::Result<Box<dyn Platform>> {
 ///
 /// # Errors
 /// Whatever is wrong with the files, the device or the figures, in one line.
-pub fn load(spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedModel> {
+pub fn load(mut spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<ServedModel> {
     let path = resolve(&spec.model, &spec.hub, observer)?;
+    let processor = if spec.vision.is_some() { vision::processor(&path)? } else { None };
+    let seeing = processor.zip(spec.vision.take());
+    if let Some((_, config)) = &seeing
+        && let (Some(kv), Some(features)) = (&mut spec.engine.ssd, &config.ssd)
+    {
+        // One folder, and one limit for both.
+        kv.max_bytes = kv.max_bytes.saturating_sub(features.max_bytes);
+    }
     let names = if spec.names.is_empty() { vec![spec.model.clone()] } else { spec.names.clone() };
     let (formats, defaults) = (spec.formats, (spec.sampling, spec.chat.clone()));
     // The vocabulary takes as long to read as the weights of a small model: side by side.
-    let (text, engine) = thread::scope(|scope| {
+    let (text, vision, engine) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&path));
-        let engine = Engine::start(make_runner(&path, &spec, observer), spec.engine);
-        (text.join(), engine)
+        let vision = scope.spawn(|| {
+            seeing.map(|(processor, config)| Vision::start(processor, &path, &spec.load, config)).transpose()
+        });
+        let engine = Engine::start(make_runner(&path, &spec, observer), spec.engine.clone());
+        (text.join(), vision.join(), engine)
     });
     let engine = engine?;
+    let vision = vision.map_err(|_| anyhow!("loading the vision encoder panicked"))??;
     let (tokenizer, template, sampling) = text.map_err(|_| anyhow!("reading the tokenizer panicked"))??;
     observer(LoadStage::Ready);
     Ok(ServedModel::new(names, tokenizer, template, sampling, engine)
+        .with_vision(vision)
         .with_formats(formats)
         .with_defaults(defaults.0, defaults.1))
 }

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (tier, woken) = open(dir.path(), quantize)?;
     let parent = BlockHash::root(None);
-    let entry = |number: u32| SsdEntry { hash: parent.extend(&[number]), parent, tokens: vec![number] };
+    let entry = |number: u32| SsdEntry { hash: parent.extend(&[number]), parent, tokens: vec![number], media: vec![] };
     let content: Vec<u8> =
         (0..BYTES as u32 / 2).flat_map(|at| (at.wrapping_mul(40503) as u16 & 0x3fff).to_le_bytes()).collect();
 

@@ -1,6 +1,8 @@
 //! The blocks of all groups and the prefixes they hold.
 
 #[cfg(test)]
+mod media_tests;
+#[cfg(test)]
 mod tests;
 mod tier;
 

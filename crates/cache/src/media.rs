@@ -83,7 +83,7 @@ pub(crate) fn put_together(marks: impl IntoIterator<Item = MediaMark>) -> Vec<Me
 /// What of `marks` lies within `start..end`, counted from `start`.
 pub(crate) fn within(marks: &[MediaMark], start: usize, end: usize) -> Vec<MediaMark> {
     let first = marks.partition_point(|mark| mark.end() <= start);
-    let inside = marks[first..].iter().take_while(|mark| mark.start < end);
+    let inside = marks[first..].iter().take_while(|mark| mark.start < end && start < end);
     inside
         .map(|mark| {
             let skipped = start.saturating_sub(mark.start);

@@ -19,6 +19,8 @@ pub enum Activation {
     Gelu,
     /// The tanh approximation of GELU from the same paper: `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
     GeluTanh,
+    /// The sigmoid approximation of GELU from the same paper: `x / (1 + e^(−1.702 x))`.
+    QuickGelu,
     /// `max(x, 0)`
     Relu,
 }
@@ -71,6 +73,7 @@ pub(crate) fn apply_here(pool: &Pool, activation: Activation, x: &[f32], up: Opt
         Activation::Silu => run(pool, Map { x, up, y, function: Silu }),
         Activation::Gelu => run(pool, Map { x, up, y, function: Gelu }),
         Activation::GeluTanh => run(pool, Map { x, up, y, function: GeluTanh }),
+        Activation::QuickGelu => run(pool, Map { x, up, y, function: QuickGelu }),
         Activation::Relu => run(pool, Map { x, up, y, function: Relu }),
     }
 }
@@ -85,6 +88,7 @@ trait Function {
 struct Silu;
 struct Gelu;
 struct GeluTanh;
+struct QuickGelu;
 struct Relu;
 
 impl Function for Silu {
@@ -112,6 +116,14 @@ impl Function for GeluTanh {
             let cubic = S::mul_add(S::mul(S::mul(x, x), S::splat(0.044_715)), x, x);
             S::div(x, S::add(S::splat(1.0), math::exp::<S>(S::mul(cubic, S::splat(-1.595_769)))))
         }
+    }
+}
+
+impl Function for QuickGelu {
+    #[inline(always)]
+    unsafe fn of<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: as this function's.
+        unsafe { S::div(x, S::add(S::splat(1.0), math::exp::<S>(S::mul(x, S::splat(-1.702))))) }
     }
 }
 
@@ -171,6 +183,9 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, every_isa, random};
 
+    const ALL: [Activation; 5] =
+        [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Relu];
+
     fn reference(activation: Activation, x: f64) -> f64 {
         match activation {
             Activation::Silu => x / (1.0 + (-x).exp()),
@@ -186,6 +201,7 @@ mod tests {
             Activation::GeluTanh => {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
             }
+            Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
             Activation::Relu => x.max(0.0),
         }
     }
@@ -193,7 +209,7 @@ mod tests {
     #[test]
     fn activations_match_f64() {
         for pool in every_isa() {
-            for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+            for activation in ALL {
                 for n in [0, 1, 15, 16, 17, 1536, 70_001] {
                     let x: Vec<f32> = random(n, 5).iter().map(|v| 6.0 * v).collect();
                     let up = random(n, 6);
@@ -213,7 +229,7 @@ mod tests {
     fn activations_do_not_break_far_from_zero() {
         let x = [-1e30, -200.0, -100.0, 100.0, 1e30];
         for pool in every_isa() {
-            for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+            for activation in ALL {
                 let mut y = [f32::NAN; 5];
                 activate(&pool, activation, &x, &mut y);
                 for (x, y) in x.iter().zip(y) {

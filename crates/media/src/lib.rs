@@ -7,14 +7,22 @@
 
 mod decode;
 mod error;
+mod fetch;
 mod limits;
+mod loader;
 mod picture;
 mod processor;
+mod recent;
+mod source;
 mod video;
 
 pub use decode::{PictureFormat, decode_picture};
 pub use error::{MediaError, MediaErrorKind};
+pub use fetch::FetchPolicy;
 pub use limits::Limits;
+pub use loader::Loader;
 pub use picture::{Frame, Picture, Video};
 pub use processor::{Detail, ExpandError, Part, PlacedSpan, Prepared, Processor, ProcessorError, Run};
+pub use recent::Remembered;
+pub use source::Source;
 pub use video::{Sampling, Spread, decode_video, sample_indices};

@@ -1,8 +1,12 @@
 //! [`VisionEncoder`] over MLX: patches in, features out.
 
+use std::path::Path;
+
 use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
-use vllm_platform::{Features, LoadProgress, MemoryInfo, VisionEncoder, VisionInfo, VisionInput, VisionOptions};
+use vllm_platform::{
+    DeviceKind, Features, LoadProgress, MemoryInfo, VisionEncoder, VisionInfo, VisionInput, VisionOptions,
+};
 
 use crate::{
     Error, Ops, Result, Tensor,
@@ -12,7 +16,7 @@ use crate::{
     kv::TransientKv,
     load::{LoadContext, Loading},
     platform::{Threads, activation_dtype, device_ops},
-    vision::{Pictures, VisionFamily, VisionModel},
+    vision::{Pictures, VisionFamily, VisionModel, family_of},
 };
 
 /// A loaded vision encoder. Belongs to the thread that loaded it.
@@ -39,10 +43,33 @@ impl MlxVision {
     ) -> Result<Self> {
         let device = options.device.resolve(&device::available())?;
         let stream = device::stream(device)?;
+        let threads = Threads { count: options.threads, pinned: options.pin_threads };
+        let ops = device_ops(device, threads, options.activations, &stream)?;
+        Self::load_over(family, checkpoint, ops, device, stream, progress)
+    }
+
+    /// Loads the vision part of the checkpoint at `path` to run on the CPU over MLX's own operations, which are those of the other
+    /// devices: slow, and what tests compare ours with.
+    ///
+    /// # Errors
+    /// If it is not of a family that sees, or a tensor missing, surplus or mis-shaped.
+    pub fn load_over_mlx(path: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let family = family_of(&checkpoint)?.ok_or_else(|| Error::Config("a model that does not see".into()))?;
+        let stream = device::stream(DeviceKind::Cpu)?;
+        Self::load_over(family, &checkpoint, Ops::mlx(), DeviceKind::Cpu, stream, &mut |_, _| {})
+    }
+
+    fn load_over(
+        family: &VisionFamily,
+        checkpoint: &Checkpoint,
+        ops: Ops,
+        device: DeviceKind,
+        stream: Stream,
+        progress: LoadProgress<'_>,
+    ) -> Result<Self> {
         let view = family.vision(checkpoint)?;
-        with_stream(&stream, || {
-            let threads = Threads { count: options.threads, pinned: options.pin_threads };
-            let ops = device_ops(device, threads, options.activations, &stream)?;
+        with_stream(&stream.clone(), || {
             let dtype = activation_dtype(checkpoint.config(), device);
             let loading = Loading::new(&view, ops.clone(), dtype, device, progress);
             let model = family.load(&LoadContext::root(&loading))?;
@@ -59,7 +86,7 @@ impl MlxVision {
                 fingerprint: fingerprint(&loading, "vision features 1", &ops, dtype),
             };
             let in_place_bytes = loading.in_place_bytes();
-            Ok(Self { model, ops, info, stream: stream.clone(), dtype, in_place_bytes })
+            Ok(Self { model, ops, info, stream, dtype, in_place_bytes })
         })
     }
 

@@ -6,11 +6,16 @@
 //! as an [`Error::Step`] that says which, and counted in [`FakeProbe::violations`].
 //!
 //! Its logits are a hash of the whole sequence: the same sequence always gets the same continuation, whatever
-//! batch and whatever chunks it was computed in.
+//! batch and whatever chunks it was computed in. For a token that stands for a picture it is the vectors of its features
+//! that are hashed, and where it stands on the axes of the rotary embedding, so that KV of another picture under the same
+//! tokens gives another answer.
 //!
 //! [`FakeEncoder`] is the same for texts that are encoded as a whole, [`FakeVision`] for pictures.
 
 mod encoder;
+mod media;
+#[cfg(test)]
+mod tests;
 mod vision;
 
 pub use encoder::{FakeEncoder, FakeEncoderConfig, FakeEncoderProbe};
@@ -103,6 +108,8 @@ pub struct FakeProbe {
 struct Slot {
     token: TokenId,
     position: usize,
+    /// Of the vectors that it stands for; 0 if it stands for itself.
+    shown: u64,
     /// Digest of the sequence up to and including this token.
     digest: u64,
 }
@@ -245,6 +252,7 @@ impl FakeRunner {
                 return Err(format!("has block {block} of {}", group.num_blocks));
             }
         }
+        media::check(row)?;
         if let Some(token) = row.tokens.iter().find(|&&t| t as usize >= self.config.vocab_size) {
             return Err(format!("has token {token}, the vocabulary ends at {}", self.config.vocab_size));
         }
@@ -261,15 +269,15 @@ impl FakeRunner {
             None => 0,
             Some(last) => self.slot(row, 0, last)?.digest,
         };
-        for (position, &token) in (row.start..).zip(row.tokens) {
-            digest = chain(digest, token);
+        for ((position, &token), shown) in (row.start..).zip(row.tokens).zip(media::shown(row)) {
+            digest = chain(digest, token, shown);
             let (block, place) = (position / self.config.block_size, position % self.config.block_size);
             let own = self.config.rewind.map_or(0, |rewind| (place + 1).saturating_sub(rewind));
             let floor = &mut self.floors[row.tables[0][block] as usize];
             *floor = if place == 0 { own } else { own.max(*floor) };
             for group in 0..self.pools.len() {
                 let index = self.index(row, group, position);
-                self.pools[group][index] = Some(Slot { token, position, digest });
+                self.pools[group][index] = Some(Slot { token, position, shown, digest });
             }
         }
         Ok(())
@@ -307,13 +315,16 @@ impl FakeRunner {
         }
         let mut digest = 0;
         for (position, &token) in truth.iter().enumerate() {
-            digest = chain(digest, token);
+            // What a picture that was computed long ago looked like is not told again: the pool knows.
+            let is_shown = row.media.iter().any(|span| (span.start..span.end()).contains(&position));
+            let shown = if is_shown { self.slot(row, 0, position)?.shown } else { 0 };
+            digest = chain(digest, token, shown);
             for group in 0..self.pools.len() {
                 if position < self.first_read(group, row.start) {
                     continue;
                 }
                 let slot = self.slot(row, group, position)?;
-                if slot != (Slot { token, position, digest }) {
+                if slot != (Slot { token, position, shown, digest }) {
                     return Err(format!("position {position} is token {token}, its block holds {slot:?}"));
                 }
             }
@@ -322,7 +333,7 @@ impl FakeRunner {
     }
 
     fn sample(&mut self, digest: u64, at: &SampleAt<'_>) -> Result<Draw> {
-        let unit = |i: u64| (chain(digest, i as TokenId) >> 40) as f32 / (1 << 24) as f32;
+        let unit = |i: u64| (mix(digest, i) >> 40) as f32 / (1 << 24) as f32;
         let mut logits: Vec<f32> = (0..self.config.vocab_size as u64).map(|i| 6.0 * unit(i)).collect();
         if !self.config.script.is_empty() {
             let token = self.config.script[at.output.len() % self.config.script.len()];
@@ -391,20 +402,21 @@ impl ModelRunner for FakeRunner {
 }
 
 /// Bytes of an exported slot.
-const SLOT_BYTES: usize = size_of::<u32>() + 2 * size_of::<u64>();
+const SLOT_BYTES: usize = size_of::<u32>() + 3 * size_of::<u64>();
 
 impl Slot {
     fn to_bytes(self) -> [u8; SLOT_BYTES] {
         let mut bytes = [0; SLOT_BYTES];
         bytes[..4].copy_from_slice(&self.token.to_le_bytes());
         bytes[4..12].copy_from_slice(&(self.position as u64).to_le_bytes());
-        bytes[12..].copy_from_slice(&self.digest.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.shown.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.digest.to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Self {
         let word = |range: std::ops::Range<usize>| bytes[range].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
-        Self { token: word(0..4) as TokenId, position: word(4..12) as usize, digest: word(12..20) }
+        Self { token: word(0..4) as TokenId, position: word(4..12) as usize, shown: word(12..20), digest: word(20..28) }
     }
 }
 
@@ -422,79 +434,15 @@ fn at_row(row: &Row<'_>, error: &str) -> String {
     format!("row of sequence {}, from {}: {error}", row.seq.0, row.start)
 }
 
-/// Digest of a sequence one token longer.
-fn chain(digest: u64, token: TokenId) -> u64 {
-    let mut z = (digest ^ u64::from(token).wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+/// Digest of a sequence one token longer, which stands for itself or for what has the digest `shown`.
+fn chain(digest: u64, token: TokenId, shown: u64) -> u64 {
+    let digest = mix(digest, token.into());
+    if shown == 0 { digest } else { mix(digest, shown) }
+}
+
+fn mix(digest: u64, number: u64) -> u64 {
+    let mut z = (digest ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     z ^ (z >> 32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{SamplingParams, SeqId};
-
-    fn row<'a>(seq: u64, tokens: &'a [TokenId], start: usize, blocks: &[BlockId]) -> Row<'a> {
-        // Tests are short: their tables may live as long as they do.
-        let tables = vec![blocks.to_vec()].leak();
-        Row { seq: SeqId(seq), tokens, start, tables, media: &[], sample: None }
-    }
-
-    fn plan(rows: Vec<Row<'_>>) -> StepPlan<'_> {
-        StepPlan { copies: Vec::new(), rows }
-    }
-
-    fn sampled<'a>(row: Row<'a>, prompt: &'a [TokenId], params: &'a SamplingParams) -> Row<'a> {
-        Row { sample: Some(SampleAt { params, prompt, output: &[], processors: &[] }), ..row }
-    }
-
-    #[test]
-    fn chunks_and_batches_do_not_change_the_answer() {
-        let params = SamplingParams::default();
-        let prompt = [1, 2, 3, 4, 5, 6];
-        let mut whole = FakeRunner::new(FakeConfig::default());
-        let whole_plan = plan(vec![sampled(row(0, &prompt, 0, &[3, 1]), &prompt, &params)]);
-        let wanted = whole.step(&whole_plan).unwrap().sampled[0].token;
-
-        let mut chunked = FakeRunner::new(FakeConfig::default());
-        chunked.step(&plan(vec![row(0, &prompt[..5], 0, &[7, 8]), row(1, &[9], 0, &[2])])).unwrap();
-        let last = sampled(row(0, &prompt[5..], 5, &[7, 8]), &prompt, &params);
-        let found = chunked.step(&plan(vec![last])).unwrap();
-        assert_eq!(found.sampled[0].token, wanted);
-        assert_eq!(chunked.probe().tokens.load(Relaxed), 7);
-    }
-
-    #[test]
-    fn broken_plans_are_named() {
-        let params = SamplingParams::default();
-        let cases: [(&str, Vec<Row<'_>>, &str); 9] = [
-            ("empty row", vec![row(0, &[], 0, &[1])], "has no tokens"),
-            ("short table", vec![row(0, &[1; 5], 0, &[1])], "its 1 blocks before that"),
-            ("no such block", vec![row(0, &[1], 0, &[999])], "has block 999 of 256"),
-            ("no such token", vec![row(0, &[64], 0, &[1])], "has token 64"),
-            ("two rows", vec![row(0, &[1], 0, &[1]), row(0, &[1], 1, &[1])], "stands in two rows"),
-            ("shared block", vec![row(0, &[1], 0, &[1]), row(1, &[1], 0, &[1])], "written by two sequences"),
-            ("gap", vec![row(0, &[1], 3, &[1])], "position 2, which was never written"),
-            ("samples early", vec![sampled(row(0, &[1], 0, &[1]), &[1, 2], &params)], "prompt and output have 2"),
-            ("wrong token", vec![sampled(row(0, &[1], 0, &[1]), &[2], &params)], "position 0 is token 2"),
-        ];
-        for (name, rows, wanted) in cases {
-            let mut runner = FakeRunner::new(FakeConfig::default());
-            let error = runner.step(&plan(rows)).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{name}: {error}");
-            assert_eq!(runner.probe().violations.load(Relaxed), 1, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_block_taken_over_by_another_sequence_is_found() {
-        let params = SamplingParams::default();
-        let mut runner = FakeRunner::new(FakeConfig::default());
-        runner.step(&plan(vec![row(0, &[1, 2], 0, &[5])])).unwrap();
-        runner.step(&plan(vec![row(1, &[3, 2], 0, &[5])])).unwrap();
-        let plan = plan(vec![sampled(row(0, &[3], 2, &[5]), &[1, 2, 3], &params)]);
-        let error = runner.step(&plan).unwrap_err().to_string();
-        assert!(error.contains("position 0 is token 1"), "{error}");
-    }
 }

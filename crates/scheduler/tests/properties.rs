@@ -1,5 +1,7 @@
 //! Random joins, leaves, limits and failures: nothing leaks, every request ends once, and neither batching, chunks,
-//! preemption, cached prefixes nor the SSD change an answer.
+//! preemption, cached prefixes, the SSD, nor when and how often pictures are looked at, change an answer.
+
+mod pictures;
 
 use std::{
     collections::HashMap,
@@ -7,13 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pictures::{AtOnce, Kind, features, show, source};
 use proptest::prelude::*;
 use vllm_platform::{
     SamplingParams,
-    testing::{FakeConfig, FakeProbe, FakeRunner},
+    testing::{FakeConfig, FakeProbe, FakeRunner, FakeVisionConfig},
 };
 use vllm_scheduler::{
-    Engine, EngineConfig, EngineHandle, Event, EventStream, FailureKind, FinishReason, Request, SsdOptions,
+    Engine, EngineConfig, EngineHandle, Event, EventStream, FailureKind, FeatureSource, FinishReason, Request,
+    SsdOptions, VisionConfig, VisionHandle,
 };
 
 /// What becomes of a request.
@@ -32,6 +36,8 @@ struct Plan {
     /// Which of a few long beginnings the prompt has, how much of it, and how it goes on.
     family: u32,
     shared: usize,
+    /// After the beginning.
+    pictures: Vec<(u8, Kind)>,
     tail: Vec<u32>,
     max_tokens: usize,
     seed: u64,
@@ -44,14 +50,20 @@ struct Plan {
 }
 
 impl Plan {
-    fn prompt(&self) -> Vec<u32> {
-        let beginning = (0..self.shared as u32).map(|i| (i * 7 + self.family * 13) % 64);
-        beginning.chain(self.tail.iter().copied()).collect()
+    fn request(&self, id: usize, features: &dyn Fn(u8) -> Arc<dyn FeatureSource>) -> Request {
+        let prompt = (0..self.shared as u32).map(|i| (i * 7 + self.family * 13) % 60).collect();
+        let mut request = Request { prompt, ..self.without_prompt(id) };
+        for &(number, kind) in &self.pictures {
+            show(&mut request, number, PICTURE, kind, features(number));
+            // The id of placeholders may be typed, too.
+            request.prompt.extend((number == 0).then_some(pictures::PAD));
+        }
+        request.prompt.extend(&self.tail);
+        request
     }
 
-    fn request(&self, id: usize) -> Request {
+    fn without_prompt(&self, id: usize) -> Request {
         Request {
-            prompt: self.prompt(),
             max_tokens: self.max_tokens,
             stop_tokens: vec![3, 4],
             params: SamplingParams { temperature: 1.5, seed: Some(self.seed), ..Default::default() },
@@ -71,12 +83,16 @@ fn plan() -> impl Strategy<Value = Plan> {
         1 => (0usize..6).prop_map(Fate::Dropped),
         1 => Just(Fate::TimesOut),
     ];
-    let prompt = (0u32..3, 0usize..40, prop::collection::vec(0u32..64, 1..12));
+    let kind = prop_oneof![Just(Kind::Plain), Just(Kind::Grid), Just(Kind::Bidirectional)];
+    let pictures = prop::collection::vec((0u8..3, kind), 0..4);
+    let shared = prop_oneof![Just(0usize), Just(8), 0usize..40];
+    let prompt = (0u32..3, shared, pictures, prop::collection::vec(0u32..64, 1..12));
     let rank = (-1i32..2, prop::option::of(0u8..3), prop::bool::weighted(0.2));
     (prompt, 1usize..25, any::<u64>(), rank, fate, 0usize..4).prop_map(
-        |((family, shared, tail), max_tokens, seed, (priority, client, salted), fate, pause)| Plan {
+        |((family, shared, pictures, tail), max_tokens, seed, (priority, client, salted), fate, pause)| Plan {
             family,
             shared,
+            pictures,
             tail,
             max_tokens,
             seed,
@@ -103,18 +119,22 @@ struct House {
     prefix_cache: bool,
     ssd: bool,
     fail_at: Option<u64>,
+    /// Pictures whose features the vision engine keeps.
+    kept: usize,
 }
 
-/// The longest sequence: 39 + 11 of the prompt, 24 of the answer.
-const LONGEST: usize = 74;
+/// Tokens of a picture.
+const PICTURE: usize = 6;
+/// The longest sequence: 39 + 3 pictures, each with a token more, + 11 of the prompt, 24 of the answer.
+const LONGEST: usize = 95;
 
 fn house() -> impl Strategy<Value = House> {
-    let storage = (19usize..40, prop::option::of((2usize..20, 16usize..60)), prop::option::of(0usize..6), 0u8..5);
-    let limits = (1usize..6, 0usize..40, prop::option::of(1usize..20));
+    let storage = (24usize..45, prop::option::of((2usize..20, 16usize..60)), prop::option::of(0usize..6), 0u8..5);
+    let limits = (1usize..6, 0usize..40, prop::option::of(1usize..20), 0usize..3);
     (limits, storage, prop::bool::weighted(0.8), prop::bool::weighted(0.3), prop::option::weighted(0.2, 0u64..40))
         .prop_map(
             |(
-                (max_num_seqs, room, prefill_step_size),
+                (max_num_seqs, room, prefill_step_size, kept),
                 (num_blocks, windowed, rewind, kind),
                 prefix_cache,
                 ssd,
@@ -132,6 +152,7 @@ fn house() -> impl Strategy<Value = House> {
                     prefix_cache,
                     ssd: ssd && prefix_cache,
                     fail_at,
+                    kept,
                 }
             },
         )
@@ -151,7 +172,10 @@ impl House {
             block_size: if self.whole { LONGEST } else { 4 },
             num_blocks: self.num_blocks,
             // Room for one sequence's window at least, or its request would be refused.
-            windowed: self.windowed.map(|(window, more)| (window, (window + config.max_num_batched_tokens) / 4 + more)),
+            windowed: self.windowed.map(|(window, more)| {
+                let chunk = config.max_num_batched_tokens.max(PICTURE);
+                (window, (window + chunk) / 4 + more)
+            }),
             rewind: self.rewind,
             fail_at: self.fail_at.into_iter().collect(),
             ..FakeConfig::default()
@@ -164,6 +188,12 @@ impl House {
         };
         let engine = Engine::start(make, config).unwrap();
         (engine, probe.recv().unwrap())
+    }
+
+    fn vision(&self, folder: &std::path::Path) -> VisionHandle {
+        let cache_bytes = self.kept * features(0, PICTURE).bytes();
+        let ssd = SsdOptions { dir: folder.into(), max_bytes: 10_000, quantize: false };
+        pictures::start(FakeVisionConfig::default(), VisionConfig { cache_bytes, ssd: self.ssd.then_some(ssd) }).0
     }
 }
 
@@ -180,7 +210,7 @@ fn note(answers: &mut Answers, id: usize, event: Event) -> bool {
 }
 
 /// Submits all requests as they are planned and gathers what comes back.
-fn live(engine: &EngineHandle, plans: &[Plan]) -> Answers {
+fn live(engine: &EngineHandle, vision: &VisionHandle, plans: &[Plan]) -> Answers {
     let mut streams: HashMap<usize, EventStream> = HashMap::new();
     let mut answers = Answers::new();
     for (id, plan) in plans.iter().enumerate() {
@@ -191,7 +221,7 @@ fn live(engine: &EngineHandle, plans: &[Plan]) -> Answers {
                 streams.remove(&other);
             }
         }
-        let mut stream = engine.submit(plan.request(id)).unwrap();
+        let mut stream = engine.submit(plan.request(id, &|number| source(vision, number, PICTURE))).unwrap();
         match plan.fate {
             Fate::Ends | Fate::TimesOut => drop(streams.insert(id, stream)),
             Fate::Aborted => {
@@ -222,7 +252,8 @@ proptest! {
         // The second life finds on the SSD what the first left there.
         for life in 0..=usize::from(house.ssd) {
             let (engine, probe) = house.start(folder.path());
-            let answers = live(&engine, &plans);
+            let vision = house.vision(folder.path());
+            let answers = live(&engine, &vision, &plans);
             let start = Instant::now();
             let failed = loop {
                 // Figures are those of the engine's last look at its clients: a cancelled request may still be there.
@@ -243,16 +274,17 @@ proptest! {
                 _ => None,
             });
             prop_assert_eq!(probe.violations.load(Relaxed), 0, "{:?}", failures.collect::<Vec<_>>());
-            prop_assert!(probe.widest.load(Relaxed) <= (house.max_num_seqs + house.room) as u64);
+            prop_assert!(probe.widest.load(Relaxed) <= (house.max_num_seqs + house.room + PICTURE - 1) as u64);
             prop_assert!(probe.most_rows.load(Relaxed) <= house.max_num_seqs as u64);
 
             // One at a time, on an engine of its own that keeps nothing.
             let config = EngineConfig { prefix_cache: false, ..EngineConfig::default() };
             let alone = Engine::start(|| Ok(Box::new(FakeRunner::new(FakeConfig::default())) as Box<_>), config).unwrap();
+            let at_once = |number| Arc::new(AtOnce(Ok(Arc::new(features(number, PICTURE))))) as Arc<_>;
             let mut seen_failed = 0;
             for (id, (tokens, last)) in answers {
                 let mut wanted = Vec::new();
-                let mut stream = alone.submit(Request { timeout: None, ..plans[id].request(id) }).unwrap();
+                let mut stream = alone.submit(Request { timeout: None, ..plans[id].request(id, &at_once) }).unwrap();
                 while let Some(Event::Token(token)) = stream.blocking_next() {
                     wanted.push(token.token);
                 }
@@ -275,6 +307,9 @@ proptest! {
             prop_assert!(seen_failed <= failed);
             engine.drain();
             engine.join();
+            vision.drain();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(vision.stopped());
         }
     }
 }

@@ -30,7 +30,7 @@ pub use error::{Result, TextError};
 pub use inputs::EncodedInput;
 pub use stop_strings::StopStrings;
 pub use stream::{Delta, TextStream};
-pub use template::{ChatTemplate, RenderRequest, TemplateError, TemplateVariables};
+pub use template::{ChatTemplate, MediaMarks, RenderRequest, TemplateError, TemplateVariables};
 pub use tokenizer::Tokenizer;
 
 /// Compiles the README's example.

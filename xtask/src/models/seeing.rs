@@ -12,11 +12,25 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::random::{SplitMix, byte_alphabet, folder};
+use super::random::{SplitMix, byte_alphabet};
 use crate::{disk, progress};
 
-pub const NAME: &str = "qwen2.5-vl-3b-eyes";
-pub const ABOUT: &str = "random weights, Qwen2.5-VL-3B's vision encoder before a small language model, bf16";
+/// The model, in one of two precisions that hold the same numbers.
+pub struct Seeing {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// As MLX on Linux wants them: its bf16 is slower by far.
+    wide: bool,
+}
+
+pub const MODELS: [Seeing; 2] = [
+    Seeing {
+        name: "qwen2.5-vl-3b-eyes",
+        about: "random weights, Qwen2.5-VL-3B's vision encoder before a small language model, bf16",
+        wide: false,
+    },
+    Seeing { name: "qwen2.5-vl-3b-eyes-f32", about: "the same numbers in f32", wide: true },
+];
 
 /// The vision encoder, as published.
 const DEPTH: usize = 32;
@@ -70,59 +84,67 @@ struct Tensor {
     numbers: Numbers,
 }
 
-pub fn path(within: Option<&Path>) -> PathBuf {
-    within.map_or_else(folder, Path::to_owned).join(NAME)
-}
-
-/// Bytes of the weights.
-pub fn bytes() -> u64 {
-    tensors().iter().map(|tensor| 2 * tensor.shape.iter().product::<usize>() as u64).sum()
-}
-
-pub fn is_there(within: Option<&Path>) -> bool {
-    // The folder gets its name when it is whole.
-    path(within).join("model.safetensors").is_file()
-}
-
-/// Makes the folder below `within` if it isn't there.
-pub fn make(within: Option<&Path>) -> Result<PathBuf> {
-    let path = path(within);
-    if is_there(within) {
-        return Ok(path);
+impl Seeing {
+    pub fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(self.name)
     }
-    let _lock = disk::Lock::acquire()?;
-    let spinner = progress::spinner(&format!("making {NAME}"));
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let staging = disk::Staging::beside(&path)?;
-    let made = staging.path().join("folder");
-    fs::create_dir(&made)?;
-    for (name, value) in [
-        ("config.json", config()),
-        ("preprocessor_config.json", preprocessor()),
-        ("tokenizer.json", tokenizer()),
-        ("tokenizer_config.json", tokenizer_config()),
-        ("generation_config.json", json!({ "eos_token_id": [258, 256], "pad_token_id": 256 })),
-    ] {
-        fs::write(made.join(name), serde_json::to_vec_pretty(&value)?)?;
+
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> u64 {
+        tensors().iter().map(|tensor| (self.size() * tensor.shape.iter().product::<usize>()) as u64).sum()
     }
-    let weights = made.join("model.safetensors");
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(&weights)?);
-    write(&tensors(), &mut file).with_context(|| format!("cannot write {}", weights.display()))?;
-    file.into_inner()?.sync_all()?;
-    fs::rename(&made, &path).with_context(|| format!("cannot rename {}", made.display()))?;
-    spinner.finish_and_clear();
-    Ok(path)
+
+    pub fn is_there(&self, folder: &Path) -> bool {
+        // The folder gets its name when it is whole.
+        self.path(folder).join("model.safetensors").is_file()
+    }
+
+    /// Makes the model's folder in `folder` if it isn't there.
+    pub fn make(&self, folder: &Path) -> Result<PathBuf> {
+        let path = self.path(folder);
+        if self.is_there(folder) {
+            return Ok(path);
+        }
+        let _lock = disk::Lock::acquire()?;
+        let spinner = progress::spinner(&format!("making {}", self.name));
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let staging = disk::Staging::beside(&path)?;
+        let made = staging.path().join("folder");
+        fs::create_dir(&made)?;
+        for (name, value) in [
+            ("config.json", config(self.wide)),
+            ("preprocessor_config.json", preprocessor()),
+            ("tokenizer.json", tokenizer()),
+            ("tokenizer_config.json", tokenizer_config()),
+            ("generation_config.json", json!({ "eos_token_id": [token("<|im_end|>"), token("<|endoftext|>")] })),
+        ] {
+            fs::write(made.join(name), serde_json::to_vec_pretty(&value)?)?;
+        }
+        let weights = made.join("model.safetensors");
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&weights)?);
+        let written = write(&tensors(), self.wide, &mut file);
+        written.with_context(|| format!("cannot write {}", weights.display()))?;
+        file.into_inner()?.sync_all()?;
+        fs::rename(&made, &path).with_context(|| format!("cannot rename {}", made.display()))?;
+        spinner.finish_and_clear();
+        Ok(path)
+    }
+
+    /// Bytes of a number.
+    fn size(&self) -> usize {
+        if self.wide { 4 } else { 2 }
+    }
 }
 
 fn token(name: &str) -> usize {
     256 + SPECIAL.iter().position(|special| *special == name).unwrap_or(SPECIAL.len())
 }
 
-fn config() -> Value {
+fn config(wide: bool) -> Value {
     json!({
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
-        "torch_dtype": "bfloat16",
+        "torch_dtype": if wide { "float32" } else { "bfloat16" },
         "bos_token_id": token("<|endoftext|>"),
         "eos_token_id": token("<|im_end|>"),
         "vision_start_token_id": token("<|vision_start|>"),
@@ -271,12 +293,13 @@ fn tensors() -> Vec<Tensor> {
 }
 
 /// A safetensors file: the length of a header, the header, the numbers.
-fn write(tensors: &[Tensor], to: &mut impl Write) -> Result<()> {
+fn write(tensors: &[Tensor], wide: bool, to: &mut impl Write) -> Result<()> {
+    let (size, dtype) = if wide { (4, "F32") } else { (2, "BF16") };
     let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut offset = 0;
     for tensor in tensors {
-        let end = offset + 2 * tensor.shape.iter().product::<usize>();
-        let entry = json!({ "dtype": "BF16", "shape": tensor.shape, "data_offsets": [offset, end] });
+        let end = offset + size * tensor.shape.iter().product::<usize>();
+        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end] });
         header.insert(tensor.name.clone(), entry);
         offset = end;
     }
@@ -290,12 +313,16 @@ fn write(tensors: &[Tensor], to: &mut impl Write) -> Result<()> {
     for tensor in tensors {
         let count = tensor.shape.iter().product::<usize>();
         row.clear();
+        let mut push = |number| {
+            let bytes = upper_half(number).to_le_bytes();
+            row.extend_from_slice(if wide { &bytes } else { &bytes[2..] });
+        };
         match tensor.numbers {
-            Numbers::Ones => row.extend((0..count).flat_map(|_| bf16(1.0))),
-            Numbers::Zeros => row.resize(2 * count, 0),
+            Numbers::Ones => (0..count).for_each(|_| push(1.0)),
+            Numbers::Zeros => (0..count).for_each(|_| push(0.0)),
             Numbers::Random { inputs } => {
                 let scale = (3.0 / inputs as f32).sqrt();
-                row.extend((0..count).flat_map(|_| bf16(scale * uniform(&mut random))));
+                (0..count).for_each(|_| push(scale * uniform(&mut random)));
             }
         }
         to.write_all(&row)?;
@@ -309,10 +336,9 @@ fn uniform(random: &mut SplitMix) -> f32 {
     bits / (1 << 23) as f32 - 1.0
 }
 
-/// The upper half of an f32.
-fn bf16(number: f32) -> [u8; 2] {
-    let [_, _, low, high] = number.to_le_bytes();
-    [low, high]
+/// The number that a bf16 holds of it, towards zero.
+fn upper_half(number: f32) -> f32 {
+    f32::from_bits(number.to_bits() & 0xffff_0000)
 }
 
 #[cfg(test)]
@@ -325,8 +351,8 @@ mod tests {
             let all = tensors().into_iter().filter(|tensor| tensor.name.starts_with(prefix));
             all.map(|tensor| tensor.shape.iter().product::<usize>()).sum::<usize>()
         };
-        // 668,684,480 with 2,048 outputs, of 5,120 weights and a bias each.
-        assert_eq!(count("visual.") + (2048 - WIDTH) * (MERGED + 1), 668_684_480);
+        // 668,684,288 with 2,048 outputs, of 5,120 weights and a bias each.
+        assert_eq!(count("visual.") + (2048 - WIDTH) * (MERGED + 1), 668_684_288);
     }
 
     #[test]
@@ -335,11 +361,15 @@ mod tests {
             Tensor { name: "a".into(), shape: vec![2, 3], numbers: Numbers::Random { inputs: 3 } },
             Tensor { name: "b".into(), shape: vec![2], numbers: Numbers::Ones },
         ];
-        let mut file = Vec::new();
-        write(&tensors, &mut file).unwrap();
+        let (mut file, mut wide) = (Vec::new(), Vec::new());
+        write(&tensors, false, &mut file).unwrap();
+        write(&tensors, true, &mut wide).unwrap();
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
         assert_eq!(header["b"], json!({ "dtype": "BF16", "shape": [2], "data_offsets": [12, 16] }));
-        assert_eq!(file[8 + length + 12..], [0x80, 0x3f, 0x80, 0x3f]);
+        let halves = &file[8 + length..];
+        assert_eq!(halves[12..], [0x80, 0x3f, 0x80, 0x3f]);
+        let numbers = &wide[wide.len() - 32..];
+        assert!(numbers.chunks(4).zip(halves.chunks(2)).all(|(wide, half)| wide == [&[0, 0], half].concat()));
     }
 }

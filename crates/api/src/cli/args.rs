@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use vllm_checkpoint::hub::HubOptions;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
 use vllm_platform::{Activations, DeviceChoice, KvDtype, KvStoreChoice, LoadOptions, SamplingParams};
-use vllm_scheduler::{EngineConfig, SsdOptions};
+use vllm_scheduler::{EngineConfig, SsdOptions, VisionConfig};
 
 use crate::model::{ChatDefaults, Formats, LoadSpec, SamplingDefaults};
 
@@ -107,7 +107,14 @@ pub struct CacheArgs {
     /// Store 8 bits a number there: smaller, and not exactly what was computed
     #[arg(long, requires = "ssd_cache_dir")]
     ssd_cache_quantize: bool,
+    /// Memory for what models that see have seen in images, so that they need not look again; 0: none
+    #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = bytes_or_none)]
+    media_cache_size: u64,
 }
+
+/// Share of the SSD tier that is for features of images, in models that see: `1 / FEATURE_SHARE`. They are smaller than the KV of
+/// their tokens in most models.
+const FEATURE_SHARE: u64 = 4;
 
 impl CacheArgs {
     fn bytes(&self) -> Option<u64> {
@@ -118,6 +125,12 @@ impl CacheArgs {
         let max_bytes = (self.ssd_cache_max_gb * f64::from(1 << 30)) as u64;
         let quantize = self.ssd_cache_quantize;
         self.ssd_cache_dir.clone().map(|dir| SsdOptions { dir, max_bytes, quantize })
+    }
+
+    /// What images are, once they were looked at.
+    fn vision(&self) -> VisionConfig {
+        let ssd = self.ssd().map(|ssd| SsdOptions { max_bytes: ssd.max_bytes / FEATURE_SHARE, ..ssd });
+        VisionConfig { cache_bytes: usize::try_from(self.media_cache_size).unwrap_or(usize::MAX), ssd }
     }
 }
 
@@ -149,6 +162,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
             ssd: runtime.cache.ssd(),
             ..EngineConfig::default()
         },
+        vision: Some(runtime.cache.vision()),
         formats: Formats::default(),
         sampling: SamplingDefaults::default(),
         chat: ChatDefaults::default(),
@@ -323,6 +337,11 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         return Err("out of range".into());
     }
     Ok(bytes as u64)
+}
+
+/// The same, or 0.
+pub fn bytes_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { bytes(text) }
 }
 
 /// A number above 0.

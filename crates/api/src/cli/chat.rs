@@ -17,16 +17,21 @@ use vllm_scheduler::Request;
 
 use super::{
     args::{ModelArgs, RuntimeArgs, SamplingArgs, load_spec},
+    files::{self, Files},
     progress,
     report::Report,
 };
 use crate::{
     answer::{Answer, End, TextOptions},
+    http::Sampling,
     model::{ChatPrompt, ServedModel, load},
+    vision::{Medium, SeenPrompt},
 };
 
 const HELP: &str = "\
 /clear          forget the conversation
+/image FILE     show an image with the next line (a file or a URL)
+/video FILE     show a video with the next line
 /system TEXT    set the instructions and forget the conversation (without TEXT: none)
 /help           this
 /exit           leave (also: Ctrl-D)
@@ -69,6 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         interrupt: Interrupt::install(&runtime),
         runtime: &runtime,
         messages: Vec::new(),
+        files: Files::new()?,
+        media: Vec::new(),
+        shown: Vec::new(),
     };
     conversation.start_over(args.system.as_deref());
     let mut input = Input::open()?;
@@ -80,6 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "/exit" | "/quit" => break,
             "/help" => println!("{HELP}"),
             "/clear" => conversation.clear(),
+            "/image" | "/video" => conversation.show(command == "/video", rest.trim()),
             "/system" => conversation.start_over(Some(rest.trim()).filter(|text| !text.is_empty())),
             other if other.starts_with('/') && rest.is_empty() => {
                 println!("unknown command {other}: /help lists them");
@@ -87,7 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             _ => conversation.ask(line)?,
         }
     }
-    model.engine.shutdown();
+    model.shutdown();
     model.engine.join();
     Ok(())
 }
@@ -98,26 +107,50 @@ struct Conversation<'a> {
     interrupt: Interrupt,
     runtime: &'a Runtime,
     messages: Vec<Value>,
+    files: Files,
+    /// What was shown in messages so far.
+    media: Vec<Medium>,
+    /// What is shown with the next.
+    shown: Vec<Medium>,
 }
 
 impl Conversation<'_> {
     /// Forgets everything and sets the instructions.
     fn start_over(&mut self, system: Option<&str>) {
+        (self.media, self.shown) = (Vec::new(), Vec::new());
         self.messages = system.iter().map(|text| json!({ "role": "system", "content": text })).collect();
     }
 
     /// Forgets everything but the instructions.
     fn clear(&mut self) {
         self.messages.retain(|message| message["role"] == "system");
+        (self.media, self.shown) = (Vec::new(), Vec::new());
+    }
+
+    /// Takes a file for the next line. What is wrong with it is printed.
+    fn show(&mut self, is_video: bool, file: &str) {
+        let opened = if is_video {
+            self.files.video(self.model, file, Sampling::default())
+        } else {
+            self.files.image(self.model, file)
+        };
+        match opened {
+            Ok(medium) => self.shown.push(medium),
+            Err(error) => eprintln!("error: {}", super::one_line(&error)),
+        }
     }
 
     /// Answers a line. What is wrong with it is printed; the conversation goes on.
     fn ask(&mut self, line: &str) -> anyhow::Result<()> {
-        self.messages.push(json!({ "role": "user", "content": line }));
+        let before = self.media.len();
+        let shown = std::mem::take(&mut self.shown);
+        self.messages.push(json!({ "role": "user", "content": files::content(line, &shown) }));
+        self.media.extend(shown);
         let mut answer = match self.start() {
             Ok(answer) => answer,
             Err(error) => {
                 self.messages.pop();
+                self.media.truncate(before);
                 eprintln!("error: {}", super::one_line(&error));
                 return Ok(());
             }
@@ -139,8 +172,9 @@ impl Conversation<'_> {
 
     fn start(&self) -> anyhow::Result<Answer> {
         let info = self.model.engine.info();
-        let chat = ChatPrompt { messages: self.messages.clone(), add_generation_prompt: true, ..ChatPrompt::default() };
-        let prompt = self.model.chat_prompt(&chat)?;
+        let (messages, media) = (self.messages.clone(), self.media.clone());
+        let seen = self.model.chat_prompt(&ChatPrompt { messages, media, add_generation_prompt: true })?;
+        let SeenPrompt { tokens: prompt, media, .. } = seen;
         let room = info.context_length.checked_sub(prompt.len()).filter(|&room| room > 0).with_context(|| {
             format!(
                 "the conversation has {} tokens, this model's context {}: /clear starts a new one",
@@ -150,6 +184,7 @@ impl Conversation<'_> {
         })?;
         let request = Request {
             prompt,
+            media,
             params: self.args.sampling.params(&self.model.sampling, info.vocab_size)?,
             max_tokens: self.args.sampling.max_tokens.min(room),
             stop_tokens: self.model.stop_tokens(),

@@ -4,17 +4,19 @@ use std::io::{IsTerminal as _, Read as _, Write as _, stdin, stdout};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
-use vllm_platform::TokenId;
 use vllm_scheduler::{FinishReason, Request};
 
 use super::{
     args::{ModelArgs, RuntimeArgs, SamplingArgs, load_spec},
+    files::{self, Files},
+    media_args::FileArgs,
     progress,
     report::Report,
 };
 use crate::{
     answer::{Answer, End, Ending, TextOptions},
     model::{ChatPrompt, PromptError, ServedModel, load},
+    vision::{Medium, SeenPrompt},
 };
 
 /// Flags of `generate`.
@@ -26,6 +28,8 @@ pub struct Args {
     runtime: RuntimeArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    files: FileArgs,
     /// What to answer [default: read from stdin]
     #[arg(long, short)]
     prompt: Option<String>,
@@ -59,7 +63,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let model = load(load_spec(&args.model.model, &args.model.source, &args.runtime, 1), &progress::bars())?;
     let info = model.engine.info();
     let params = args.sampling.params(&model.sampling, info.vocab_size)?;
-    let tokens = tokenise(args, &model, prompt)?;
+    let media = Files::new()?.open(&model, &args.files)?;
+    let SeenPrompt { tokens, media, .. } = tokenise(args, &model, prompt, media)?;
     let context = info.context_length;
     if tokens.len() >= context {
         bail!("the prompt has {} tokens: this model's context is {context}, prompt and answer together", tokens.len());
@@ -69,6 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         max_tokens: args.sampling.max_tokens.min(context - tokens.len()),
         stop_tokens: if args.ignore_eos { Vec::new() } else { model.stop_tokens() },
         prompt: tokens,
+        media,
         ..Request::new("generate")
     };
     let options = TextOptions { stop: args.sampling.stop.clone(), ..TextOptions::default() };
@@ -80,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else if !args.quiet {
         eprintln!("{}", report.line());
     }
-    model.engine.shutdown();
+    model.shutdown();
     model.engine.join();
     Ok(())
 }
@@ -111,17 +117,21 @@ fn stream(answer: &mut Answer, print: bool) -> anyhow::Result<(String, Ending)> 
     bail!("the answer broke off")
 }
 
-fn tokenise(args: &Args, model: &ServedModel, prompt: String) -> anyhow::Result<Vec<TokenId>> {
+fn tokenise(args: &Args, model: &ServedModel, prompt: String, media: Vec<Medium>) -> anyhow::Result<SeenPrompt> {
+    let plain = |prompt: &str| -> anyhow::Result<SeenPrompt> {
+        Ok(SeenPrompt { tokens: model.tokenizer.encode(prompt, true)?, ..SeenPrompt::default() })
+    };
     if args.raw {
-        return Ok(model.tokenizer.encode(&prompt, true)?);
+        return plain(&prompt);
     }
     let system = args.system.iter().map(|text| json!({ "role": "system", "content": text }));
-    let messages = system.chain([json!({ "role": "user", "content": prompt })]).collect();
-    let chat = ChatPrompt { messages, add_generation_prompt: true, ..ChatPrompt::default() };
-    match model.chat_prompt(&chat) {
-        Err(PromptError::NoTemplate) if args.system.is_none() => {
+    let is_text = media.is_empty();
+    let content = files::content(&prompt, &media);
+    let messages = system.chain([json!({ "role": "user", "content": content })]).collect();
+    match model.chat_prompt(&ChatPrompt { messages, media, add_generation_prompt: true }) {
+        Err(PromptError::NoTemplate) if args.system.is_none() && is_text => {
             eprintln!("note: this model has no chat template: continuing the prompt as it stands");
-            Ok(model.tokenizer.encode(&prompt, true)?)
+            plain(&prompt)
         }
         result => Ok(result?),
     }

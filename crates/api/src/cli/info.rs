@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io::Write as _};
 
 use serde_json::{Value, json};
 use vllm_checkpoint::{Checkpoint, Storage};
+use vllm_media::Processor;
 use vllm_platform::{DeviceKind, KvDtype, MemoryInfo};
 
 use super::{
@@ -11,7 +12,10 @@ use super::{
     progress,
     report::mib,
 };
-use crate::model::{open_platform, resolve};
+use crate::{
+    model::{open_platform, resolve},
+    vision::modalities,
+};
 
 /// Flags of `info`.
 #[derive(Debug, clap::Args)]
@@ -43,6 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         supported: platform.architectures().contains(&architecture.as_str()),
         known: platform.architectures(),
         architecture,
+        takes: modalities(Processor::load(&checkpoint)?.as_ref()),
         weights: Weights::of(&checkpoint)?,
         shape: Shape::of(checkpoint.config(), args.kv_cache_dtype.0.unwrap_or(default_kv)),
         device,
@@ -62,6 +67,8 @@ struct Facts {
     architecture: String,
     supported: bool,
     known: Vec<&'static str>,
+    /// What may stand in its prompts.
+    takes: Vec<&'static str>,
     weights: Weights,
     shape: Shape,
     device: DeviceKind,
@@ -102,6 +109,7 @@ impl Facts {
         let rows = [
             ("path", self.path.clone()),
             ("architecture", self.architecture.clone()),
+            ("takes", self.takes.join(", ")),
             ("parameters", count(self.weights.parameters)),
             ("quantization", self.weights.kinds()),
             ("weights", mib(self.weights.bytes)),
@@ -117,6 +125,7 @@ impl Facts {
             "path": self.path,
             "architecture": self.architecture,
             "supported": self.supported,
+            "modalities": self.takes,
             "parameters": self.weights.parameters,
             "quantization": self.weights.kinds(),
             "weight_bytes": self.weights.bytes,

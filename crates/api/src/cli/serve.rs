@@ -17,13 +17,14 @@ use super::{
     args::{DefaultArgs, FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
     config_file::Settings,
     encoders::{self, EncoderArgs},
+    media_args::MediaArgs,
     progress,
     reload::Reloader,
     warm,
 };
 use crate::{
     encoder::{EncoderSpec, ServedEncoder},
-    http::{App, HttpConfig},
+    http::{App, HttpConfig, MediaLimits},
     listener::Listener,
     model::load,
     residency::{Catalog, LeaseError, Residency},
@@ -48,6 +49,8 @@ pub struct Args {
     defaults: DefaultArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
+    #[command(flatten)]
+    media: MediaArgs,
     /// Take flags from this TOML file: port = 8000, served-model-name = ["a", "b"], model = "org/name"
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -135,6 +138,9 @@ impl Args {
         spec.engine.max_waiting_per_client = self.max_waiting_per_client;
         spec.formats = self.formats.formats();
         self.defaults.apply(&mut spec);
+        if self.media.limits() == (MediaLimits { images: 0, videos: 0 }) {
+            spec.vision = None;
+        }
         let residency = &self.residency;
         let idle = duration(residency.auto_unload_idle_seconds);
         let catalog = match &residency.models_config {
@@ -157,6 +163,8 @@ impl Args {
             max_request_tokens: self.max_request_tokens,
             stream_interval: self.stream_interval,
             timeout: duration(self.timeout),
+            media: self.media.limits(),
+            sampling: self.media.frames.sampling(),
             metrics: !self.disable_metrics,
             stall: duration(self.watchdog_seconds),
             ..HttpConfig::default()
@@ -191,7 +199,7 @@ async fn serve(args: &Args, settings: Settings) -> anyhow::Result<()> {
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
     let mcp = mcp(args)?;
     let tracer = endpoint.map(Tracer::start).transpose()?;
-    let app = App::with_tracer(args.http(), tracer).with_mcp(mcp.clone());
+    let app = App::with_tracer(args.http(), tracer).with_mcp(mcp.clone()).with_loader(args.media.loader()?);
     app.set_rules(rules);
     let mut signals = Signals::install(Reloader::new(app.clone(), tls, settings))?;
     let result = listen(args, &app, listener, &mut signals).await;
@@ -310,6 +318,10 @@ async fn load_models(catalog: Catalog) -> anyhow::Result<Residency> {
             info.kv_cache.capacity(),
             info.kv_cache.dtype,
         );
+        if let Some(vision) = &model.vision {
+            let (info, takes) = (vision.engine.info(), model.modalities().join(", "));
+            let _ = writeln!(out, "       takes {takes}: {} on {}", info.architecture, info.device);
+        }
     }
     if models.loaded().is_empty() && !models.status().is_empty() {
         let names: Vec<String> = models.status().into_iter().flat_map(|model| model.names).collect();

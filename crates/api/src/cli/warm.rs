@@ -8,7 +8,7 @@ use vllm_platform::TokenId;
 use vllm_scheduler::{Event, Request};
 
 use crate::{
-    http::normalise_messages,
+    http::{Media, normalise_messages},
     model::{ChatPrompt, ServedModel},
 };
 
@@ -25,7 +25,8 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Vec<Value>>> {
         .into_iter()
         .enumerate()
         .map(|(index, messages)| {
-            let messages = normalise_messages(messages);
+            // Text only: what stands before what a user says is instructions.
+            let messages = normalise_messages(messages, &mut Media::default());
             messages.map_err(|error| anyhow::anyhow!("{shown}: prompt {index}: {}", error.message()))
         })
         .collect()
@@ -43,7 +44,7 @@ fn beginning(model: &ServedModel, messages: &[Value]) -> anyhow::Result<Vec<Toke
         model.chat_prompt(&ChatPrompt { messages, ..ChatPrompt::default() })
     };
     // Different from their first letters on.
-    let (one, other) = (with("apples")?, with("Zurich")?);
+    let (one, other) = (with("apples")?.tokens, with("Zurich")?.tokens);
     Ok(one.into_iter().zip(other).take_while(|(a, b)| a == b).map(|(token, _)| token).collect())
 }
 

@@ -1,8 +1,11 @@
 //! `GET /v1/cache/stats`, `DELETE /v1/cache` and `DELETE /v1/cache/prefix`.
+//!
+//! There are two levels: what models have seen in images (`vision`), and the KV of prompts with or without images.
 
 use axum::{extract::State, response::Response};
 use serde_json::{Value, json};
-use vllm_scheduler::{SsdStats, Stats};
+use vllm_media::Remembered;
+use vllm_scheduler::{SsdStats, Stats, VisionStats};
 
 use super::{ApiError, App, engine_says, health::json_response};
 use crate::model::ServedModel;
@@ -11,16 +14,27 @@ pub(super) async fn stats(State(app): State<App>) -> Result<Response, ApiError> 
     Ok(json_response(&stats_json(&app)?))
 }
 
-/// Forgets every prefix that no running request holds, in memory and on the SSD, of all loaded models.
+/// Forgets every prefix that no running request holds, and what images were, in memory and on the SSD, of all loaded models,
+/// and decoded images.
 pub(super) async fn clear(State(app): State<App>) -> Result<Response, ApiError> {
     app.models()?;
-    let mut blocks = 0;
+    let (mut blocks, mut pictures) = (0, 0);
     for model in app.loaded() {
         blocks += engine_says(model.engine.clear_cache()).await?;
+        pictures += model.vision.as_ref().map_or(0, |vision| vision.engine.clear_cache());
     }
-    tracing::info!(blocks, "cache cleared");
+    if let Some(loader) = &app.loader {
+        loader.forget();
+    }
+    tracing::info!(blocks, pictures, "cache cleared");
     let stats = stats_json(&app)?;
-    Ok(json_response(&json!({ "status": "cleared", "blocks": blocks, "engine_cache": stats["engine_cache"] })))
+    Ok(json_response(&json!({
+        "status": "cleared",
+        "blocks": blocks,
+        "pictures": pictures,
+        "engine_cache": stats["engine_cache"],
+        "vision": stats["vision"],
+    })))
 }
 
 /// The first loaded model's cache; where there may be several models, those of all by name.
@@ -28,7 +42,9 @@ fn stats_json(app: &App) -> Result<Value, ApiError> {
     let single = app.models()?.is_single();
     let loaded = app.loaded();
     let caches: Vec<Value> = loaded.iter().map(|model| cache_json(model, &model.engine.stats())).collect();
-    let mut body = caches.first().cloned().unwrap_or_else(|| json!({ "engine_cache": null, "ssd": null }));
+    let mut body =
+        caches.first().cloned().unwrap_or_else(|| json!({ "engine_cache": null, "ssd": null, "vision": null }));
+    body["decoded_media"] = app.loader.as_ref().map_or(Value::Null, |loader| decoded_json(loader.remembered()));
     if !single {
         let names = loaded.iter().map(|model| model.names.first().cloned().unwrap_or_default());
         body["models"] = Value::Object(names.zip(caches).collect());
@@ -68,6 +84,8 @@ pub(super) fn cache_json(model: &ServedModel, stats: &Stats) -> Value {
             "tokens_queried": cache.queries,
             "tokens_saved": cache.hits,
             "tokens_from_ssd": cache.ssd_hits,
+            "media_tokens_queried": cache.media_queries,
+            "media_tokens_saved": cache.media_hits,
             "evictions": cache.evictions,
             "copies": cache.copies,
             "entry_count": cache.indexed_blocks,
@@ -78,6 +96,39 @@ pub(super) fn cache_json(model: &ServedModel, stats: &Stats) -> Value {
             "groups": groups,
         },
         "ssd": stats.ssd.as_ref().map(ssd_json),
+        "vision": model.vision.as_ref().map(|vision| vision_json(&vision.engine.stats())),
+    })
+}
+
+/// What a model has seen, and what that cost.
+fn vision_json(stats: &VisionStats) -> Value {
+    json!({
+        "entry_count": stats.entries,
+        "bytes": stats.bytes,
+        "max_bytes": stats.capacity,
+        "hits": stats.hits,
+        "ssd_hits": stats.ssd_hits,
+        "misses": stats.misses,
+        "joined": stats.joined,
+        "evictions": stats.evictions,
+        "encoder_runs": stats.encoded,
+        "encoded_patches": stats.patches,
+        "encoded_tokens": stats.tokens,
+        "encoder_seconds": stats.busy.as_secs_f64(),
+        "waiting": stats.waiting,
+        "failed": stats.failed,
+        "ssd": stats.ssd.as_ref().map(ssd_json),
+    })
+}
+
+/// Images and videos that are decoded already.
+fn decoded_json(remembered: Remembered) -> Value {
+    json!({
+        "entry_count": remembered.entries,
+        "bytes": remembered.bytes,
+        "max_bytes": remembered.capacity,
+        "hits": remembered.hits,
+        "misses": remembered.misses,
     })
 }
 

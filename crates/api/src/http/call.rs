@@ -6,13 +6,15 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings, Usage};
+use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings};
 
-use super::{App, choices::reason_name, client::Account, registry::Registered, request_id::Id};
+use super::{
+    App, choices::reason_name, client::Account, media::Media, registry::Registered, request_id::Id, usage::Usage,
+};
 use crate::{
     answer::{Answer, End, Ending},
     residency::Lease,
-    telemetry::{AnswerTrace, Parent, RequestTrace},
+    telemetry::{AnswerTrace, MediaTrace, Parent, RequestTrace},
 };
 
 /// The routes that compute something.
@@ -119,6 +121,8 @@ pub struct Call {
     stream: bool,
     registered: Option<Registered>,
     answers: Vec<AnswerTrace>,
+    /// Its images and videos: how many, and when they were fetched and decoded.
+    media: Option<MediaTrace>,
     usage: Usage,
     result: CallResult,
     /// Whether only its rounds count.
@@ -141,6 +145,7 @@ impl Call {
             stream: false,
             registered: None,
             answers: Vec::new(),
+            media: None,
             usage: Usage::default(),
             result: CallResult::Rejected,
             rounds: false,
@@ -162,6 +167,7 @@ impl Call {
             model: self.model.clone(),
             registered: None,
             answers: Vec::new(),
+            media: self.media,
             usage: Usage::default(),
             result: CallResult::Rejected,
             rounds: false,
@@ -179,6 +185,12 @@ impl Call {
     pub fn describe(&mut self, model: &str, stream: bool) {
         model.clone_into(&mut self.model);
         self.stream = stream;
+    }
+
+    /// Notes when its images and videos were fetched and decoded.
+    pub fn loaded_media(&mut self, media: &Media) {
+        let parts = media.parts().len();
+        self.media = media.took().map(|(start, end)| MediaTrace { parts, start, end });
     }
 
     /// Whether the engine is to keep a timeline.
@@ -284,6 +296,8 @@ impl Call {
             client = self.client.as_deref().unwrap_or("none"),
             prompt_tokens = self.usage.prompt_tokens,
             cached_tokens = self.usage.cached_tokens,
+            media_tokens = self.usage.image_tokens + self.usage.video_tokens,
+            media_ms = self.media.map(|media| millis(media.end.saturating_duration_since(media.start))),
             completion_tokens = self.usage.completion_tokens,
             ttft_ms = self.ttft().map(millis),
             itl_ms = (gaps > 0).then(|| millis(decode) / gaps as f64),
@@ -317,6 +331,7 @@ impl Drop for Call {
                 parent: self.parent.as_ref(),
                 start: self.start,
                 usage: self.usage,
+                media: self.media,
                 answers: &self.answers,
                 error: (self.result != CallResult::Success).then(|| self.result.name()),
             });

@@ -6,9 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use serde_json::{Value, json};
 use vllm_platform::{SamplingParams, TokenId, sampling::LogitsProcessor};
-use vllm_scheduler::{FinishReason, GeneratedToken, Request, Usage};
+use vllm_scheduler::{FinishReason, GeneratedToken, Request, RequestMedia};
 
 use super::{
     ApiError,
@@ -17,6 +16,7 @@ use super::{
     extras::Scheduling,
     guide::Guide,
     sampling::params_of_choice,
+    usage::Usage,
 };
 use crate::{
     answer::{Answer, End, Ending, Piece, TextOptions},
@@ -28,6 +28,10 @@ use crate::{
 pub struct Prompt {
     /// Its tokens.
     pub tokens: Vec<TokenId>,
+    /// What of them only holds the place of pictures.
+    pub media: Vec<RequestMedia>,
+    /// Tokens that hold the place of videos' pictures.
+    pub video_tokens: usize,
     /// Most tokens of each answer.
     pub max_tokens: usize,
 }
@@ -60,7 +64,8 @@ pub struct Choices {
     n: usize,
     /// Whose turn it is to be asked first.
     next: usize,
-    prompt_tokens: usize,
+    /// Tokens of the prompts.
+    prompts: Usage,
 }
 
 impl Choices {
@@ -69,7 +74,8 @@ impl Choices {
     /// # Errors
     /// If the engine refuses one, or the call was cancelled meanwhile; those submitted are cancelled.
     pub fn start(model: &Lease, mut call: Call, prompts: &[Prompt], generation: &Generation) -> Result<Self, ApiError> {
-        let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+        let mut counts = Usage::default();
+        prompts.iter().for_each(|prompt| counts += prompt.usage());
         let n = generation.n;
         let ids = call.register(model, prompts.len() * n);
         let mut answers = Vec::with_capacity(ids.len());
@@ -81,6 +87,7 @@ impl Choices {
             let request = Request {
                 id,
                 prompt: prompt.tokens.clone(),
+                media: prompt.media.clone(),
                 params: params_of_choice(&generation.params, index % n),
                 max_tokens: prompt.max_tokens,
                 stop_tokens: generation.stop_tokens.clone(),
@@ -98,7 +105,7 @@ impl Choices {
             return Err(ApiError::cancelled());
         }
         call.submitted(answers.len(), generation.n);
-        Ok(Self { call, answers, n, next: 0, prompt_tokens })
+        Ok(Self { call, answers, n, next: 0, prompts: counts })
     }
 
     /// Number of answers.
@@ -192,16 +199,31 @@ impl Choices {
     /// Tokens so far: each prompt once, as its first answer found it, however many answers it has.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let all = self.answers.iter().map(Answer::usage);
-        let firsts = all.clone().step_by(self.n);
-        Usage {
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: firsts.clone().map(|usage| usage.cached_tokens).sum(),
-            media_tokens: firsts.clone().map(|usage| usage.media_tokens).sum(),
-            cached_media_tokens: firsts.clone().map(|usage| usage.cached_media_tokens).sum(),
-            reused_media_tokens: firsts.map(|usage| usage.reused_media_tokens).sum(),
-            completion_tokens: all.map(|usage| usage.completion_tokens).sum(),
+        let mut usage = self.prompts;
+        for (index, answer) in self.answers.iter().map(Answer::usage).enumerate() {
+            if index % self.n == 0 {
+                usage.cached_tokens += answer.cached_tokens;
+                usage.cached_media_tokens += answer.cached_media_tokens + answer.reused_media_tokens;
+            }
+            usage.completion_tokens += answer.completion_tokens;
         }
+        usage
+    }
+}
+
+impl Prompt {
+    /// One without media.
+    #[must_use]
+    pub fn of_text(tokens: Vec<TokenId>, max_tokens: usize) -> Self {
+        Self { tokens, media: Vec::new(), video_tokens: 0, max_tokens }
+    }
+
+    /// What is known of its tokens before they are looked up.
+    fn usage(&self) -> Usage {
+        let media: usize = self.media.iter().map(|media| media.span.len).sum();
+        let video_tokens = self.video_tokens;
+        let prompt_tokens = self.tokens.len();
+        Usage { prompt_tokens, image_tokens: media.saturating_sub(video_tokens), video_tokens, ..Usage::default() }
     }
 }
 
@@ -240,15 +262,4 @@ pub fn reason_name(reason: FinishReason) -> &'static str {
         FinishReason::Length => "length",
         FinishReason::Abort => "abort",
     }
-}
-
-/// OpenAI's `usage`.
-#[must_use]
-pub fn usage_json(usage: Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
-    })
 }

@@ -6,13 +6,13 @@ use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Res
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use vllm_platform::TokenId;
-use vllm_scheduler::{GeneratedToken, Usage};
+use vllm_scheduler::GeneratedToken;
 
 use super::{
     ApiError, App, Fields, HttpConfig, Opened, blocking,
     call::{Call, Endpoint},
     chat::{OutputFormat, OutputPlan},
-    choices::{Choices, Collected, Complete, Generation, Prompt, reason_name, usage_json},
+    choices::{Choices, Collected, Complete, Generation, Prompt, reason_name},
     extras::{Extras, Scheduling},
     fields::show,
     guide::Guide,
@@ -22,6 +22,7 @@ use super::{
     request_id::Id,
     sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming, token_budget},
     sse::{self, Chunk, Encoder, write_event, write_json},
+    usage::Usage,
 };
 use crate::{answer::TextOptions, model::ServedModel, residency::Lease};
 
@@ -120,7 +121,7 @@ impl CompletionRequest {
             }
             let max_tokens =
                 token_budget(model, tokens.len(), asked, DEFAULT_MAX_TOKENS, config.max_request_tokens, "prompt")?;
-            prompts.push(Prompt { tokens, max_tokens });
+            prompts.push(Prompt::of_text(tokens, max_tokens));
         }
         let shortest = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);
         let stop_tokens = extras.stop_tokens(model);
@@ -228,7 +229,7 @@ impl CompletionEncoder {
     }
 
     fn complete(mut self, collected: Collected) -> Value {
-        let usage = usage_json(collected.usage);
+        let usage = collected.usage.to_json();
         let answers = collected.answers.into_iter().enumerate();
         let choices: Vec<Value> = answers.map(|(index, answer)| self.choice(index, answer)).collect();
         let mut response = self.envelope(Value::Array(choices));
@@ -286,7 +287,7 @@ impl Encoder for CompletionEncoder {
     fn end(&mut self, out: &mut BytesMut, usage: Usage) {
         if self.include_usage {
             let mut chunk = self.envelope(json!([]));
-            chunk["usage"] = usage_json(usage);
+            chunk["usage"] = usage.to_json();
             write_event(out, &chunk);
         }
     }

@@ -8,9 +8,9 @@ use std::{
 use axum::body::Body;
 use serde_json::{Value, json};
 use vllm_platform::TokenId;
-use vllm_scheduler::{EncodeInput, EncodeRequest, Encoded, EncoderStats, Usage};
+use vllm_scheduler::{EncodeInput, EncodeRequest, Encoded, EncoderStats};
 
-use super::{ApiError, App, Fields, call::Call, fields::show, read_request};
+use super::{ApiError, App, Fields, call::Call, fields::show, read_request, usage::Usage};
 use crate::{
     encoder::{Role, ServedEncoder},
     residency::LeaseError,

@@ -70,6 +70,12 @@ impl Fields {
         }
     }
 
+    /// A field's name as errors have it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// Puts a field back, or another in its place.
     pub fn put(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);
@@ -172,7 +178,7 @@ impl Fields {
     }
 
     fn wrong(&self, name: &str, value: &Value, allowed: &str) -> ApiError {
-        let name = format!("{}{name}", self.prefix);
+        let name = self.path(name);
         ApiError::field(&name, format!("{name} is {}: it must be {allowed}", show(value)))
     }
 }

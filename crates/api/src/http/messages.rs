@@ -1,28 +1,33 @@
 //! OpenAI's messages as a chat template wants them.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
-    ApiError,
+    ApiError, Fields,
     fields::{kind, show},
+    media::{Kind, Media},
 };
 
-/// Checks messages and brings them into the form that templates are written for: contents are strings, tool
-/// arguments objects, `developer` is `system`.
+/// Checks messages and brings them into the form that templates are written for: contents are strings, or texts and media
+/// where there are media, tool arguments are objects, `developer` is `system`. The media themselves go into `media`.
 ///
 /// # Errors
 /// 400 naming the message and field at fault.
-pub fn normalise(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+pub fn normalise(messages: Vec<Value>, media: &mut Media) -> Result<Vec<Value>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::field("messages", "messages is empty: there must be at least one"));
     }
-    messages.into_iter().enumerate().map(|(index, message)| normalise_one(index, message)).collect()
+    let one = |(index, message)| normalise_one(&format!("messages[{index}]"), "content", message, media);
+    messages.into_iter().enumerate().map(one).collect()
 }
 
-fn normalise_one(index: usize, message: Value) -> Result<Value, ApiError> {
-    let at = format!("messages[{index}]");
+/// [`normalise`] for one message that stands at `at`; what it says was in its field `content_name`.
+///
+/// # Errors
+/// As above.
+pub fn normalise_one(at: &str, content_name: &str, message: Value, media: &mut Media) -> Result<Value, ApiError> {
     let error = |field: &str, message: String| {
-        let param = if field.is_empty() { at.clone() } else { format!("{at}.{field}") };
+        let param = if field.is_empty() { at.to_owned() } else { format!("{at}.{field}") };
         ApiError::field(&param, format!("{param} {message}"))
     };
     let Value::Object(mut message) = message else {
@@ -45,8 +50,8 @@ fn normalise_one(index: usize, message: Value) -> Result<Value, ApiError> {
     match message.remove("content") {
         Some(Value::String(text)) => drop(message.insert("content".into(), Value::String(text))),
         Some(Value::Array(parts)) => {
-            let text = join_parts(&at, &role, parts)?;
-            message.insert("content".into(), Value::String(text));
+            let parts = take_parts(&format!("{at}.{content_name}"), &role, parts, media)?;
+            message.insert("content".into(), joined(parts));
         }
         None | Some(Value::Null) => {
             let calls = ["tool_calls", "function_call"].iter().any(|f| message.get(*f).is_some_and(|v| !v.is_null()));
@@ -92,43 +97,72 @@ fn arguments_as_object(function: &mut Map<String, Value>) {
     }
 }
 
-fn join_parts(at: &str, role: &str, parts: Vec<Value>) -> Result<String, ApiError> {
-    let mut texts = Vec::with_capacity(parts.len());
+/// Parts as templates want them: `{"type": "text"}`, and what stands for media.
+fn take_parts(at: &str, role: &str, parts: Vec<Value>, media: &mut Media) -> Result<Vec<Value>, ApiError> {
+    let mut taken = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
-        let param = format!("{at}.content[{index}]");
+        let param = format!("{at}[{index}]");
         let error = |message: String| Err(ApiError::field(&param, format!("{param} {message}")));
         // vLLM's clients also send bare strings.
         if let Value::String(text) = part {
-            texts.push(text);
+            taken.push(text_part(text));
             continue;
         }
         let Value::Object(mut part) = part else {
             return error(format!("is {}: it must be an object with a type", show(&part)));
         };
-        let field = match part.get("type").and_then(Value::as_str) {
-            Some("text") => "text",
-            Some("refusal") if role == "assistant" => "refusal",
-            Some(other @ ("image_url" | "input_audio" | "file" | "audio_url" | "video_url")) => {
-                let message = format!("{param} is of type {other}: this model takes text only");
+        let name = match part.remove("type") {
+            Some(Value::String(name)) => name,
+            _ => return error("has no type: it must be text".into()),
+        };
+        let field = match name.as_str() {
+            "text" => "text",
+            "refusal" if role == "assistant" => "refusal",
+            name if Kind::of_part(name).is_some() => {
+                taken.push(media.take(&param, role, name, Fields::within(&param, part))?);
+                continue;
+            }
+            other @ ("input_audio" | "audio" | "audio_url" | "file" | "input_file") => {
+                let takes = media.takes();
+                let message = format!("{param} is of type {other}: this model takes {takes} only");
                 return Err(ApiError::unsupported(&param, message));
             }
-            Some(other) => return error(format!("is of type {other:?}: it must be text")),
-            None => return error("has no type: it must be text".into()),
+            other => return error(format!("is of type {other:?}: it must be text")),
         };
         match part.remove(field) {
-            Some(Value::String(text)) => texts.push(text),
+            Some(Value::String(text)) => taken.push(text_part(text)),
             Some(other) => return error(format!("has a {field} that is {}: it must be a string", show(&other))),
             None => return error(format!("has no {field}")),
         }
     }
-    Ok(texts.join("\n"))
+    Ok(taken)
+}
+
+/// A part that is text.
+#[must_use]
+pub fn text_part(text: String) -> Value {
+    json!({ "type": "text", "text": text })
+}
+
+/// Content of these parts: one string, if all are text.
+#[must_use]
+pub fn joined(parts: Vec<Value>) -> Value {
+    let text = |part: &Value| Some(part.get("text")?.as_str()?.to_owned());
+    match parts.iter().map(text).collect::<Option<Vec<String>>>() {
+        Some(texts) => Value::String(texts.join("\n")),
+        None => Value::Array(parts),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::http::media::Takes;
+
+    /// For a model that takes text only.
+    fn normalise(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+        super::normalise(messages, &mut Media::new(Takes::default()))
+    }
 
     #[test]
     fn accepted_forms() {

@@ -19,6 +19,7 @@ mod guide;
 mod health;
 mod logprobs;
 mod mcp;
+mod media;
 mod messages;
 mod metrics;
 mod models;
@@ -33,6 +34,7 @@ mod score;
 mod sse;
 mod status;
 mod tokenize;
+mod usage;
 mod version;
 
 use std::{
@@ -49,16 +51,20 @@ use axum::{
     middleware,
     routing::{delete, get, post},
 };
+use chat::ChatRequest;
 pub use choices::reason_name;
 pub use client::Peer;
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
 use fields::read_body;
+pub use media::{Media, MediaLimits, Sampling};
 pub use messages::normalise as normalise_messages;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
+pub use usage::Usage;
 use vllm_mcp::McpClient;
+use vllm_media::Loader;
 
 use crate::{
     encoder::ServedEncoder,
@@ -84,6 +90,10 @@ pub struct HttpConfig {
     pub stream_interval: usize,
     /// Longest time of a request that doesn't say; `None`: as long as it takes.
     pub timeout: Option<Duration>,
+    /// Most images and videos of a prompt.
+    pub media: MediaLimits,
+    /// Which frames of videos are seen whose request doesn't say.
+    pub sampling: Sampling,
     /// Whether `/metrics` is served.
     pub metrics: bool,
     /// How long the engine may have work in hand without ending a step before it counts as stalled.
@@ -100,6 +110,8 @@ impl Default for HttpConfig {
             heartbeat: Duration::from_secs(15),
             stream_interval: 1,
             timeout: Some(Duration::from_secs(300)),
+            media: MediaLimits::default(),
+            sampling: Sampling::default(),
             metrics: true,
             stall: Some(Duration::from_secs(60)),
         }
@@ -119,6 +131,7 @@ pub struct App {
     encoders: Arc<Encoders>,
     config: HttpConfig,
     shared: Arc<Shared>,
+    loader: Option<Arc<Loader>>,
     mcp: Option<McpClient>,
 }
 
@@ -156,7 +169,20 @@ impl App {
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
-        Self { models: Arc::default(), encoders: Arc::default(), config, shared: Arc::new(shared), mcp: None }
+        Self {
+            models: Arc::default(),
+            encoders: Arc::default(),
+            config,
+            shared: Arc::new(shared),
+            loader: None,
+            mcp: None,
+        }
+    }
+
+    /// The application, with a loader of images and videos: without one, requests can't have any.
+    #[must_use]
+    pub fn with_loader(self, loader: Loader) -> Self {
+        Self { loader: Some(Arc::new(loader)), ..self }
     }
 
     /// The application, with the tools of these MCP servers.
@@ -177,7 +203,7 @@ impl App {
 
     /// [`stalled`](Self::stalled), of one model's engine.
     fn stalled_for(&self, model: &ServedModel) -> Option<Duration> {
-        let silence = model.engine.silence()?;
+        let silence = model.silence()?;
         self.config.stall.filter(|&limit| silence > limit).map(|_| silence)
     }
 
@@ -334,6 +360,51 @@ async fn open(app: &App, body: Body) -> Result<Opened, ApiError> {
     let (fields, name) = read_request(app, body).await?;
     let model = app.lease(&name).await?;
     Ok(Opened { fields, name, model })
+}
+
+/// A body that was understood.
+trait WithMedia {
+    /// The images and videos in it.
+    fn media(&mut self) -> Option<&mut Media>;
+}
+
+impl WithMedia for ChatRequest {
+    fn media(&mut self) -> Option<&mut Media> {
+        Some(&mut self.media)
+    }
+}
+
+/// A body that was understood, and is ready to be computed.
+struct Staged<R, P> {
+    request: R,
+    prepared: P,
+}
+
+/// Parses and prepares a request off the async workers, in one go where it has no media; those are fetched in between.
+async fn staged<R: WithMedia + Send + 'static, P: Send + 'static>(
+    app: &App,
+    parse: impl FnOnce() -> Result<R, ApiError> + Send + 'static,
+    prepare: impl FnOnce(&mut R) -> Result<P, ApiError> + Send + 'static,
+) -> Result<Staged<R, P>, ApiError> {
+    let done = move |mut request: R| {
+        let prepared = prepare(&mut request)?;
+        Ok(Staged { request, prepared })
+    };
+    let first = blocking(move || {
+        let mut request = parse()?;
+        let waits = request.media().is_some_and(|media| !media.is_empty());
+        Ok(if waits { Err((request, done)) } else { Ok(done(request)?) })
+    });
+    match first.await? {
+        Ok(staged) => Ok(staged),
+        Err((mut request, done)) => {
+            if let Some(media) = request.media() {
+                let none = || ApiError::engine("this server has nothing to read images with");
+                media.load(app.loader.as_deref().ok_or_else(none)?).await?;
+            }
+            blocking(move || done(request)).await
+        }
+    }
 }
 
 /// Longest wait for a word of the engine, which answers between two steps only.

@@ -38,6 +38,7 @@ fn entry(app: &App, name: &str, model: &ResidentStatus) -> Value {
         "owned_by": "vllm-mlx",
         // Known when it is loaded.
         "max_model_len": loaded.map(|loaded| loaded.engine.info().context_length),
+        "modalities": loaded.map(|loaded| loaded.modalities()),
         "status": model.phase.name(),
     })
 }

@@ -22,6 +22,7 @@ const FAMILIES: &[&str] = &[
     include_str!("../../openapi/chat.yaml"),
     include_str!("../../openapi/completions.yaml"),
     include_str!("../../openapi/mcp.yaml"),
+    include_str!("../../openapi/media.yaml"),
     include_str!("../../openapi/models.yaml"),
     include_str!("../../openapi/operation.yaml"),
     include_str!("../../openapi/responses.yaml"),

@@ -17,9 +17,9 @@ use bytes::{BufMut as _, BytesMut};
 use futures_util::stream::poll_fn;
 use serde::Serialize;
 use tokio::time::{Instant, Sleep};
-use vllm_scheduler::{GeneratedToken, Usage};
+use vllm_scheduler::GeneratedToken;
 
-use super::{ApiError, choices::Choices};
+use super::{ApiError, choices::Choices, usage::Usage};
 use crate::answer::{Ending, Piece};
 
 /// Writes the events of one route. Most of a chunk is the same for every token, so encoders write text into `out`

@@ -96,6 +96,7 @@ async fn model_json(app: &App, model: &ServedModel) -> Value {
         "memory": memory_json(&model.engine.memory()),
         "cache": cache["engine_cache"],
         "ssd": cache["ssd"],
+        "vision": cache["vision"],
         "requests": requests,
     })
 }

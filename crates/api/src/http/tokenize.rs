@@ -5,49 +5,84 @@ use serde_json::{Value, json};
 use vllm_platform::{SamplingParams, TokenId};
 
 use super::{
-    ApiError, App, Fields, blocking,
+    ApiError, App, Fields, HttpConfig, WithMedia, blocking,
     chat::{ChatRequest, OutputFormat, Thinking, ToolOffer},
     extras::{Extras, Scheduling},
     fields::{read_body, show},
     health::json_response,
+    media::{Media, MediaOptions},
     messages::normalise,
+    staged,
 };
 use crate::{model::ServedModel, residency::Lease};
 
 /// Tokens of a text, or of a conversation as its model sees it.
 pub(super) async fn tokenize(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
-    let (mut fields, model) = open(&app, body).await?;
-    blocking(move || {
+    let (fields, model) = open(&app, body).await?;
+    let (config, served) = (app.config, model.clone());
+    let parse = move || ToTokenize::parse(fields, &served, &config);
+    let tokenised = staged(&app, parse, move |request: &mut ToTokenize| request.answer(&model));
+    Ok(json_response(&tokenised.await?.prepared))
+}
+
+/// What is to be tokenised.
+struct ToTokenize {
+    input: Input,
+    add_special: bool,
+    with_texts: bool,
+}
+
+enum Input {
+    Text(String),
+    Chat(Box<ChatRequest>),
+}
+
+impl WithMedia for ToTokenize {
+    fn media(&mut self) -> Option<&mut Media> {
+        match &mut self.input {
+            Input::Text(_) => None,
+            Input::Chat(chat) => chat.media(),
+        }
+    }
+}
+
+impl ToTokenize {
+    fn parse(mut fields: Fields, model: &ServedModel, config: &HttpConfig) -> Result<Self, ApiError> {
         let with_texts = fields.boolean("return_token_strs")?.unwrap_or(false);
-        let tokens = match (fields.string("prompt")?, fields.array("messages")?) {
-            (Some(prompt), None) => {
-                let special = fields.boolean("add_special_tokens")?.unwrap_or(true);
-                let tokens = model.tokenizer.encode(&prompt, special);
-                tokens.map_err(|error| ApiError::field("prompt", error.to_string()))?
-            }
-            (None, Some(messages)) => {
-                // Templates write them out.
-                let special = fields.boolean("add_special_tokens")?.unwrap_or(false);
-                conversation(&mut fields, messages, &model)?.prompt_tokens(&model, special)?
-            }
+        let add_special = fields.boolean("add_special_tokens")?;
+        let input = match (fields.string("prompt")?, fields.array("messages")?) {
+            (Some(prompt), None) => Input::Text(prompt),
+            (None, Some(messages)) => Input::Chat(conversation(&mut fields, messages, model, config)?.into()),
             (Some(_), Some(_)) => {
                 return Err(ApiError::field("messages", "prompt and messages are both given: give one"));
             }
             (None, None) => return Err(ApiError::field("prompt", "prompt and messages are both missing: give one")),
         };
         fields.finish();
-        let texts = with_texts.then(|| {
+        // Templates write them out.
+        let add_special = add_special.unwrap_or(matches!(input, Input::Text(_)));
+        Ok(Self { input, add_special, with_texts })
+    }
+
+    fn answer(&self, model: &ServedModel) -> Result<Value, ApiError> {
+        let tokens = match &self.input {
+            Input::Text(text) => {
+                let tokens = model.tokenizer.encode(text, self.add_special);
+                tokens.map_err(|error| ApiError::field("prompt", error.to_string()))?
+            }
+            Input::Chat(chat) => chat.prompt_tokens(model, self.add_special)?,
+        };
+        let texts = self.with_texts.then(|| {
             let text = |&token: &TokenId| model.tokenizer.id_to_token(token).unwrap_or_default();
             tokens.iter().map(text).collect::<Vec<_>>()
         });
-        Ok(json_response(&json!({
+        Ok(json!({
             "count": tokens.len(),
             "max_model_len": model.engine.info().context_length,
             "tokens": tokens,
             "token_strs": texts,
-        })))
-    })
-    .await
+        }))
+    }
 }
 
 /// Text of tokens, special ones and all.
@@ -93,9 +128,16 @@ async fn open(app: &App, body: Body) -> Result<(Fields, Lease), ApiError> {
     Ok((fields, model))
 }
 
-fn conversation(fields: &mut Fields, messages: Vec<Value>, model: &ServedModel) -> Result<ChatRequest, ApiError> {
+fn conversation(
+    fields: &mut Fields,
+    messages: Vec<Value>,
+    model: &ServedModel,
+    config: &HttpConfig,
+) -> Result<ChatRequest, ApiError> {
+    let mut media = Media::of(model, config).with_options(MediaOptions::take(fields)?);
     Ok(ChatRequest {
-        messages: normalise(messages)?,
+        messages: normalise(messages, &mut media)?,
+        media,
         messages_param: "messages",
         tools: ToolOffer::take(fields)?,
         format: OutputFormat::Text,

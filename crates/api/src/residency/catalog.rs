@@ -117,8 +117,8 @@ impl Catalog {
 }
 
 impl Entry {
-    /// Bytes that the model needs when it is loaded: weights, and KV storage as far as it is bounded. Fetches its files
-    /// if need be; blocks.
+    /// Bytes that the model needs when it is loaded: weights, KV storage as far as it is bounded, and features of images.
+    /// Fetches its files if need be; blocks.
     pub fn bytes(&self, observer: &LoadObserver) -> anyhow::Result<u64> {
         if self.fixed {
             // Nobody competes with it.
@@ -128,8 +128,11 @@ impl Entry {
             return Ok(bytes);
         }
         let path = resolve(&self.spec.model, &self.spec.hub, observer)?;
-        let weights = weight_bytes(&Checkpoint::open(&path)?)?;
-        Ok(weights + self.spec.load.kv_cache_bytes.unwrap_or(0))
+        let checkpoint = Checkpoint::open(&path)?;
+        let weights = weight_bytes(&checkpoint)?;
+        let sees = checkpoint.config().get("vision_config").is_some();
+        let features = self.spec.vision.as_ref().filter(|_| sees).map_or(0, |vision| vision.cache_bytes as u64);
+        Ok(weights + self.spec.load.kv_cache_bytes.unwrap_or(0) + features)
     }
 }
 

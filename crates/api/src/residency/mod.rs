@@ -223,7 +223,7 @@ impl Residency {
         let fixed = self.0.models.iter().filter(|resident| resident.entry.fixed);
         let engines: Vec<Arc<ServedModel>> = fixed.filter_map(|resident| resident.status().loaded).collect();
         match engines.first() {
-            Some(model) => format!("the engine has stopped: {:?}", model.engine.stopped().await),
+            Some(model) => model.lost().await,
             None => std::future::pending().await,
         }
     }
@@ -233,11 +233,11 @@ impl Residency {
         self.0.closing.store(true, SeqCst);
         let models = self.loaded();
         for model in &models {
-            model.engine.shutdown();
+            model.shutdown();
         }
         for model in &models {
             // Gives the device's memory back in order, but never hangs on it.
-            let _ = tokio::time::timeout(Duration::from_secs(5), model.engine.stopped()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), model.stopped()).await;
         }
     }
 
@@ -333,8 +333,8 @@ impl Residency {
     }
 
     async fn unload(&self, resident: &Resident, model: Arc<ServedModel>) {
-        model.engine.shutdown();
-        if tokio::time::timeout(UNLOAD_PATIENCE, model.engine.stopped()).await.is_err() {
+        model.shutdown();
+        if tokio::time::timeout(UNLOAD_PATIENCE, model.stopped()).await.is_err() {
             tracing::error!(model = resident.name(), "its engine does not stop: its memory is not free yet");
         }
         drop(model);

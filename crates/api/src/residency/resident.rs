@@ -6,7 +6,6 @@ use std::{
 };
 
 use tokio::sync::watch;
-use vllm_scheduler::EngineState;
 
 use super::{Lease, LeaseError, catalog};
 use crate::model::ServedModel;
@@ -116,7 +115,7 @@ impl Resident {
     pub fn enter(self: &Arc<Self>, changed: &watch::Sender<()>) -> Entry {
         let mut state = self.state();
         match &state.place {
-            Place::Loaded(model) if self.entry.fixed || is_alive(model) => {
+            Place::Loaded(model) if self.entry.fixed || model.is_alive() => {
                 let model = Arc::clone(model);
                 return Entry::In(self.count_use(&mut state, model, changed));
             }
@@ -207,8 +206,4 @@ impl Resident {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_alive(model: &ServedModel) -> bool {
-    !matches!(model.engine.stats().state, EngineState::Stopped | EngineState::Broken)
 }

@@ -13,5 +13,5 @@ mod watchdog;
 pub use log::{LogArgs, LogFormat};
 pub use otlp::Tracer;
 pub use parent::Parent;
-pub use trace::{AnswerTrace, RequestTrace};
+pub use trace::{AnswerTrace, MediaTrace, RequestTrace};
 pub use watchdog::watch;

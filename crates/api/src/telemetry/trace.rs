@@ -6,9 +6,10 @@ use opentelemetry::{
     Array, Context, KeyValue, StringValue, Value,
     trace::{Span as _, SpanBuilder, SpanKind as Kind, Status, TraceContextExt as _, Tracer as _},
 };
-use vllm_scheduler::{Span, SpanKind, Timings, Usage};
+use vllm_scheduler::{Span, SpanKind, Timings};
 
 use super::{Parent, Tracer};
+use crate::http::Usage;
 
 /// A request that has ended.
 #[derive(Debug)]
@@ -29,10 +30,23 @@ pub struct RequestTrace<'a> {
     pub start: Instant,
     /// Tokens of all answers.
     pub usage: Usage,
+    /// Its images and videos, if it had some.
+    pub media: Option<MediaTrace>,
     /// Its answers.
     pub answers: &'a [AnswerTrace],
     /// Why it was not answered, in one word.
     pub error: Option<&'static str>,
+}
+
+/// Images and videos of a request, fetched and decoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MediaTrace {
+    /// How many.
+    pub parts: usize,
+    /// When that began.
+    pub start: Instant,
+    /// When the last was there.
+    pub end: Instant,
 }
 
 /// One answer of a request.
@@ -69,6 +83,10 @@ impl Tracer {
             root.set_attribute(KeyValue::new("error.type", error));
         }
         let within = Context::new().with_remote_span_context(root.span_context().clone());
+        if let Some(MediaTrace { parts, start, end }) = request.media {
+            let parts = KeyValue::new("vllm_mlx.media", parts as i64);
+            self.child(&within, &clock, "media_load", (start, end), vec![parts]);
+        }
         for (index, answer) in request.answers.iter().enumerate() {
             let choice = KeyValue::new("vllm_mlx.choice.index", index as i64);
             for span in &answer.timeline {
@@ -116,6 +134,9 @@ fn root_attributes(request: &RequestTrace<'_>) -> Vec<KeyValue> {
         KeyValue::new("gen_ai.usage.input_tokens", request.usage.prompt_tokens as i64),
         KeyValue::new("gen_ai.usage.output_tokens", request.usage.completion_tokens as i64),
         KeyValue::new("gen_ai.usage.cache_read.input_tokens", request.usage.cached_tokens as i64),
+        KeyValue::new("vllm_mlx.usage.image_tokens", request.usage.image_tokens as i64),
+        KeyValue::new("vllm_mlx.usage.video_tokens", request.usage.video_tokens as i64),
+        KeyValue::new("vllm_mlx.usage.cached_media_tokens", request.usage.cached_media_tokens as i64),
         KeyValue::new("vllm_mlx.request_id", request.request_id.to_owned()),
     ];
     if let Some(first) = request.answers.iter().filter_map(|answer| answer.first_token).min() {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod formats;
+pub mod seeing;
 
 use std::{
     net::SocketAddr,
@@ -31,6 +32,11 @@ pub const EOS: u32 = 256;
 
 /// 256 single bytes, `<eos>` and `<user>`.
 pub fn tokenizer() -> Tokenizer {
+    tokenizer_with(&[])
+}
+
+/// The same, with further special tokens.
+pub fn tokenizer_with(specials: &[&str]) -> Tokenizer {
     let mut vocab = serde_json::Map::new();
     for byte in 0..=255u8 {
         vocab.insert(byte_name(byte).to_string(), json!(byte));
@@ -39,11 +45,13 @@ pub fn tokenizer() -> Tokenizer {
         json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true })
     };
+    let texts = ["<eos>", "<user>"].iter().chain(specials);
+    let added: Vec<Value> = texts.zip(EOS..).map(|(text, id)| special(id, text)).collect();
     let file = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": [special(EOS, "<eos>"), special(257, "<user>")],
+        "added_tokens": added,
         "normalizer": null,
         "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
         "post_processor": null,

@@ -19,7 +19,7 @@ pub struct SsdEntry {
 
 impl SsdEntry {
     /// Whether the hash is that of its content.
-    pub(super) fn is_named_right(&self) -> bool {
+    pub(crate) fn is_named_right(&self) -> bool {
         self.parent.extend_with_media(&self.tokens, &self.media) == self.hash
     }
 }

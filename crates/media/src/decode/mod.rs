@@ -14,10 +14,10 @@ use image::{ColorType, ImageError, metadata::Orientation};
 pub use self::format::PictureFormat;
 pub(crate) use self::{
     colour::to_rgb,
-    png::open as open_png,
-    still::{bounded, open_webp},
+    png::header as png_header,
+    still::{check_webp, webp_rgba},
 };
-use crate::{Limits, MediaError, MediaErrorKind, Picture, limits::check_bytes};
+use crate::{Limits, MediaError, MediaErrorKind, Picture, limits::check_bytes, video::first_of_webp};
 
 /// Reads a picture: PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF (its first page), whatever it calls itself.
 ///
@@ -63,7 +63,13 @@ pub fn decode_picture(bytes: &[u8], limits: &Limits) -> Result<Picture, MediaErr
         let raster = match format {
             PictureFormat::Jpeg => jpeg::decode(bytes, limits),
             PictureFormat::Png => png::decode(bytes, limits),
-            PictureFormat::WebP => still::webp(bytes, limits),
+            PictureFormat::WebP => {
+                check_webp(bytes)?;
+                if let Some(first) = first_of_webp(bytes, limits)? {
+                    return Ok(first);
+                }
+                still::webp(bytes, limits)
+            }
             PictureFormat::Gif => still::gif(bytes, limits),
             PictureFormat::Bmp => still::bmp(bytes, limits),
             PictureFormat::Tiff => still::tiff(bytes, limits),
@@ -104,7 +110,7 @@ pub(crate) fn contained<T>(what: &str, decode: impl FnOnce() -> Result<T, MediaE
 }
 
 /// What went wrong in reading a `format`.
-pub(crate) fn decoding(format: &str, error: &ImageError) -> MediaError {
+fn decoding(format: &str, error: &ImageError) -> MediaError {
     let kind = match error {
         ImageError::Limits(_) => MediaErrorKind::TooLarge,
         ImageError::Unsupported(_) => MediaErrorKind::Unsupported,

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{ImageDecoder as _, codecs::png::PngDecoder};
+use image::codecs::png::PngDecoder;
 
 use super::{Raster, decoding};
 use crate::{Limits, MediaError, MediaErrorKind};
@@ -11,20 +11,20 @@ use crate::{Limits, MediaError, MediaErrorKind};
 const SLACK: u64 = 4 << 20;
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, MediaError> {
-    super::still::read("PNG", open(bytes, limits)?)
+    let (_, _, memory) = header(bytes, limits)?;
+    let mut allowed = image::Limits::default();
+    allowed.max_alloc = Some(memory);
+    let decoder = PngDecoder::with_limits(Cursor::new(bytes), allowed).map_err(|error| decoding("PNG", &error))?;
+    super::still::read("PNG", decoder)
 }
 
-/// A decoder that takes no more memory than the picture's size gives reason for.
-pub(crate) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<PngDecoder<Cursor<&'a [u8]>>, MediaError> {
-    // The decoder wants its limits before it has read the header.
+/// Width and height, if they are allowed, and the bytes of memory that they give reason for: a decoder wants to know before
+/// it has read them.
+pub(crate) fn header(bytes: &[u8], limits: &Limits) -> Result<(u32, u32, u64), MediaError> {
     let (width, height) = size(bytes)
         .ok_or_else(|| MediaError::new(MediaErrorKind::Invalid, "this PNG can't be read: it has no header"))?;
     let pixels = limits.check_size("a PNG", width, height)?;
-    let mut allowed = image::Limits::default();
-    allowed.max_alloc = Some(pixels * 16 + SLACK);
-    let decoder = PngDecoder::with_limits(Cursor::new(bytes), allowed).map_err(|error| decoding("PNG", &error))?;
-    debug_assert_eq!(decoder.dimensions(), (width, height));
-    Ok(decoder)
+    Ok((width, height, pixels * 16 + SLACK))
 }
 
 /// Width and height, which stand at a fixed place.

@@ -12,18 +12,26 @@ use super::{Raster, decoding, truncated};
 use crate::{Limits, MediaError, MediaErrorKind};
 
 pub(super) fn webp(bytes: &[u8], limits: &Limits) -> Result<Raster, MediaError> {
-    read("WebP", open_webp(bytes, limits)?)
+    check_webp(bytes)?;
+    let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| decoding("WebP", &error))?;
+    read("WebP", bounded("WebP", decoder, limits)?)
 }
 
-/// A decoder of a WebP that is all there and not too large.
-pub(crate) fn open_webp<'a>(bytes: &'a [u8], limits: &Limits) -> Result<WebPDecoder<Cursor<&'a [u8]>>, MediaError> {
-    // Where a chunk is cut off the decoder gives what it has got; the file says how long it should be.
+/// # Errors
+/// If the file is shorter than it says: where a chunk is cut off the decoder gives what it has got.
+pub(crate) fn check_webp(bytes: &[u8]) -> Result<(), MediaError> {
     let size = bytes[4..8].try_into().map_or(0, u32::from_le_bytes) as usize;
-    if size > bytes.len() - 8 {
-        return Err(truncated("WebP"));
-    }
-    let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| decoding("WebP", &error))?;
-    bounded("WebP", decoder, limits)
+    if size > bytes.len() - 8 { Err(truncated("WebP")) } else { Ok(()) }
+}
+
+/// The pixels of a WebP that doesn't move, [height, width, 4], and its width and height.
+pub(crate) fn webp_rgba(bytes: &[u8], limits: &Limits) -> Result<(Vec<u8>, (u32, u32)), MediaError> {
+    let Raster { width, height, colour, pixels, .. } = webp(bytes, limits)?;
+    let rgba = match colour {
+        ColorType::Rgba8 => pixels,
+        _ => pixels.chunks_exact(3).flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255]).collect(),
+    };
+    Ok((rgba, (width, height)))
 }
 
 pub(super) fn gif(bytes: &[u8], limits: &Limits) -> Result<Raster, MediaError> {
@@ -46,7 +54,7 @@ pub(super) fn tiff(bytes: &[u8], limits: &Limits) -> Result<Raster, MediaError> 
 }
 
 /// A decoder whose picture is of an allowed size, and which takes no more memory than that gives reason for.
-pub(crate) fn bounded<D: ImageDecoder>(format: &str, mut decoder: D, limits: &Limits) -> Result<D, MediaError> {
+fn bounded<D: ImageDecoder>(format: &str, mut decoder: D, limits: &Limits) -> Result<D, MediaError> {
     let (width, height) = decoder.dimensions();
     let pixels = limits.check_size(&format!("a {format}"), width, height)?;
     let mut allowed = image::Limits::default();

@@ -79,6 +79,7 @@ trait Family: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Which frames of a video it is used to.
     fn sampling(&self) -> Sampling {
         Sampling::default()
     }

@@ -1,13 +1,13 @@
 //! Animated GIF, WebP and PNG, without help from outside.
 
-use std::{io::Cursor, time::Instant};
+use std::time::Instant;
 
-use image::{AnimationDecoder, ColorType, Frames, codecs::gif::GifDecoder};
+use image::ColorType;
 
-use super::{Sampling, delays::Delays, sample_indices, timed_out};
+use super::{Sampling, canvas::Canvas, delays::Delays, layers, layers::Animation, sample_indices, timed_out};
 use crate::{
     Frame, Limits, MediaError, MediaErrorKind, Picture, PictureFormat, Video,
-    decode::{bounded, decoding, open_png, open_webp, to_rgb},
+    decode::{check_webp, to_rgb},
 };
 
 /// The sampled frames of an animation, each as it is seen: laid over what the frames before left, on white.
@@ -17,67 +17,60 @@ pub(super) fn decode(
     sampling: &Sampling,
     limits: &Limits,
 ) -> Result<Video, MediaError> {
-    match format {
-        PictureFormat::Gif => {
-            let decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| decoding("GIF", &error))?;
-            let decoder = bounded("GIF", decoder, limits)?;
-            choose(format, decoder.into_frames(), &Delays::of_gif(bytes)?, sampling, limits)
-        }
+    let (animation, delays) = match format {
+        PictureFormat::Gif => (Some(layers::gif(bytes, limits)?), Delays::of_gif as fn(&[u8]) -> _),
         PictureFormat::WebP => {
-            let decoder = open_webp(bytes, limits)?;
-            if !decoder.has_animation() {
-                return Err(still(format));
-            }
-            choose(format, decoder.into_frames(), &Delays::of_webp(bytes)?, sampling, limits)
+            check_webp(bytes)?;
+            (layers::webp(bytes, limits)?, Delays::of_webp as _)
         }
-        PictureFormat::Png => {
-            let decoder = open_png(bytes, limits)?;
-            if !decoder.is_apng().map_err(|error| decoding("PNG", &error))? {
-                return Err(still(format));
-            }
-            let frames = decoder.apng().map_err(|error| decoding("PNG", &error))?.into_frames();
-            choose(format, frames, &Delays::of_png(bytes)?, sampling, limits)
-        }
-        PictureFormat::Jpeg | PictureFormat::Bmp | PictureFormat::Tiff => Err(still(format)),
-    }
+        PictureFormat::Png => (layers::png(bytes, limits)?, Delays::of_png as _),
+        PictureFormat::Jpeg | PictureFormat::Bmp | PictureFormat::Tiff => (None, Delays::of_png as _),
+    };
+    let Some(animation) = animation else {
+        let message = format!("this {format} is a picture that doesn't move: send it as an image, not as a video");
+        return Err(MediaError::new(MediaErrorKind::Invalid, message));
+    };
+    choose(format, animation, &delays(bytes)?, sampling, limits)
 }
 
-fn still(format: PictureFormat) -> MediaError {
-    let message = format!("this {format} is a picture that doesn't move: send it as an image, not as a video");
-    MediaError::new(MediaErrorKind::Invalid, message)
+/// The first frame of an animated WebP; `None` for one that isn't.
+pub(crate) fn first_of_webp(bytes: &[u8], limits: &Limits) -> Result<Option<Picture>, MediaError> {
+    let Some((width, height, mut layers)) = layers::webp(bytes, limits)? else { return Ok(None) };
+    let first = layers.next().ok_or_else(|| MediaError::new(MediaErrorKind::Invalid, "this WebP has no frames"))??;
+    let mut canvas = Canvas::new(width, height);
+    canvas.paint(&first);
+    Ok(Some(Picture::from_rgb(width, height, to_rgb(ColorType::Rgba8, canvas.rgba().to_vec()))))
 }
 
 /// Decodes up to the last frame that is wanted, and keeps the wanted ones only.
 fn choose(
     format: PictureFormat,
-    frames: Frames<'_>,
+    (width, height, mut layers): Animation<'_>,
     delays: &Delays,
     sampling: &Sampling,
     limits: &Limits,
 ) -> Result<Video, MediaError> {
-    let wanted = sample_indices(delays.len(), delays.fps(), sampling);
     let deadline = Instant::now() + limits.decode_time;
-    let mut wanted = wanted.into_iter().peekable();
+    let mut wanted = sample_indices(delays.len(), delays.fps(), sampling).into_iter().peekable();
     let mut kept = Vec::with_capacity(wanted.len());
     let mut budget = limits.video_pixels;
-    let mut frames = frames.zip(delays.starts()).enumerate();
-    while let Some(&next) = wanted.peek() {
+    let mut canvas = Canvas::new(width, height);
+    for (index, at) in delays.starts().enumerate() {
+        let Some(&next) = wanted.peek() else { break };
         if Instant::now() > deadline {
             return Err(timed_out(limits));
         }
-        let Some((index, (frame, at))) = frames.next() else {
-            let message = format!("this {format} is truncated: frame {} of {} is missing", next + 1, delays.len());
+        let Some(layer) = layers.next() else {
+            let message = format!("this {format} is truncated: frame {} of {} is missing", index + 1, delays.len());
             return Err(MediaError::new(MediaErrorKind::Invalid, message));
         };
-        let frame = frame.map_err(|error| decoding(format.name(), &error))?.into_buffer();
-        if index < next {
-            continue;
+        canvas.paint(&layer?);
+        if index == next {
+            wanted.next();
+            budget = super::spend(budget, width, height, limits)?;
+            let picture = Picture::from_rgb(width, height, to_rgb(ColorType::Rgba8, canvas.rgba().to_vec()));
+            kept.push(Frame { picture, at });
         }
-        wanted.next();
-        let (width, height) = frame.dimensions();
-        budget = super::spend(budget, width, height, limits)?;
-        let picture = Picture::from_rgb(width, height, to_rgb(ColorType::Rgba8, frame.into_raw()));
-        kept.push(Frame { picture, at });
     }
     Ok(Video { frames: kept })
 }

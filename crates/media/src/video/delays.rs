@@ -5,6 +5,7 @@ use std::{io::Cursor, iter, time::Duration};
 
 use gif::DecodeOptions;
 
+use super::layers::chunks;
 use crate::{MediaError, MediaErrorKind};
 
 /// Shorter delays than this mean "as fast as you can", which every browser takes for [`UNHURRIED`].
@@ -67,6 +68,7 @@ impl Delays {
     pub fn of_png(bytes: &[u8]) -> Result<Self, MediaError> {
         // A chunk: length, name, data, checksum.
         let mut rest = bytes.get(8..).unwrap_or_default();
+        let mut announced = 0;
         let chunks = iter::from_fn(|| {
             let (length, named) = rest.split_first_chunk()?;
             let (name, data) = named.split_first_chunk::<4>()?;
@@ -74,35 +76,34 @@ impl Delays {
             rest = data.get(length.saturating_add(4)..).unwrap_or_default();
             Some((name, data))
         });
-        Self::new(
-            "PNG",
-            chunks.filter(|(name, _)| *name == b"fcTL").map_while(|(_, data)| {
-                // Sequence number, size and place, then the delay as a fraction of a second; a denominator of 0 means 100.
-                let &[a, b, c, d] = data.get(20..24)? else { return None };
-                let [numerator, denominator] = [[a, b], [c, d]].map(u16::from_be_bytes);
-                let denominator = if denominator == 0 { 100 } else { denominator };
-                Some(Ok(Duration::from_secs(1) * u32::from(numerator) / u32::from(denominator)))
-            }),
-        )
+        let data = chunks.filter_map(|(name, data)| {
+            if name == b"acTL" {
+                announced = data.first_chunk().map_or(0, |frames| u32::from_be_bytes(*frames)) as usize;
+            }
+            (name == b"fcTL").then_some(data)
+        });
+        let delays = data.map_while(|data| {
+            // Sequence number, size and place, then the delay as a fraction of a second; a denominator of 0 means 100.
+            let &[a, b, c, d] = data.get(20..24)? else { return None };
+            let [numerator, denominator] = [[a, b], [c, d]].map(u16::from_be_bytes);
+            let denominator = if denominator == 0 { 100 } else { denominator };
+            Some(Ok(Duration::from_secs(1) * u32::from(numerator) / u32::from(denominator)))
+        });
+        let delays = Self::new("PNG", delays)?;
+        if delays.len() < announced {
+            let message = format!("this PNG is truncated: it has {} of {announced} frames", delays.len());
+            return Err(MediaError::new(MediaErrorKind::Invalid, message));
+        }
+        Ok(delays)
     }
 
     pub fn of_webp(bytes: &[u8]) -> Result<Self, MediaError> {
-        // A chunk: name, length, data, padded to an even length.
-        let mut rest = bytes.get(12..).unwrap_or_default();
-        let chunks = iter::from_fn(|| {
-            let (name, more) = rest.split_first_chunk::<4>()?;
-            let (length, data) = more.split_first_chunk()?;
-            let length = u32::from_le_bytes(*length) as usize;
-            rest = data.get(length.saturating_add(length % 2)..).unwrap_or_default();
-            Some((name, data))
+        let frames = chunks(bytes.get(12..).unwrap_or_default()).filter(|(name, _)| name == b"ANMF");
+        let delays = frames.map_while(|(_, frame)| {
+            // Place and size, of 3 bytes each, then milliseconds.
+            let &[a, b, c] = frame.get(12..15)? else { return None };
+            Some(Ok(Duration::from_millis(u32::from_le_bytes([a, b, c, 0]).into())))
         });
-        Self::new(
-            "WebP",
-            chunks.filter(|(name, _)| *name == b"ANMF").map_while(|(_, data)| {
-                // Place and size, of 3 bytes each, then milliseconds.
-                let &[a, b, c] = data.get(12..15)? else { return None };
-                Some(Ok(Duration::from_millis(u32::from_le_bytes([a, b, c, 0]).into())))
-            }),
-        )
+        Self::new("WebP", delays)
     }
 }

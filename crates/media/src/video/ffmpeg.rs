@@ -88,8 +88,9 @@ impl Reader<'_> {
     /// The frames of these indices. At least one; fewer than asked for if some can't be decoded.
     fn pictures(&self, wanted: &[usize]) -> Result<Vec<Picture>, MediaError> {
         let mut command = self.command();
-        // Numbered anew at a constant rate, so that none is left out or doubled to keep one.
-        let filter = format!("select='{}',setpts=N/(25*TB)", choice(wanted));
+        // Numbered anew, and as long as their numbers are apart: a constant rate is kept here, by leaving frames out and doubling
+        // them, and the option against it has another name in every version.
+        let filter = format!("select='{}',settb=1/25,setpts=N,fps=25", choice(wanted));
         command.args(["-vf", &filter, "-r", "25", "-frames:v", &wanted.len().to_string()]);
         command.args(["-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "pipe:1"]);
         let (pictures, ending) = self.run(&mut command, |output| pictures(output, wanted.len(), self.limits))?;

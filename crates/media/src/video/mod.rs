@@ -1,14 +1,16 @@
 //! Files to frames.
 
 mod animation;
+mod canvas;
 mod container;
 mod delays;
 mod ffmpeg;
+mod layers;
 mod process;
 mod sample;
 
-pub(crate) use self::container::Container;
 pub use self::sample::{Sampling, Spread, sample_indices};
+pub(crate) use self::{animation::first_of_webp, container::Container};
 use crate::{
     Frame, Limits, MediaError, MediaErrorKind, Picture, PictureFormat, Video, decode::contained, limits::check_bytes,
 };

@@ -35,7 +35,7 @@ pub struct Sampling {
 }
 
 /// How frames are spread over a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Spread {
     /// The first frame of each of equal parts: frame ⌊i · total / count⌋. As Qwen2-VL has it.
     #[default]

@@ -12,8 +12,8 @@ use std::{
 use safetensors::SafeTensors;
 use vllm_models_llm as _;
 use vllm_platform::{
-    Activations, DeviceChoice, KvCacheSpec, KvDtype, KvStoreChoice, LoadOptions, ModelRunner, ModelSource, Platform,
-    Result, Row, SampleAt, Sampled, SamplingParams, SeqId, StepPlan,
+    Activations, DeviceChoice, KvCacheSpec, KvDtype, KvStoreChoice, LoadOptions, MediaSpan, ModelRunner, ModelSource,
+    Platform, Result, Row, SampleAt, Sampled, SamplingParams, SeqId, StepPlan,
 };
 use vllm_platform_mlx::MlxPlatform;
 
@@ -122,6 +122,8 @@ pub struct Run {
     tables: Tables,
     /// Tokens computed so far, prompt and answer.
     known: Vec<Vec<u32>>,
+    /// Pictures in each sequence.
+    media: Vec<Vec<MediaSpan>>,
 }
 
 impl Run {
@@ -147,7 +149,7 @@ impl Run {
         let tables = Tables::new(&runner.info().kv_cache, sequences, max_len);
         let params =
             SamplingParams { temperature: 0.0, logprobs: Some(runner.info().vocab_size), ..Default::default() };
-        Self { runner, params, tables, known: vec![Vec::new(); sequences] }
+        Self { runner, params, tables, known: vec![Vec::new(); sequences], media: vec![Vec::new(); sequences] }
     }
 
     /// What the runner says of its KV storage.
@@ -171,9 +173,20 @@ impl Run {
         self
     }
 
+    /// The pictures of a sequence.
+    pub fn show(&mut self, sequence: usize, media: Vec<MediaSpan>) {
+        self.media[sequence] = media;
+    }
+
+    /// Forgets what comes after the first `tokens` of a sequence, whose KV stays: as if its prefix had been found.
+    pub fn rewind(&mut self, sequence: usize, tokens: usize) {
+        self.known[sequence].truncate(tokens);
+    }
+
     /// Forgets a sequence; its blocks keep what they hold, as in the engine.
     pub fn restart(&mut self, sequence: usize) {
         self.known[sequence].clear();
+        self.media[sequence].clear();
         self.tables.clear(sequence);
     }
 
@@ -189,7 +202,7 @@ impl Run {
             tokens,
             start,
             tables: self.tables.of(sequence),
-            media: &[],
+            media: &self.media[sequence],
             sample: Some(SampleAt { params: &self.params, prompt: &[], output: &[], processors: &[] }),
         };
         let plan = StepPlan { rows: chunks.iter().zip(&starts).map(row).collect(), ..StepPlan::default() };

@@ -5,6 +5,7 @@ mod contiguous;
 mod extent;
 mod groups;
 mod paged;
+mod slices;
 mod transient;
 
 pub use contiguous::ContiguousKv;

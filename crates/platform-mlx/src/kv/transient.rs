@@ -15,7 +15,7 @@ use mlx_rs::{
 use vllm_kernels_cpu::{Attention, KvKind, KvPool, KvShape, Pool, attention};
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvDtype, KvGroup};
 
-use super::{AttentionSpec, KvStore, contiguous::visible_mask};
+use super::{AttentionSpec, KvStore, contiguous::visible_mask, slices::slices};
 use crate::{
     Batch, Error, Layout, Ops, Result, Span, Tensor,
     batch::dim,
@@ -112,25 +112,55 @@ impl TransientKv {
         Attending { kv: self, pause }
     }
 
-    fn attend_cpu(&self, layer: usize, [q, k, v]: [&Tensor; 3], batch: &Batch, spec: AttentionSpec) -> Result<Tensor> {
+    fn attend_cpu(
+        &self,
+        layer: usize,
+        [q, k, v]: [&Tensor; 3],
+        batch: &Batch,
+        spec: AttentionSpec,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Tensor> {
         let Place::Cpu { pools, threads, stream } = &self.place else {
             return Err(Error::Plan("the CPU's attention on another device".into()));
         };
         let (of_layer, blocks) = (&self.layers[layer], self.spec.groups[0].num_blocks);
         let pool = pools.iter().find(|pool| *pool.shape() == shape(of_layer, blocks));
         let pool = Arc::clone(pool.ok_or_else(|| Error::Plan(format!("layer {layer} has no pool")))?);
-        let (threads, layout) = (Arc::clone(threads), batch.at_evaluation());
         let window = of_layer.window.filter(|_| self.causal);
         let how = Attention { heads: spec.heads, scale: spec.scale, causal: self.causal, window, softcap: None };
-        let shape = [dim(batch.len()), dim(spec.heads * of_layer.head_dim)];
-        let outputs = [Output::f32(&shape)];
-        let [out] = cpu_primitive(stream, c"encoder_attention", &[q, k, v], outputs, move |inputs, outputs| {
-            let layout = layout.get();
-            pool.write(&threads, inputs[1].f32(), inputs[2].f32(), layout.slots(0));
-            attention(&threads, inputs[0].f32(), &pool, &layout.ragged(0), &how, outputs[0].f32());
-            Ok(())
-        })?;
-        Ok(out)
+        let width = dim(spec.heads * of_layer.head_dim);
+        // Texts are short, and written and read at once.
+        let slices = if self.causal { Vec::new() } else { slices(&batch.layout()) };
+        if slices.len() <= 1 {
+            let (threads, layout) = (Arc::clone(threads), batch.at_evaluation());
+            let shape = [dim(batch.len()), width];
+            let outputs = [Output::f32(&shape)];
+            let [out] = cpu_primitive(stream, c"encoder_attention", &[q, k, v], outputs, move |inputs, outputs| {
+                let layout = layout.get();
+                pool.write(&threads, inputs[1].f32(), inputs[2].f32(), layout.slots(0));
+                attention(&threads, inputs[0].f32(), &pool, &layout.ragged(0), &how, outputs[0].f32());
+                Ok(())
+            })?;
+            return Ok(out);
+        }
+        let mut outputs = Vec::with_capacity(slices.len());
+        for (i, slice) in slices.into_iter().enumerate() {
+            let (threads, pool, layout) = (Arc::clone(threads), Arc::clone(&pool), batch.at_evaluation());
+            let q = q.try_index(dim(slice.first)..dim(slice.first + slice.len()))?;
+            let shape = [dim(slice.len()), width];
+            let output = [Output::f32(&shape)];
+            let [output] = cpu_primitive(stream, c"picture_attention", &[&q, k, v], output, move |inputs, outputs| {
+                if i == 0 {
+                    pool.write(&threads, inputs[1].f32(), inputs[2].f32(), layout.get().slots(0));
+                }
+                attention(&threads, inputs[0].f32(), &pool, &slice.ragged(), &how, outputs[0].f32());
+                Ok(())
+            })?;
+            eval([&output])?;
+            pause();
+            outputs.push(output);
+        }
+        Ok(concatenate(&outputs, 0)?)
     }
 
     fn attend_mlx(&self, layer: usize, qkv: [&Tensor; 3], batch: &Batch, spec: AttentionSpec) -> Result<Tensor> {
@@ -225,7 +255,7 @@ impl KvStore for Attending<'_> {
         eval([q, k, v])?;
         (self.pause)();
         match &self.kv.place {
-            Place::Cpu { .. } => self.kv.attend_cpu(layer, [q, k, v], batch, spec),
+            Place::Cpu { .. } => self.kv.attend_cpu(layer, [q, k, v], batch, spec, self.pause),
             Place::Mlx => self.kv.attend_mlx(layer, [q, k, v], batch, spec),
         }
     }

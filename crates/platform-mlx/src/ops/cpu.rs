@@ -178,6 +178,7 @@ fn function(activation: Activation) -> kernels::Activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::Gelu => kernels::Activation::Gelu,
         Activation::GeluTanh => kernels::Activation::GeluTanh,
+        Activation::QuickGelu => kernels::Activation::QuickGelu,
         Activation::Relu => kernels::Activation::Relu,
     }
 }

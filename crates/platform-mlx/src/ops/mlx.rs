@@ -66,6 +66,7 @@ pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
             let inner = x.add(cubic)?.multiply(scalar((2.0 / std::f32::consts::PI).sqrt())?)?;
             x.multiply(scalar(0.5)?)?.multiply(tanh(inner)?.add(scalar(1.0)?)?)?
         }
+        Activation::QuickGelu => x.multiply(sigmoid(x.multiply(scalar(1.702)?)?)?)?,
         Activation::Relu => maximum(x, scalar(0.0)?)?,
     })
 }

@@ -27,6 +27,8 @@ pub enum Activation {
     Gelu,
     /// GELU by its tanh approximation: Gemma's GeGLU.
     GeluTanh,
+    /// GELU by its sigmoid approximation, `x · sigmoid(1.702 x)`: CLIP's.
+    QuickGelu,
     /// `max(x, 0)`.
     Relu,
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::chain;
+use super::mix;
 use crate::{DeviceKind, EncoderInfo, EncoderInput, EncoderOutput, EncoderRunner, Error, MemoryInfo, Result, TokenId};
 
 /// What the fake is like.
@@ -151,8 +151,8 @@ impl EncoderRunner for FakeEncoder {
 }
 
 fn embedding(tokens: &[TokenId], dimensions: usize) -> Vec<f32> {
-    let digest = tokens.iter().fold(0, |digest, &token| chain(digest, token));
-    let number = |i: usize| (chain(digest, i as TokenId) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+    let digest = tokens.iter().fold(0, |digest, &token| mix(digest, token.into()));
+    let number = |i: usize| (mix(digest, i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
     let numbers: Vec<f32> = (0..dimensions).map(number).collect();
     let length = numbers.iter().map(|x| x * x).sum::<f32>().sqrt();
     numbers.into_iter().map(|x| x / length).collect()

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::chain;
+use super::mix;
 use crate::{DeviceKind, Error, Features, MemoryInfo, Result, VisionEncoder, VisionInfo, VisionInput};
 
 /// What the fake is like.
@@ -114,12 +114,12 @@ impl FakeVision {
         for [rows, columns] in &input.grids {
             let (picture, others) = rest.split_at(rows * columns * input.patch_len);
             let whole = digest(picture);
-            digests.extend(picture.chunks(merge * input.patch_len).map(|patches| chain(whole, digest(patches) as u32)));
+            digests.extend(picture.chunks(merge * input.patch_len).map(|patches| mix(whole, digest(patches))));
             rest = others;
         }
-        let number = |digest: u64, i: usize| (chain(digest, i as u32) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+        let number = |digest: u64, i: usize| (mix(digest, i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
         let of_level = |level: usize| {
-            let digests = digests.iter().map(move |&digest| chain(digest, level as u32));
+            let digests = digests.iter().map(move |&digest| mix(digest, level as u64));
             digests.flat_map(move |digest| (0..width).map(move |i| number(digest, i)))
         };
         Features::new((0..levels).flat_map(of_level).collect(), levels, width)
@@ -127,7 +127,7 @@ impl FakeVision {
 }
 
 fn digest(numbers: &[f32]) -> u64 {
-    numbers.iter().fold(0, |digest, number| chain(digest, number.to_bits()))
+    numbers.iter().fold(0, |digest, number| mix(digest, number.to_bits().into()))
 }
 
 impl VisionEncoder for FakeVision {

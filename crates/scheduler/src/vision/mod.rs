@@ -96,7 +96,7 @@ pub struct VisionStats {
 /// let source = engine.features(ContentHash([7; 16]), 6, picture);
 ///
 /// let (sender, woken) = mpsc::channel();
-/// let wake: Wake = Arc::new(move || drop(sender.send(())));
+/// let wake: Wake = Arc::new(move || { let _ = sender.send(()); });
 /// let features = loop {
 ///     match source.poll(&wake) {
 ///         Some(features) => break features.unwrap(),

@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::environment::{self, MAX_STEPS};
 use super::error::TemplateError;
 use super::generation_tag;
+use super::media::{self, MediaMarks};
 use super::messages::{self, ContentForm, ToolCallForm};
 use crate::tokenizer::Tokenizer;
 
@@ -160,6 +161,33 @@ impl ChatTemplate {
     /// # Errors
     /// All are the caller's to know: [`TemplateError::Raised`] and [`TemplateError::Render`] quote the template.
     pub fn render(&self, request: &RenderRequest<'_>) -> Result<String, TemplateError> {
+        self.render_with_media(request, &MediaMarks::default())
+    }
+
+    /// [`render`](Self::render) for messages with parts `{"type": "image"}` and `{"type": "video"}` among the text parts of
+    /// their content. The prompt has a mark for each: the template's own, or in its place `marks`' where it has none.
+    ///
+    /// ```
+    /// # use vllm_text::{ChatTemplate, MediaMarks, RenderRequest, TemplateVariables};
+    /// # use serde_json::{Map, json};
+    /// # fn main() -> Result<(), vllm_text::TemplateError> {
+    /// let template = ChatTemplate::new("{% for m in messages %}{{ m.content }}{% endfor %}", TemplateVariables::new())?;
+    /// let messages = [json!({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]})];
+    /// let request =
+    ///     RenderRequest { messages: &messages, tools: None, add_generation_prompt: false, extra: &Map::new() };
+    /// let marks = MediaMarks { image: "<image>", video: "" };
+    /// assert_eq!(template.render_with_media(&request, &marks)?, "<image>\nWhat is it?");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_with_media(
+        &self,
+        request: &RenderRequest<'_>,
+        marks: &MediaMarks<'_>,
+    ) -> Result<String, TemplateError> {
         for name in ["messages", "tools", "add_generation_prompt"] {
             if request.extra.contains_key(name) {
                 return Err(TemplateError::ReservedVariable { name: name.to_owned() });
@@ -171,10 +199,13 @@ impl ChatTemplate {
             _ => &self.default,
         };
         let probe = |messages: &[Value], tools: Option<&[Value]>| self.probe(template, messages, tools);
+        let tool_calls = || *template.tool_calls.get_or_init(|| messages::probe_tool_calls(&probe));
         let messages = messages::fit(
             request.messages,
             || *template.content.get_or_init(|| messages::probe_content(&probe)),
-            || *template.tool_calls.get_or_init(|| messages::probe_tool_calls(&probe)),
+            tool_calls,
+            marks,
+            |role, kind| media::is_shown(&probe, role, kind, marks, tool_calls()),
         )?;
         self.run(template, &messages, &RenderRequest { tools, ..*request })
     }

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::error::TemplateError;
+use super::media::{self, MediaMarks};
 
 /// What a template makes of message content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct ToolCallForm {
 }
 
 /// Text that no template contains by itself.
-const NEEDLE: &str = "qx7needle";
+pub(crate) const NEEDLE: &str = "qx7needle";
 
 /// Renders messages and tools; `None` if the template fails on them.
 pub(crate) type Render<'a> = &'a dyn Fn(&[Value], Option<&[Value]>) -> Option<String>;
@@ -66,7 +67,7 @@ pub(crate) fn probe_tools(render: Render<'_>) -> bool {
 }
 
 /// Name of a tool that no template contains by itself.
-const PROBE: &str = "qx7probe";
+pub(crate) const PROBE: &str = "qx7probe";
 
 fn probe_tool() -> Value {
     let parameters = json!({"type": "object", "properties": {}});
@@ -103,11 +104,14 @@ fn find_tool_call_form(render: Render<'_>, results: bool) -> Option<ToolCallForm
         .find_map(|tools| forms.into_iter().find(|form| shows(form, tools)))
 }
 
-/// A copy of `messages` in the forms a template wants. The forms are looked up only if some message needs them.
+/// A copy of `messages` in the forms a template wants. The forms are looked up only if some message needs them, and so is
+/// whether it shows media of a kind in messages of a role.
 pub(crate) fn fit(
     messages: &[Value],
     content_form: impl Fn() -> ContentForm,
     tool_call_form: impl Fn() -> ToolCallForm,
+    marks: &MediaMarks<'_>,
+    shows_media: impl Fn(&str, media::Kind) -> bool,
 ) -> Result<Vec<Value>, TemplateError> {
     if messages.is_empty() {
         return Err(TemplateError::NoMessages);
@@ -124,7 +128,9 @@ pub(crate) fn fit(
             if message.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty())) {
                 fit_tool_calls(&mut message, tool_call_form());
             }
+            let role = message.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
             if let Some(content) = message.get_mut("content") {
+                media::fit(content, marks, |kind| shows_media(&role, kind));
                 fit_content(content, index, &content_form)?;
             }
             Ok(Value::Object(message))

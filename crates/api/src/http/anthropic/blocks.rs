@@ -1,8 +1,15 @@
-//! Content blocks that are text, whatever they are called.
+//! Content blocks that are text, whatever they are called, and those that are images.
 
 use serde_json::{Value, json};
 
-use crate::http::{ApiError, Fields, fields::show};
+use vllm_media::Detail;
+
+use crate::http::{
+    ApiError, Fields,
+    fields::show,
+    media::{Given, Kind, Media, MediaPart, read_base64, read_source},
+    messages::{joined, text_part},
+};
 
 /// A content block whose type is known.
 pub struct Block {
@@ -89,6 +96,50 @@ impl Block {
         }
     }
 
+    /// A field that is a string or a list of blocks of text and images; empty if it isn't there.
+    pub fn nested(&mut self, name: &str, media: &mut Media) -> Result<Vec<Piece>, ApiError> {
+        let at = format!("{}.{name}", self.at);
+        match self.fields.value(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(blocks)) => {
+                let piece = |(index, block)| Piece::of(Self::open(format!("{at}[{index}]"), block)?, media);
+                blocks.into_iter().enumerate().map(piece).collect()
+            }
+            Some(content) => Ok(vec![Piece::Text(text(&at, content)?)]),
+        }
+    }
+
+    /// An image's place: `{"type": "base64", "media_type", "data"}` or `{"type": "url", "url"}`.
+    fn image(mut self) -> Result<MediaPart, ApiError> {
+        let Some(source) = self.fields.value("source") else { return Err(self.error("has no source")) };
+        let mut source = Self::open(format!("{}.source", self.at), source)?;
+        let image = match source.kind.as_str() {
+            "base64" => {
+                let media_type = source.need("media_type")?;
+                if !IMAGE_TYPES.contains(&media_type.as_str()) {
+                    let param = format!("{}.media_type", source.at);
+                    let shown = show(&json!(media_type));
+                    let message = format!("{param} is {shown}: it must be {}", IMAGE_TYPES.join(", "));
+                    return Err(ApiError::field(&param, message));
+                }
+                // What it really is, its first bytes say.
+                read_base64(&format!("{}.data", source.at), &source.need("data")?)?
+            }
+            "url" => read_source(&format!("{}.url", source.at), &source.need("url")?)?,
+            "file" => {
+                let message = format!("{}: this server keeps no files: use base64 or url", source.at);
+                return Err(ApiError::unsupported(&source.at, message));
+            }
+            other => {
+                let shown = show(&json!(other));
+                return Err(source.error(&format!("is of type {shown}: it must be base64 or url")));
+            }
+        };
+        source.fields.finish();
+        self.fields.finish();
+        Ok(MediaPart { at: self.at, given: Given::Image { source: image, detail: Detail::default() } })
+    }
+
     fn refuse_citations(&mut self) -> Result<(), ApiError> {
         let Some(mut citations) = self.fields.object("citations")? else { return Ok(()) };
         if citations.boolean("enabled")?.unwrap_or(false) {
@@ -105,7 +156,7 @@ impl Block {
             || kind.ends_with("_tool_result")
             || ["server_tool_use", "container_upload"].contains(&kind);
         let problem = match kind {
-            "image" => "this model takes text only",
+            "image" => "images stand in what users say and in results of tools only",
             "thinking" | "redacted_thinking" | "tool_use" => "only blocks of the assistant's turns are",
             "tool_result" => "only blocks of the user's turns are",
             _ if of_a_server => "this server runs no tools of its own",
@@ -140,4 +191,37 @@ pub fn texts(at: &str, content: Value) -> Result<Vec<String>, ApiError> {
 pub fn join(texts: impl IntoIterator<Item = String>) -> String {
     let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
     texts.join("\n")
+}
+
+/// What `media_type` may be: Anthropic's four, and what can be read here beside them.
+const IMAGE_TYPES: [&str; 6] = ["image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "image/tiff"];
+
+/// A piece of what is said.
+#[derive(Debug)]
+pub enum Piece {
+    /// Text.
+    Text(String),
+    /// What stands for an image.
+    Image(Value),
+}
+
+impl Piece {
+    /// The piece that a block is. An image goes into `media`.
+    pub fn of(block: Block, media: &mut Media) -> Result<Self, ApiError> {
+        if block.kind != "image" {
+            return block.into_text().map(Self::Text);
+        }
+        media.check(&block.at, "image", Kind::Image)?;
+        Ok(Self::Image(media.push(block.image()?)?))
+    }
+}
+
+/// Content of these pieces: one string, if all are text.
+pub fn said_in(pieces: Vec<Piece>) -> Value {
+    let part = |piece| match piece {
+        Piece::Text(text) if text.is_empty() => None,
+        Piece::Text(text) => Some(text_part(text)),
+        Piece::Image(part) => Some(part),
+    };
+    joined(pieces.into_iter().filter_map(part).collect())
 }

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    blocks::{Block, join, text, texts},
+    blocks::{Block, Piece, join, said_in, text, texts},
     thinking,
 };
 use crate::http::{
     ApiError, Fields,
     fields::{kind, show},
+    media::Media,
 };
 
 #[cfg(test)]
@@ -31,12 +32,12 @@ pub struct Conversation {
     pub is_prefilled: bool,
 }
 
-/// Translates `system` and `messages`.
-pub fn conversation(system: Option<Value>, messages: Vec<Value>) -> Result<Conversation, ApiError> {
+/// Translates `system` and `messages`. Their images go into `media`.
+pub fn conversation(system: Option<Value>, messages: Vec<Value>, media: &mut Media) -> Result<Conversation, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::field("messages", "messages is empty: there must be at least one"));
     }
-    let mut out = Translation::default();
+    let mut out = Translation { messages: Vec::new(), media, uses: HashMap::new() };
     if let Some(system) = system {
         out.system("system", system)?;
     }
@@ -60,14 +61,15 @@ enum Role {
     Assistant,
 }
 
-#[derive(Debug, Default)]
-struct Translation {
+#[derive(Debug)]
+struct Translation<'a> {
     messages: Vec<Value>,
+    media: &'a mut Media,
     /// Names of the tools that were used, by the ids of their uses.
     uses: HashMap<String, String>,
 }
 
-impl Translation {
+impl Translation<'_> {
     fn message(&mut self, at: &str, message: Value) -> Result<Role, ApiError> {
         let Value::Object(map) = message else {
             return Err(ApiError::field(at, format!("{at} is {}: it must be an object", kind(&message))));
@@ -99,7 +101,7 @@ impl Translation {
     fn system(&mut self, at: &str, content: Value) -> Result<(), ApiError> {
         let text = join(texts(at, content)?.into_iter().map(without_billing_header));
         if !text.is_empty() {
-            self.push("system", text);
+            self.push("system", Value::String(text));
         }
         Ok(())
     }
@@ -108,7 +110,7 @@ impl Translation {
     fn user(&mut self, at: &str, content: Value) -> Result<(), ApiError> {
         let Value::Array(blocks) = content else {
             let text = text(at, content)?;
-            self.push("user", text);
+            self.push("user", Value::String(text));
             return Ok(());
         };
         let mut said = Vec::new();
@@ -119,11 +121,11 @@ impl Translation {
                 self.tool_result(block)?;
                 has_results = true;
             } else {
-                said.push(block.into_text()?);
+                said.push(Piece::of(block, self.media)?);
             }
         }
-        let said = join(said);
-        if !has_results || !said.is_empty() {
+        let said = said_in(said);
+        if !has_results || said != "" {
             self.push("user", said);
         }
         Ok(())
@@ -131,13 +133,13 @@ impl Translation {
 
     fn tool_result(&mut self, mut block: Block) -> Result<(), ApiError> {
         let id = block.need("tool_use_id")?;
-        let mut text = block.nested_text("content")?;
+        let mut result = block.nested("content", self.media)?;
         if block.fields.boolean("is_error")?.unwrap_or(false) {
             // No template has a place for it.
-            text = format!("The tool failed:\n{text}");
+            result.insert(0, Piece::Text("The tool failed:".into()));
         }
         block.fields.finish();
-        let mut message = json!({ "role": "tool", "tool_call_id": id, "content": text });
+        let mut message = json!({ "role": "tool", "tool_call_id": id, "content": said_in(result) });
         if let Some(name) = self.uses.get(&id) {
             message["name"] = json!(name);
         }
@@ -148,7 +150,7 @@ impl Translation {
     fn assistant(&mut self, at: &str, content: Value) -> Result<(), ApiError> {
         let Value::Array(blocks) = content else {
             let text = text(at, content)?;
-            self.push("assistant", text);
+            self.push("assistant", Value::String(text));
             return Ok(());
         };
         let (mut said, mut thought, mut calls) = (Vec::new(), Vec::new(), Vec::new());
@@ -185,7 +187,7 @@ impl Translation {
         Ok(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": input } }))
     }
 
-    fn push(&mut self, role: &str, content: String) {
+    fn push(&mut self, role: &str, content: Value) {
         self.messages.push(json!({ "role": role, "content": content }));
     }
 }

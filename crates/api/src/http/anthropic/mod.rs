@@ -20,13 +20,13 @@ use response::Envelope;
 use stream::MessageEncoder;
 
 use super::{
-    ApiError, App, Opened, blocking,
+    ApiError, App, Opened, Staged,
     call::{Call, Endpoint},
     choices::Choices,
     health::json_response,
     open,
     request_id::Id,
-    sse,
+    sse, staged,
 };
 
 pub(super) async fn create(
@@ -37,14 +37,15 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::AnthropicMessages, id.clone(), &headers);
     let Opened { fields, name, model } = open(&app, body).await?;
-    let (config, served) = (app.config, model.clone());
-    let (request, Prepared { chat, is_cut }) = blocking(move || {
-        let request = Request::parse(fields, &served, &config)?;
-        let prepared = request.prepare(&served, &config)?;
-        Ok((request, prepared))
-    })
+    let (config, served, preparing) = (app.config, model.clone(), model.clone());
+    let Staged { request, prepared: Prepared { chat, is_cut } } = staged(
+        &app,
+        move || Request::parse(fields, &served, &config),
+        move |request| request.prepare(&preparing, &config),
+    )
     .await?;
     call.describe(&name, request.stream);
+    call.loaded_media(&request.chat.media);
     let envelope = Envelope {
         id: call.id.clone(),
         model: name,

@@ -6,10 +6,11 @@ use vllm_platform::SamplingParams;
 use super::{messages::conversation, thinking, tools};
 use crate::{
     http::{
-        ApiError, Fields, HttpConfig,
+        ApiError, Fields, HttpConfig, WithMedia,
         chat::{ChatRequest, OutputFormat, PreparedChat},
         extras::{Extras, Scheduling},
         fields::show,
+        media::{Media, MediaOptions},
         sampling::{take_sampling, take_stop_named},
     },
     model::ServedModel,
@@ -32,13 +33,20 @@ pub struct Prepared {
     pub is_cut: bool,
 }
 
+impl WithMedia for Request {
+    fn media(&mut self) -> Option<&mut Media> {
+        self.chat.media()
+    }
+}
+
 impl Request {
     /// Takes all fields.
     pub fn parse(mut fields: Fields, model: &ServedModel, config: &HttpConfig) -> Result<Self, ApiError> {
         let messages = fields
             .array("messages")?
             .ok_or_else(|| ApiError::field("messages", "messages is missing: it must be an array of messages"))?;
-        let conversation = conversation(fields.value("system"), messages)?;
+        let mut media = Media::of(model, config).with_options(MediaOptions::take(&mut fields)?);
+        let conversation = conversation(fields.value("system"), messages, &mut media)?;
         let mut thinking = thinking::take(&mut fields)?;
         // Nobody's thoughts are bounded by any budget.
         thinking.thinking.budget = thinking.thinking.budget.filter(|_| model.reasoning.is_some());
@@ -46,6 +54,7 @@ impl Request {
         thinking.thinking.effort = effort;
         let chat = ChatRequest {
             messages: conversation.messages,
+            media,
             messages_param: "messages",
             tools: tools::take(&mut fields)?,
             format,

@@ -1,7 +1,7 @@
 //! What is sent back.
 
 use serde_json::{Map, Value, json};
-use vllm_scheduler::{FinishReason, Usage};
+use vllm_scheduler::FinishReason;
 
 use super::thinking::sign;
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     http::{
         chat::{ChatMessage, ToolCall},
         choices::Complete,
+        usage::Usage,
     },
 };
 

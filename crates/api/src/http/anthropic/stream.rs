@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
-use vllm_scheduler::{FinishReason, Usage};
+use vllm_scheduler::FinishReason;
 
 use super::{
     error::error_json,
@@ -17,6 +17,7 @@ use crate::{
         ApiError,
         chat::{AnswerParser, ChatEvent, OutputPlan},
         sse::{Chunk, Encoder, write_json, write_named_event},
+        usage::Usage,
     },
 };
 

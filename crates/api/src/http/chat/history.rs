@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::http::messages::text_part;
+
 /// Tells the model of its tools in words, for a template that doesn't.
 pub fn describe_tools(messages: &mut Vec<Value>, definitions: &[Value]) {
     let mut text = String::from("You have tools. Each is described by a line of JSON here:\n<tools>\n");
@@ -32,9 +34,18 @@ pub fn write_out_calls(messages: &mut [Value]) {
         match message.get("role").and_then(Value::as_str) {
             Some("assistant") => write_out_assistant(message),
             Some("tool" | "function") => {
-                let result = message.get("content").and_then(Value::as_str).unwrap_or_default();
-                let text = format!("<tool_response>\n{result}\n</tool_response>");
-                *message = Map::from_iter([("role".into(), json!("user")), ("content".into(), json!(text))]);
+                let content = match message.get_mut("content").map(Value::take) {
+                    Some(Value::Array(mut parts)) => {
+                        parts.insert(0, text_part("<tool_response>".into()));
+                        parts.push(text_part("</tool_response>".into()));
+                        Value::Array(parts)
+                    }
+                    content => {
+                        let result = content.as_ref().and_then(Value::as_str).unwrap_or_default();
+                        Value::String(format!("<tool_response>\n{result}\n</tool_response>"))
+                    }
+                };
+                *message = Map::from_iter([("role".into(), json!("user")), ("content".into(), content)]);
             }
             _ => {}
         }
@@ -66,10 +77,7 @@ pub fn alternating(messages: &[Value]) -> Vec<Value> {
         }
         match merged.last_mut() {
             Some(last) if mergeable(last, &message) => {
-                let text = |message: &Value| message.get("content").and_then(Value::as_str).map(str::to_owned);
-                let parts: Vec<String> = [text(last), text(&message)].into_iter().flatten().collect();
-                last["content"] =
-                    json!(parts.iter().filter(|p| !p.is_empty()).cloned().collect::<Vec<_>>().join("\n\n"));
+                last["content"] = both(last["content"].take(), message["content"].take());
             }
             _ => merged.push(message),
         }
@@ -77,10 +85,28 @@ pub fn alternating(messages: &[Value]) -> Vec<Value> {
     merged
 }
 
-/// Plain texts of one role; calls and their results stay by themselves.
+/// What two messages say, as one.
+fn both(a: Value, b: Value) -> Value {
+    match (a, b) {
+        (Value::String(a), Value::String(b)) if a.is_empty() || b.is_empty() => Value::String(a + &b),
+        (Value::String(a), Value::String(b)) => Value::String(format!("{a}\n\n{b}")),
+        (a, b) => {
+            let parts = |content| match content {
+                Value::Array(parts) => parts,
+                Value::String(text) => vec![text_part(text)],
+                _ => Vec::new(),
+            };
+            Value::Array([parts(a), parts(b)].concat())
+        }
+    }
+}
+
+/// What is said in one role; calls and their results stay by themselves.
 fn mergeable(a: &Value, b: &Value) -> bool {
-    let plain =
-        |message: &Value| message.get("tool_calls").is_none() && message.get("content").is_some_and(Value::is_string);
+    let plain = |message: &Value| {
+        message.get("tool_calls").is_none()
+            && message.get("content").is_some_and(|content| content.is_string() || content.is_array())
+    };
     let role = |message: &Value| message.get("role").and_then(Value::as_str).map(str::to_owned);
     role(a) == role(b) && matches!(role(a).as_deref(), Some("system" | "user" | "assistant")) && plain(a) && plain(b)
 }

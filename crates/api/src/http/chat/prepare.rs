@@ -15,9 +15,11 @@ use crate::{
         ApiError, HttpConfig,
         choices::{Generation, Prompt},
         guide::Guide,
+        media::place,
         sampling::token_budget,
     },
     model::{PromptError, ServedModel},
+    vision::{Medium, SeeError, SeenPrompt},
 };
 
 /// A conversation, ready to be answered.
@@ -31,6 +33,13 @@ pub struct PreparedChat {
     pub output: OutputPlan,
 }
 
+/// What a template makes of a conversation.
+struct Rendered {
+    text: String,
+    /// The images and videos in it, by their numbers in the request, in order of their messages.
+    media: Vec<usize>,
+}
+
 impl ChatRequest {
     /// Blocks for as long as templating and tokenising take.
     ///
@@ -38,13 +47,11 @@ impl ChatRequest {
     /// 400 if the template refuses the messages or the prompt is too long.
     pub fn prepare(&self, model: &ServedModel, config: &HttpConfig) -> Result<PreparedChat, ApiError> {
         let param = self.messages_param;
-        let text = self.render(model).map_err(|error| prompt_error(param, &error))?;
-        // The template writes the special tokens out.
-        let tokens = model.tokenizer.encode(&text, false);
-        let tokens = tokens.map_err(|error| prompt_error(param, &PromptError::Tokenizer(error)))?;
+        let Rendered { text, media } = self.render(model).map_err(|error| self.error(error, &[]))?;
+        let seen = self.see(model, &text, &media)?;
         let max_tokens = token_budget(
             model,
-            tokens.len(),
+            seen.tokens.len(),
             self.max_tokens,
             config.default_max_tokens,
             config.max_request_tokens,
@@ -68,7 +75,8 @@ impl ChatRequest {
                 keep: output.kept_tokens(&model.tokenizer),
             },
         };
-        Ok(PreparedChat { prompt: Prompt { tokens, max_tokens }, generation, output })
+        let SeenPrompt { tokens, media, video_tokens } = seen;
+        Ok(PreparedChat { prompt: Prompt { tokens, media, video_tokens, max_tokens }, generation, output })
     }
 
     /// Number of tokens of the prompt. Blocks for as long as templating and tokenising take.
@@ -85,9 +93,36 @@ impl ChatRequest {
     /// # Errors
     /// 400 if the template refuses the messages.
     pub fn prompt_tokens(&self, model: &ServedModel, add_special: bool) -> Result<Vec<TokenId>, ApiError> {
-        let error = |error: PromptError| prompt_error(self.messages_param, &error);
-        let text = self.render(model).map_err(error)?;
-        model.tokenizer.encode(&text, add_special).map_err(|e| error(PromptError::Tokenizer(e)))
+        let Rendered { text, media } = self.render(model).map_err(|error| self.error(error, &[]))?;
+        if !add_special {
+            return Ok(self.see(model, &text, &media)?.tokens);
+        }
+        if model.vision.is_some() {
+            let message = "add_special_tokens can't be set for this model: its chat template writes them out";
+            return Err(ApiError::unsupported("add_special_tokens", message));
+        }
+        model.tokenizer.encode(&text, true).map_err(|error| self.error(PromptError::Tokenizer(error), &[]))
+    }
+
+    /// The tokens of a rendered prompt; `media` are those in it, by their numbers.
+    fn see(&self, model: &ServedModel, text: &str, media: &[usize]) -> Result<SeenPrompt, ApiError> {
+        let loaded: Vec<&Medium> = media.iter().map(|&index| self.media.loaded(index)).collect::<Result<_, _>>()?;
+        model.prompt(text, &loaded).map_err(|error| self.error(error, media))
+    }
+
+    /// What a client is told; `media` are those of the prompt, by their numbers.
+    fn error(&self, error: PromptError, media: &[usize]) -> ApiError {
+        let code = match error {
+            PromptError::Media(SeeError::Medium { index, ref error }) => {
+                return self.media.error(media[index], error);
+            }
+            PromptError::NoTemplate => "no_chat_template",
+            PromptError::Template(_) => "chat_template_error",
+            PromptError::Tokenizer(_) => "tokenizer_error",
+            PromptError::Media(SeeError::Prompt(_)) => "media_not_placed",
+            PromptError::NotContinuable => "not_continuable",
+        };
+        ApiError::field(self.messages_param, error.to_string()).with_code(code)
     }
 
     /// What the answers are held to.
@@ -122,24 +157,34 @@ impl ChatRequest {
         }
     }
 
-    fn render(&self, model: &ServedModel) -> Result<String, PromptError> {
+    fn render(&self, model: &ServedModel) -> Result<Rendered, PromptError> {
         let template = model.template.as_ref().ok_or(PromptError::NoTemplate)?;
-        let tools = self.tools.is_active().then_some(self.tools.definitions.as_slice());
-        let messages = self.fit_to(template, tools);
+        let mut tools = self.tools.is_active().then_some(Cow::Borrowed(&self.tools.definitions));
+        let mut messages = self.fit_to(template, tools.as_deref().map(Vec::as_slice));
         let mut extra = self.template.clone();
         self.thinking.set_variables(&mut extra);
+        if let Some(vision) = &model.vision {
+            // Nothing that a client wrote may be taken for an image.
+            messages.to_mut().iter_mut().for_each(|message| vision.guard(message));
+            tools.iter_mut().flat_map(Cow::to_mut).for_each(|tool| vision.guard(tool));
+            extra.values_mut().for_each(|value| vision.guard(value));
+        }
         for (name, value) in &model.chat.template {
             extra.entry(name).or_insert_with(|| value.clone());
         }
+        let marks = model.marks();
         let render = |messages: &[Value]| {
-            template.render(&RenderRequest {
-                messages,
-                tools,
+            let (messages, media) = place(messages);
+            let request = RenderRequest {
+                messages: &messages,
+                tools: tools.as_deref().map(Vec::as_slice),
                 add_generation_prompt: self.add_generation_prompt && !self.continue_final_message,
                 extra: &extra,
-            })
+            };
+            let text = template.render_with_media(&request, &marks.for_template())?;
+            Ok(Rendered { text, media })
         };
-        let text = match render(&messages) {
+        let rendered = match render(&messages) {
             // Many a template insists on turns that alternate.
             Err(refused @ TemplateError::Raised { .. }) => {
                 let merged = history::alternating(&messages);
@@ -147,11 +192,12 @@ impl ChatRequest {
             }
             result => result,
         };
-        let text = text.map_err(PromptError::Template)?;
+        let Rendered { text, media } = rendered.map_err(PromptError::Template)?;
         if self.continue_final_message {
-            return history::cut_after_final_message(&text, &messages).ok_or(PromptError::NotContinuable);
+            let cut = history::cut_after_final_message(&text, &messages).ok_or(PromptError::NotContinuable)?;
+            return Ok(Rendered { text: cut, media });
         }
-        Ok(text)
+        Ok(Rendered { text, media })
     }
 
     /// The messages as this template can show them.
@@ -172,14 +218,4 @@ impl ChatRequest {
         }
         Cow::Owned(messages)
     }
-}
-
-fn prompt_error(param: &str, error: &PromptError) -> ApiError {
-    let code = match error {
-        PromptError::NoTemplate => "no_chat_template",
-        PromptError::Template(_) => "chat_template_error",
-        PromptError::Tokenizer(_) => "tokenizer_error",
-        PromptError::NotContinuable => "not_continuable",
-    };
-    ApiError::field(param, error.to_string()).with_code(code)
 }

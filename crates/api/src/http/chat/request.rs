@@ -7,6 +7,7 @@ use super::{OutputFormat, ToolOffer};
 use crate::http::{
     ApiError, Fields,
     extras::{Extras, Scheduling},
+    media::Media,
 };
 
 /// A conversation to be continued.
@@ -14,6 +15,8 @@ use crate::http::{
 pub struct ChatRequest {
     /// Messages in OpenAI's form, as [`normalise`](crate::http::messages::normalise) leaves them.
     pub messages: Vec<Value>,
+    /// The images and videos in them.
+    pub media: Media,
     /// Where messages come from: the parameter that errors about the prompt name.
     pub messages_param: &'static str,
     /// Tools.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use vllm_scheduler::{FinishReason, Usage};
+use vllm_scheduler::FinishReason;
 
 use super::{
     ChatEvent, ChatMessage, ChatRequest, PreparedChat, ToolCall,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     answer::Ending,
-    http::{ApiError, HttpConfig, blocking, call::Call, choices::Choices},
+    http::{ApiError, HttpConfig, blocking, call::Call, choices::Choices, usage::Usage},
     residency::Lease,
 };
 
@@ -95,9 +95,7 @@ impl Rounds {
                 None => self.prepare().await?,
             };
             let round = self.round(prepared, out, message.calls.len()).await?;
-            usage.prompt_tokens += round.usage.prompt_tokens;
-            usage.completion_tokens += round.usage.completion_tokens;
-            usage.cached_tokens += round.usage.cached_tokens;
+            usage += round.usage;
             message.reasoning.push_str(&round.message.reasoning);
             message.text.push_str(&round.message.text);
             message.calls.extend(round.message.calls.iter().cloned());

@@ -10,14 +10,14 @@ use response::Envelope;
 use stream::ChatEncoder;
 
 use super::{
-    ApiError, App, Opened, blocking,
+    ApiError, App, Opened, Staged,
     call::{Call, Endpoint},
     chat::Rounds,
     choices::Choices,
     health::json_response,
     open,
     request_id::Id,
-    sse,
+    sse, staged,
 };
 
 pub(super) async fn create(
@@ -28,14 +28,15 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let mut call = Call::new(&app, Endpoint::ChatCompletions, id, &headers);
     let Opened { fields, name, model } = open(&app, body).await?;
-    let (config, served, this) = (app.config, model.clone(), app.clone());
-    let (request, chat) = blocking(move || {
-        let request = request::Request::parse(fields, &served, &config, this.mcp())?;
-        let chat = request.chat.prepare(&served, &config)?;
-        Ok((request, chat))
-    })
+    let (config, served, preparing, this) = (app.config, model.clone(), model.clone(), app.clone());
+    let Staged { request, prepared: chat } = staged(
+        &app,
+        move || request::Request::parse(fields, &served, &config, this.mcp()),
+        move |request| request.chat.prepare(&preparing, &config),
+    )
     .await?;
     call.describe(&name, request.streaming.on);
+    call.loaded_media(&request.chat.media);
     let envelope = Envelope { id: call.id.clone(), created: call.created, model: name };
     if let Some(tools) = request.server_tools {
         call.in_rounds();

@@ -6,10 +6,11 @@ use vllm_platform::sampling::MAX_LOGPROBS;
 
 use crate::{
     http::{
-        ApiError, Fields, HttpConfig,
+        ApiError, Fields, HttpConfig, WithMedia,
         chat::{ChatRequest, OutputFormat, ServerTools, Thinking, ToolOffer},
         extras::{Extras, Scheduling},
         fields::show,
+        media::{Media, MediaOptions},
         messages::normalise,
         sampling::{Streaming, take_n, take_sampling, take_stop, take_streaming},
     },
@@ -23,6 +24,12 @@ pub struct Request {
     pub logprobs: bool,
     /// Tools that this server runs.
     pub server_tools: Option<ServerTools>,
+}
+
+impl WithMedia for Request {
+    fn media(&mut self) -> Option<&mut Media> {
+        self.chat.media()
+    }
 }
 
 impl Request {
@@ -47,8 +54,10 @@ impl Request {
         // The newer name wins, as with OpenAI.
         let old = fields.integer("max_tokens", 1..=i64::MAX)?;
         let asked = fields.integer("max_completion_tokens", 1..=i64::MAX)?.or(old);
+        let mut media = Media::of(model, config).with_options(MediaOptions::take(&mut fields)?);
         let chat = ChatRequest {
-            messages: normalise(messages)?,
+            messages: normalise(messages, &mut media)?,
+            media,
             messages_param: "messages",
             tools: ToolOffer::take(&mut fields)?,
             format: OutputFormat::take(&mut fields)?,

@@ -7,7 +7,7 @@ use crate::{
     answer::Ending,
     http::{
         chat::{ChatMessage, ToolCall},
-        choices::{Collected, reason_name, usage_json},
+        choices::{Collected, reason_name},
         logprobs::chat_entry,
     },
     model::ServedModel,
@@ -34,7 +34,7 @@ impl Envelope {
 
     /// A whole response.
     pub fn complete(&self, model: &ServedModel, collected: Collected, logprobs: bool) -> Value {
-        let usage = usage_json(collected.usage);
+        let usage = collected.usage.to_json();
         let choices: Vec<Value> = collected
             .answers
             .into_iter()

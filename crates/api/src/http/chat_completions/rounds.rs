@@ -18,7 +18,6 @@ use super::{
 use crate::http::{
     ApiError,
     chat::{Finished, RunCall, Turn},
-    choices::usage_json,
     health::json_response,
     sse::{Encoder, event_stream, write_event},
 };
@@ -49,7 +48,7 @@ fn complete(envelope: &Envelope, finished: &Finished) -> Value {
             "logprobs": null,
             "finish_reason": finish_reason(ending, message.calls.len()),
         }],
-        "usage": usage_json(*usage),
+        "usage": usage.to_json(),
         // What was done on the way, for whoever wants to know.
         "mcp_calls": ran.iter().map(RunCall::to_json).collect::<Vec<_>>(),
     })

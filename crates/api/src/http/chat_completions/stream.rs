@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 
 use bytes::BytesMut;
 use serde_json::json;
-use vllm_scheduler::{GeneratedToken, Usage};
+use vllm_scheduler::GeneratedToken;
 
 use super::response::{Envelope, finish_reason, logprobs_json};
 use crate::http::{
     chat::{AnswerParser, ChatEvent, OutputPlan},
-    choices::usage_json,
     sse::{Chunk, Encoder, write_event, write_json},
+    usage::Usage,
 };
 use crate::residency::Lease;
 
@@ -107,7 +107,7 @@ impl Writer {
     pub fn usage(&self, out: &mut BytesMut, usage: Usage) {
         if self.include_usage {
             let mut chunk = self.envelope.chunk(json!([]));
-            chunk["usage"] = usage_json(usage);
+            chunk["usage"] = usage.to_json();
             write_event(out, &chunk);
         }
     }

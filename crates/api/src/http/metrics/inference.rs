@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use vllm_scheduler::{Histogram, Usage};
+use vllm_scheduler::Histogram;
 
 use super::exposition::Exposition;
-use crate::http::call::{CallResult, Endpoint};
+use crate::http::{
+    call::{CallResult, Endpoint},
+    usage::Usage,
+};
 
 const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 const TTFT: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

@@ -5,6 +5,7 @@ mod engine;
 mod exposition;
 mod http;
 mod inference;
+mod vision;
 
 use axum::{
     body::Body,
@@ -51,6 +52,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         }
     }
     encoder::write(&mut out, &app.encoders());
+    vision::write(&mut out, &models);
     if let Some(mcp) = Totals::of(&app) {
         out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], mcp.connected as f64);
         out.gauge("vllm_mlx_mcp_total_servers", "MCP servers of the configuration.", &[], mcp.servers as f64);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use vllm_media::Detail;
 
 use super::{reasoning, store::Item};
-use crate::http::{ApiError, Fields, fields::show};
+use crate::http::{ApiError, Fields, fields::show, media::take_detail};
 
 /// Most items of one request. What no model's context holds need not be taken in.
 const MAX_ITEMS: usize = 1 << 16;
@@ -191,7 +192,7 @@ impl Reader<'_> {
     }
 }
 
-/// Content of a message or an output: a text or parts, of `kind` each.
+/// Content of a message or an output: a text or parts, of `kind` each; where text goes in, images may, too.
 fn take_parts(at: &str, content: Value, kind: &'static str) -> Result<Vec<Value>, ApiError> {
     match content {
         Value::String(text) => Ok(vec![text_of(kind, text)]),
@@ -200,7 +201,15 @@ fn take_parts(at: &str, content: Value, kind: &'static str) -> Result<Vec<Value>
                 "output_text" => &["output_text", "refusal", "input_text", "text"],
                 _ => &["input_text", "text"],
             };
-            let part = |(index, part)| text_part(&format!("{at}[{index}]"), part, allowed, kind);
+            let part = |(index, part): (usize, Value)| {
+                let at = format!("{at}[{index}]");
+                let is_image = part.get("type").is_some_and(|given| given == "input_image");
+                if is_image && kind == "input_text" {
+                    image_part(&at, part)
+                } else {
+                    text_part(&at, part, allowed, kind)
+                }
+            };
             parts.into_iter().enumerate().map(part).collect()
         }
         other => {
@@ -216,7 +225,7 @@ fn text_part(at: &str, part: Value, allowed: &[&str], kind: &'static str) -> Res
         return Err(ApiError::field(at, format!("{at} has no type: it must be {kind}")));
     };
     if given.starts_with("input_") && given != "input_text" {
-        let message = format!("{at} is of type {given}: this model takes text only");
+        let message = format!("{at} is of type {given}: it must be {kind}");
         return Err(ApiError::unsupported(at, message));
     }
     if !allowed.contains(&given) {
@@ -228,6 +237,26 @@ fn text_part(at: &str, part: Value, allowed: &[&str], kind: &'static str) -> Res
         return Ok(json!({ "type": "refusal", "refusal": text }));
     }
     Ok(text_of(kind, text))
+}
+
+/// An image as lists of items show it. Whether the model sees any, and where it is to be had, is found out with the messages.
+fn image_part(at: &str, part: Value) -> Result<Value, ApiError> {
+    let mut fields = Fields::of(part, at)?;
+    fields.string("type")?;
+    if fields.value("file_id").is_some() {
+        let param = format!("{at}.file_id");
+        let message = format!("{param}: this server keeps no files: send the image itself as a data URL, or its URL");
+        return Err(ApiError::unsupported(&param, message));
+    }
+    let detail = match take_detail(&mut fields)?.unwrap_or_default() {
+        Detail::Auto => "auto",
+        Detail::Low => "low",
+        Detail::High => "high",
+    };
+    let url = fields.string("image_url")?;
+    let url = url.ok_or_else(|| ApiError::field(at, format!("{at} has no image_url")))?;
+    fields.finish();
+    Ok(json!({ "type": "input_image", "detail": detail, "image_url": url, "file_id": null }))
 }
 
 fn text_of(kind: &'static str, text: String) -> Value {

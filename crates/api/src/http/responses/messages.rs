@@ -7,33 +7,48 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{reasoning, store::Item};
-use crate::http::{ApiError, messages::normalise};
+use crate::http::{ApiError, media::Media, messages::normalise_one};
 
-/// Messages of a conversation, `instructions` first.
+/// Messages of a conversation, `instructions` first; its images go into `media`. The first `before` items are not of this
+/// request but of those before it.
 ///
 /// # Errors
-/// 400 if there is nothing, or an output whose call isn't there.
-pub fn from_items(instructions: Option<&str>, items: &[Item]) -> Result<Vec<Value>, ApiError> {
+/// 400 if there is nothing, an output whose call isn't there, or an image that the model doesn't take.
+pub fn from_items(
+    instructions: Option<&str>,
+    items: &[Item],
+    before: usize,
+    media: &mut Media,
+) -> Result<Vec<Value>, ApiError> {
     let mut conversation = Conversation::default();
     if let Some(text) = instructions {
-        conversation.messages.push(json!({ "role": "system", "content": text }));
+        conversation.push("instructions", "content", json!({ "role": "system", "content": text }));
     }
-    for item in items {
-        conversation.add(item)?;
+    for (index, item) in items.iter().enumerate() {
+        let at = index.checked_sub(before).map(|index| format!("input[{index}]"));
+        conversation.add(at.as_deref().unwrap_or("previous_response_id"), item)?;
     }
     conversation.close();
     if items.is_empty() {
         return Err(ApiError::field("input", "input is missing or empty: there must be at least one item"));
     }
-    normalise(conversation.messages)
+    let message = |Placed { at, field, message }| normalise_one(&at, field, message, media);
+    conversation.messages.into_iter().map(message).collect()
 }
 
 #[derive(Default)]
 struct Conversation {
-    messages: Vec<Value>,
+    messages: Vec<Placed>,
     /// The assistant's turn, while more of it may come.
     turn: Option<Turn>,
     call_ids: HashSet<String>,
+}
+
+/// A message, and where what it says stands in the body.
+struct Placed {
+    at: String,
+    field: &'static str,
+    message: Value,
 }
 
 #[derive(Default)]
@@ -44,7 +59,11 @@ struct Turn {
 }
 
 impl Conversation {
-    fn add(&mut self, item: &Value) -> Result<(), ApiError> {
+    fn push(&mut self, at: &str, field: &'static str, message: Value) {
+        self.messages.push(Placed { at: at.to_owned(), field, message });
+    }
+
+    fn add(&mut self, at: &str, item: &Value) -> Result<(), ApiError> {
         let field = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
         match field("type") {
             "reasoning" => {
@@ -56,8 +75,8 @@ impl Conversation {
             }
             "message" => {
                 self.close();
-                let message = json!({ "role": field("role"), "content": text_of(item.get("content")) });
-                self.messages.push(message);
+                let message = json!({ "role": field("role"), "content": said(item.get("content")) });
+                self.push(at, "content", message);
             }
             "function_call" => self.call(field("call_id"), field("name"), field("arguments").into()),
             "custom_tool_call" => {
@@ -72,8 +91,8 @@ impl Conversation {
                     return Err(ApiError::field("input", message));
                 }
                 self.close();
-                let text = text_of(item.get("output"));
-                self.messages.push(json!({ "role": "tool", "tool_call_id": call_id, "content": text }));
+                let message = json!({ "role": "tool", "tool_call_id": call_id, "content": said(item.get("output")) });
+                self.push(at, "output", message);
             }
         }
         Ok(())
@@ -102,7 +121,8 @@ impl Conversation {
         if !turn.calls.is_empty() {
             message["tool_calls"] = Value::Array(turn.calls);
         }
-        self.messages.push(message);
+        // The assistant's turns hold nothing that could be wrong now.
+        self.push("input", "content", message);
     }
 }
 
@@ -113,6 +133,21 @@ fn thought(item: &Value) -> String {
     }
     let sealed = item.get("encrypted_content").and_then(Value::as_str);
     sealed.and_then(reasoning::unseal).unwrap_or_else(|| text_of(item.get("summary")))
+}
+
+/// What a user or a tool says: as text if it is all text, else in parts as chat completions have them.
+fn said(content: Option<&Value>) -> Value {
+    let is_image = |part: &Value| part.get("type").is_some_and(|kind| kind == "input_image");
+    match content {
+        Some(Value::Array(parts)) if parts.iter().any(is_image) => {
+            let part = |part: &Value| match part.get("text") {
+                Some(text) => json!({ "type": "text", "text": text }),
+                None => part.clone(),
+            };
+            parts.iter().map(part).collect()
+        }
+        content => Value::String(text_of(content)),
+    }
 }
 
 /// Text of a string or of parts, joined as chat completions join theirs.
@@ -158,7 +193,7 @@ mod tests {
 
     fn of(instructions: Option<&str>, items: &[Value]) -> Result<Vec<Value>, ApiError> {
         let items: Vec<Item> = items.iter().cloned().map(Arc::new).collect();
-        from_items(instructions, &items)
+        from_items(instructions, &items, 0, &mut Media::default())
     }
 
     #[test]

@@ -34,13 +34,13 @@ use stream::ResponseEncoder;
 use writer::ResponseWriter;
 
 use super::{
-    ApiError, App, Opened, blocking,
+    ApiError, App, Opened, Staged,
     call::{Call, Endpoint},
     choices::Choices,
     health::json_response,
     open,
     request_id::Id,
-    sse,
+    sse, staged,
 };
 
 pub(super) async fn create(
@@ -52,17 +52,21 @@ pub(super) async fn create(
     let mut call = Call::new(&app, Endpoint::Responses, id, &headers);
     let Opened { fields, name, model } = open(&app, body).await?;
     let (config, served, store, owner) = (app.config, model.clone(), app.shared.responses.clone(), call.client.clone());
-    let (mut request, chat) = blocking(move || {
-        let mut request = Request::parse(fields, &served, &config, &store, &owner)?;
-        if request.truncate {
-            truncate::make_room(&mut request.chat, &served, &config);
-        }
-        let chat = request.chat.prepare(&served, &config);
-        let chat = chat.map_err(|error| error.renamed("response_format", "text.format"))?;
-        Ok((request, chat))
-    })
+    let preparing = model.clone();
+    let Staged { mut request, prepared: chat } = staged(
+        &app,
+        move || Request::parse(fields, &served, &config, &store, &owner),
+        move |request| {
+            if request.truncate {
+                truncate::make_room(&mut request.chat, &preparing, &config);
+            }
+            let chat = request.chat.prepare(&preparing, &config);
+            chat.map_err(|error| error.renamed("response_format", "text.format"))
+        },
+    )
     .await?;
     call.describe(&name, request.stream);
+    call.loaded_media(&request.chat.media);
     let shown = std::mem::take(&mut request.shown);
     let head = Head { id: call.id.clone(), created: call.created, model: name, shown };
     let owner = call.client.clone();

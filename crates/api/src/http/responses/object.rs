@@ -3,10 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
-use vllm_scheduler::{FinishReason, Usage};
+use vllm_scheduler::FinishReason;
 
 use super::store::Item;
-use crate::{http::ApiError, model::ServedModel};
+use crate::{
+    http::{ApiError, usage::Usage},
+    model::ServedModel,
+};
 
 /// The parts of a response that don't depend on its answer.
 #[derive(Debug, Clone)]
@@ -105,9 +108,11 @@ pub fn usage_json(model: &ServedModel, usage: Usage, reasoning_tokens: usize) ->
     } else {
         0
     };
+    let mut details = usage.prompt_details();
+    details["cache_write_tokens"] = json!(written);
     json!({
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": { "cached_tokens": usage.cached_tokens, "cache_write_tokens": written },
+        "input_tokens_details": details,
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": { "reasoning_tokens": reasoning_tokens },
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     http::{
-        ApiError, Fields, HttpConfig,
+        ApiError, Fields, HttpConfig, WithMedia,
         chat::{ChatRequest, OutputFormat, Thinking},
         extras::{Extras, Scheduling},
+        media::{Media, MediaOptions},
         sampling::{take_sampling, take_stop, take_streaming},
     },
     model::ServedModel,
@@ -56,6 +57,12 @@ pub struct Shape {
     pub sealed: bool,
     /// Whether the chain of thought is left out.
     pub hide_reasoning: bool,
+}
+
+impl WithMedia for Request {
+    fn media(&mut self) -> Option<&mut Media> {
+        self.chat.media()
+    }
 }
 
 impl Request {
@@ -100,7 +107,9 @@ impl Request {
             hide_reasoning: std::mem::take(&mut thinking.hidden),
         };
         let mut conversation = previous.as_ref().map(|turn| turn.items()).unwrap_or_default();
+        let given = conversation.len();
         conversation.extend(input.iter().cloned());
+        let mut media = Media::of(model, config).with_options(MediaOptions::take(&mut fields)?);
 
         let mut shown = settings.shown;
         shown.insert("background".into(), json!(background));
@@ -116,7 +125,8 @@ impl Request {
         shown.insert("top_logprobs".into(), json!(top.unwrap_or(0)));
         shown.insert("top_p".into(), number(params.top_p));
         let chat = ChatRequest {
-            messages: messages::from_items(instructions.as_deref(), &conversation)?,
+            messages: messages::from_items(instructions.as_deref(), &conversation, given, &mut media)?,
+            media,
             messages_param: "input",
             tools: tools.offer,
             format: one_format(text.format, OutputFormat::take(&mut fields)?)?,

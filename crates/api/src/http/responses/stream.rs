@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
-use vllm_scheduler::Usage;
 
 use super::{object::Status, writer::ResponseWriter};
 use crate::http::{
     ApiError,
     sse::{Chunk, Encoder},
+    usage::Usage,
 };
 
 /// Writes the events of a response.

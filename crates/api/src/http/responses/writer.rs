@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::BytesMut;
 use serde_json::Value;
-use vllm_scheduler::{GeneratedToken, Usage};
+use vllm_scheduler::GeneratedToken;
 
 use super::{
     events::Events,
@@ -12,7 +12,7 @@ use super::{
     output::Output,
     store::Open,
 };
-use crate::residency::Lease;
+use crate::{http::usage::Usage, residency::Lease};
 
 /// Writes one response into its stream, if it has one, and into the store.
 #[derive(Debug)]

@@ -39,19 +39,46 @@ fn small() -> (SsdEntry, Vec<Option<Vec<u8>>>) {
     (entry(vec![1, 2, 3]), vec![Some((0..40).collect()), None, Some(vec![]), Some(vec![9; 12])])
 }
 
+/// Like [`small`], with media among the tokens.
+fn with_media() -> (SsdEntry, Vec<Option<Vec<u8>>>) {
+    let (text, groups) = small();
+    let mark = |start, len, key| MediaMark { start, len, key: ContentHash([key; 16]), first: 1 << 40 };
+    let media = vec![mark(0, 1, 1), mark(1, 2, 2)];
+    (SsdEntry { hash: text.parent.extend_with_media(&text.tokens, &media), media, ..text }, groups)
+}
+
+fn version(file: &[u8]) -> u32 {
+    u32::from_le_bytes(*file[MAGIC.len()..].first_chunk().unwrap())
+}
+
+#[test]
+fn files_of_text_are_those_of_version_1() {
+    let ((text, groups), (shown, _)) = (small(), with_media());
+    let files = [file(&text, &groups, false), file(&shown, &groups, false)];
+    assert_eq!(files.each_ref().map(|file| version(file)), [1, 2]);
+    // What the program wrote that knew no media.
+    assert_eq!((files[0].len(), crc32fast::hash(&files[0])), (212, 950775087));
+}
+
 #[test]
 fn what_is_written_is_read() {
     let (entry, groups) = small();
     let got = read(&file(&entry, &groups, false), &identity()).unwrap();
     assert_eq!(got, (entry, vec![true, false, true, true], groups));
+    let (entry, groups) = with_media();
+    let got = read(&file(&entry, &groups, false), &identity()).unwrap();
+    assert_eq!(got, (entry, vec![true, false, true, true], groups));
+    // Features: of media alone.
+    let (mut entry, groups) = with_media();
+    (entry.tokens, entry.hash) = (vec![], entry.parent.extend_with_media(&[], &entry.media));
+    assert_eq!(read(&file(&entry, &groups, false), &identity()).unwrap().0, entry);
     let nothing = self::entry(vec![]);
     assert_eq!(read(&file(&nothing, &[], false), &identity()).unwrap(), (nothing, vec![], vec![]));
 }
 
 #[test]
 fn every_flipped_bit_is_found() {
-    let (entry, groups) = small();
-    for quantize in [false, true] {
+    for ((entry, groups), quantize) in [(small(), false), (small(), true), (with_media(), false)] {
         let whole = file(&entry, &groups, quantize);
         for bit in 0..8 * whole.len() {
             let mut file = whole.clone();
@@ -63,13 +90,14 @@ fn every_flipped_bit_is_found() {
 
 #[test]
 fn every_other_length_is_found() {
-    let (entry, groups) = small();
-    let whole = file(&entry, &groups, false);
-    for len in 0..whole.len() {
-        assert_corrupt(&whole[..len], &format!("cut to {len}"));
-    }
-    for more in [&[0][..], &[0; 4096], &whole] {
-        assert_corrupt(&[&whole, more].concat(), "appended to");
+    for (entry, groups) in [small(), with_media()] {
+        let whole = file(&entry, &groups, false);
+        for len in 0..whole.len() {
+            assert_corrupt(&whole[..len], &format!("cut to {len}"));
+        }
+        for more in [&[0][..], &[0; 4096], &whole] {
+            assert_corrupt(&[&whole, more].concat(), "appended to");
+        }
     }
 }
 
@@ -92,13 +120,20 @@ fn lying_headers_are_refused() {
     let good = Stored { encoding: Encoding::Raw, raw_len: 4, stored_len: 4, checksum: crc32fast::hash(&[7; 4]) };
     let (entry, _) = small();
     let stranger = SsdEntry { tokens: vec![1, 2], ..entry.clone() };
+    let mark = |start, len, first| MediaMark { start, len, key: ContentHash([1; 16]), first };
+    let shows = |mark| SsdEntry { media: vec![mark], ..entry.clone() };
+    let (other_picture, beyond, too_many) =
+        (shows(mark(0, 1, 0)), shows(mark(usize::MAX, 1, 0)), shows(mark(0, 1, usize::MAX)));
     let int8 = Encoding::Int8;
-    let cases: [(&str, &SsdEntry, Vec<Stored>); 6] = [
+    let cases: [(&str, &SsdEntry, Vec<Stored>); 9] = [
         ("stored length", &entry, vec![Stored { stored_len: u64::MAX, ..good }]),
         ("sum of lengths", &entry, vec![Stored { stored_len: u64::MAX, ..good }, good]),
         ("raw length", &entry, vec![Stored { raw_len: 8, ..good }]),
         ("raw length in 8 bits", &entry, vec![Stored { encoding: int8, raw_len: 1 << 60, ..good }]),
         ("hash", &stranger, vec![good]),
+        ("hash of other media", &other_picture, vec![good]),
+        ("a mark beyond all tokens", &beyond, vec![good]),
+        ("a vector beyond all numbers", &too_many, vec![good]),
         ("bytes of what is absent", &entry, vec![Stored { encoding: Encoding::Absent, ..good }, good]),
     ];
     for (name, entry, groups) in cases {
@@ -151,8 +186,11 @@ proptest! {
         groups in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..300)), 0..5),
         harms in prop::collection::vec(harm(), 1..4),
         quantize: bool,
+        shown in prop::option::of((0usize..40, 1usize..40, any::<[u8; 16]>())),
     ) {
-        let entry = entry(tokens);
+        let mut entry = entry(tokens);
+        entry.media.extend(shown.map(|(start, len, key)| MediaMark { start, len, key: ContentHash(key), first: 3 }));
+        entry.hash = entry.parent.extend_with_media(&entry.tokens, &entry.media);
         let whole = file(&entry, &groups, quantize);
         let written = read(&whole, &identity()).unwrap();
         prop_assert_eq!(&written.0, &entry);

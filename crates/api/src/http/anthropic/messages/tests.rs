@@ -1,8 +1,10 @@
 use super::*;
+use crate::http::media::Takes;
 
 fn of(system: Value, messages: Value) -> Result<Conversation, Value> {
     let Value::Array(messages) = messages else { panic!("messages must be an array") };
-    conversation(Some(system).filter(|system| !system.is_null()), messages)
+    let mut media = Media::new(Takes::default());
+    conversation(Some(system).filter(|system| !system.is_null()), messages, &mut media)
         .map_err(|error| error.to_json()["error"]["message"].clone())
 }
 
@@ -203,4 +205,70 @@ fn refused_forms_are_named() {
     for (system, messages, wanted) in cases {
         assert_eq!(of(system, messages).unwrap_err(), wanted);
     }
+}
+
+#[test]
+fn images_stand_where_they_were() {
+    let gif = "R0lGODlhAQ==";
+    let image = json!({ "type": "image", "source": { "type": "base64", "media_type": "image/gif", "data": gif } });
+    let linked = json!({ "type": "image", "source": { "type": "url", "url": "https://example.com/a.png" },
+        "cache_control": { "type": "ephemeral" } });
+    let mut media = Media::new(Takes { images: true, ..Takes::default() });
+    let messages = json!([
+        { "role": "user", "content": [{ "type": "text", "text": "look" }, image] },
+        { "role": "assistant", "content": [{ "type": "tool_use", "id": "t1", "name": "shot", "input": {} }] },
+        { "role": "user", "content": [
+            { "type": "text", "text": "and" },
+            { "type": "tool_result", "tool_use_id": "t1", "content": [linked, { "type": "text", "text": "done" }], "is_error": true },
+            image,
+        ] },
+    ]);
+    let conversation = conversation(None, messages.as_array().unwrap().clone(), &mut media).unwrap();
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let image = |index: usize| json!({ "type": "image", "media": index });
+    assert_eq!(conversation.messages[0]["content"], json!([text("look"), image(0)]));
+    assert_eq!(conversation.messages[2]["content"], json!([text("The tool failed:"), image(1), text("done")]));
+    assert_eq!(conversation.messages[3]["content"], json!([text("and"), image(2)]));
+    let places: Vec<&str> = media.parts().iter().map(|part| part.at.as_str()).collect();
+    assert_eq!(places, ["messages[0].content[1]", "messages[2].content[1].content[0]", "messages[2].content[2]"]);
+}
+
+#[test]
+fn images_that_can_not_be_had() {
+    let of = |takes, block: Value| {
+        let message = json!({ "role": "user", "content": [block] });
+        let error = conversation(None, vec![message], &mut Media::new(takes)).unwrap_err();
+        error.message().to_owned()
+    };
+    let sees = Takes { images: true, ..Takes::default() };
+    let image = |source: Value| json!({ "type": "image", "source": source });
+    let url = json!({ "type": "url", "url": "https://example.com/a.png" });
+    let at = "messages[0].content[0]";
+    let cases = [
+        (Takes::default(), image(url.clone()), " is of type image: this model takes text only"),
+        (sees, json!({ "type": "image" }), " has no source"),
+        (
+            sees,
+            image(json!({ "type": "file", "file_id": "f" })),
+            ".source: this server keeps no files: use base64 or url",
+        ),
+        (sees, image(json!({ "type": "text", "data": "x" })), ".source is of type \"text\": it must be base64 or url"),
+        (sees, image(json!({ "type": "url" })), ".source has no url"),
+        (sees, image(json!({ "type": "base64", "data": "x" })), ".source has no media_type"),
+        (sees, image(json!({ "type": "base64", "media_type": "image/gif", "data": "" })), ".source.data is empty"),
+        (
+            sees,
+            image(json!({ "type": "base64", "media_type": "application/pdf", "data": "x" })),
+            ".source.media_type is \"application/pdf\": it must be image/jpeg, image/png, image/gif, image/webp, image/bmp, image/tiff",
+        ),
+    ];
+    for (takes, block, wanted) in cases {
+        assert_eq!(of(takes, block), format!("{at}{wanted}"));
+    }
+    let assistant = json!({ "role": "assistant", "content": [image(url)] });
+    let error = conversation(None, vec![assistant], &mut Media::new(sees)).unwrap_err();
+    assert_eq!(
+        error.message(),
+        format!("{at} is of type \"image\": images stand in what users say and in results of tools only")
+    );
 }
