@@ -30,7 +30,7 @@ const LANES: usize = 64;
 /// ```
 /// use vllm_media::{FetchPolicy, Limits, Loader, MediaErrorKind, Source};
 ///
-/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 /// let loader = Loader::new(&FetchPolicy::default(), Limits::default(), 64 << 20)?;
 /// let gif = "data:image/gif;base64,R0lGODdhAQABAIAAAP8AAP///ywAAAAAAQABAAACAkQBADs=";
 /// let picture = loader.picture(&Source::parse(gif)?).await?;

@@ -7,13 +7,12 @@ use vllm_media::{Limits, decode_picture};
 
 /// How far pixels may be from Pillow's: at most, and on average.
 ///
-/// Decoders of lossy formats may differ in how they round and interpolate: libjpeg-turbo's and zune-jpeg's cosine transforms
-/// and their filters for chroma of half the size are not the same to the last bit. The rest is exact, but for CMYK in TIFF,
-/// of which the `image` crate cuts the fractions off.
+/// Decoders of JPEG may differ in how they round and interpolate: libjpeg-turbo's and zune-jpeg's cosine transforms and their
+/// filters for chroma of half the size are not the same to the last bit. (In pictures of pure noise we saw 5 levels, and 0.37 on
+/// average.) The rest is exact, but for CMYK in TIFF, of which the `image` crate cuts the fractions off.
 fn tolerance(name: &str) -> (u8, f64) {
     match name {
         _ if name.ends_with(".jpg") => (3, 0.5),
-        "lossy.webp" | "lossy_alpha.webp" => (1, 0.1),
         "cmyk.tiff" => (1, 1.0),
         _ => (0, 0.0),
     }

@@ -6,8 +6,18 @@
 //! *Invariant*: no file here names a device, and nobody but the binary names this crate.
 #![forbid(unsafe_code)]
 
+mod clip;
 mod config;
+mod gemma3;
+mod idefics3;
+mod language;
+mod llava;
+mod mistral3;
+mod pixtral;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 mod qwen_vision;
+mod rows;
+mod siglip;
+mod vit;

@@ -154,15 +154,16 @@ impl Positions {
     }
 
     /// x [patches, hidden] plus the patches' positions.
-    fn add(&self, mut x: Tensor, places: &[[usize; 2]], grids: &[[usize; 2]]) -> Result<Tensor> {
+    fn add(&self, x: &Tensor, places: &[[usize; 2]], grids: &[[usize; 2]]) -> Result<Tensor> {
         let of_patch = grids.iter().flat_map(|&grid| std::iter::repeat_n(grid, grid[0] * grid[1]));
+        // In f32 until they are complete.
+        let mut positions = Tensor::from_f32(0.0);
         for corner in self.corners(places, of_patch) {
             let (points, shares): (Vec<_>, Vec<_>) = corner.into_iter().unzip();
             let points = self.table.forward(&Tensor::from_slice(&points, &[x.dim(0)]))?;
-            let shares = Tensor::from_slice(&shares, &[x.dim(0), 1]).as_dtype(points.dtype())?;
-            x = self.ops.add(&x, &points.multiply(shares)?)?;
+            positions = positions.add(points.multiply(Tensor::from_slice(&shares, &[x.dim(0), 1]))?)?;
         }
-        Ok(x)
+        self.ops.add(x, &positions.as_dtype(x.dtype())?)
     }
 }
 
@@ -233,7 +234,7 @@ impl VisionModel for Qwen3Vl {
         let lengths: Vec<_> = pictures.grids.iter().map(|[rows, columns]| rows * columns).collect();
         let batch = kv.segments(&lengths, Some(axes(&places)))?;
         let [x] = kv.by_rows(&pictures.patches, |patches| Ok([self.embedding.forward(patches)?]))?;
-        let mut x = self.positions.add(x, &places, &pictures.grids)?;
+        let mut x = self.positions.add(&x, &places, &pictures.grids)?;
         let mut deeper = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, layer, kv, &batch)?;

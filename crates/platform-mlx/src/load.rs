@@ -2,6 +2,7 @@
 
 mod experts;
 mod patches;
+mod transposed;
 mod view;
 
 use std::{

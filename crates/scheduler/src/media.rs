@@ -14,8 +14,7 @@ pub struct RequestMedia {
     /// Names what its features are: pixels, how they were processed, and the encoder that looks at them
     /// ([`VisionHandle::seen`](crate::VisionHandle::seen)). Spans of one picture have the same name.
     pub key: ContentHash,
-    /// Where its features come from. Asked only if the span is not in the KV cache. Spans side by side that are pieces of one
-    /// picture share it.
+    /// Where its features come from. Asked only if the span is not in the KV cache, and once for all spans of one name.
     pub features: Arc<dyn FeatureSource>,
 }
 

@@ -258,7 +258,8 @@ fn media_stand_where_they_can() {
         }
         Request { prompt: vec![1; 10], ..request }
     };
-    let cases: [(&str, &[(usize, usize)], Result<(), (usize, &str)>); 7] = [
+    type Case = (&'static str, &'static [(usize, usize)], Result<(), (usize, &'static str)>);
+    let cases: [Case; 7] = [
         ("everywhere", &[(0, 4), (4, 6)], Ok(())),
         ("empty", &[(0, 0)], Err((0, "stands for no token"))),
         ("beyond the end", &[(0, 1), (9, 2)], Err((1, "has 2 tokens from 9 on, and the prompt has 10"))),
@@ -427,11 +428,12 @@ fn features_are_asked_for_a_few_requests_ahead() {
 fn a_picture_in_pieces_is_asked_for_once() {
     let (engine, probe) = start(FakeConfig::default(), EngineConfig::default());
     let (vision, seen) = pictures::start(FakeVisionConfig::default(), Default::default());
-    let (source, polls) = counted(source(&vision, 1, 10));
+    let polls = Arc::new(AtomicU64::new(0));
     let ask = |question| {
         let mut request = Request { prompt: vec![1], ..request(4) };
         for first in [0, 4, 8] {
-            show(&mut request, 1, 2, Kind::Grid, Arc::clone(&source));
+            let source = Counted { source: source(&vision, 1, 10), polls: Arc::clone(&polls) };
+            show(&mut request, 1, 2, Kind::Grid, Arc::new(source));
             request.media.last_mut().unwrap().span.first = first;
             request.prompt.push(5);
         }
@@ -440,6 +442,7 @@ fn a_picture_in_pieces_is_asked_for_once() {
     };
     let (_, end) = answer(&engine, ask(3));
     assert_eq!((end.usage.media_tokens, end.usage.reused_media_tokens), (6, 0));
+    assert_eq!((vision.stats().joined, vision.stats().hits), (0, 0), "no piece is asked for beside the first");
     let (before, (_, end)) = (polls.load(Relaxed), answer(&engine, ask(4)));
     assert_eq!((end.usage.cached_media_tokens, polls.load(Relaxed), seen.calls.load(Relaxed)), (6, before, 1));
     // Another piece in its place is another prompt.

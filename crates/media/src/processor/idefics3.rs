@@ -10,7 +10,7 @@ use super::recipe::{Recipe, Step, Tiles};
 use super::resample::Filter;
 use super::settings::{Files, Settings};
 use super::{Detail, Family, ProcessorError};
-use crate::{MediaError, MediaErrorKind, Picture, Video};
+use crate::{MediaError, MediaErrorKind, Picture, Sampling, Spread, Video};
 
 /// No side becomes longer than this before it is cut into tiles.
 const LONGEST: usize = 4096;
@@ -27,6 +27,7 @@ pub(super) struct Idefics3 {
     split: bool,
     /// SmolVLM's.
     video: Option<Sizes>,
+    sampling: Sampling,
     /// Tokens of a tile.
     tokens: usize,
     pad: Arc<str>,
@@ -68,8 +69,16 @@ impl Idefics3 {
         if tokens == 0 {
             return Err(files.image.fault("max_image_size has no room for a token"));
         }
+        let asked = files.video.section("video_sampling");
+        let sampling = Sampling {
+            fps: asked.number("fps")?,
+            max_frames: asked.count("max_frames")?,
+            spread: Spread::Ends,
+            ..Sampling::default()
+        };
         let pad = files.token("image_token", "<image>")?.into();
-        Ok(Self { image, split: files.image.flag("do_image_splitting")?.unwrap_or(true), video, tokens, pad })
+        let split = files.image.flag("do_image_splitting")?.unwrap_or(true);
+        Ok(Self { image, split, video, sampling, tokens, pad })
     }
 
     fn tile_text(&self, name: &str) -> String {
@@ -183,6 +192,10 @@ impl Family for Idefics3 {
 
     fn takes_video(&self) -> bool {
         self.video.is_some()
+    }
+
+    fn sampling(&self) -> Sampling {
+        self.sampling
     }
 
     /// Each frame is an image without tiles, with its time before it. The video is said to be as long as its last frame's

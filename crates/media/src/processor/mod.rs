@@ -27,7 +27,7 @@ use vllm_checkpoint::Checkpoint;
 use self::patches::Colours;
 use self::resample::Filter;
 use self::settings::Files;
-use crate::{MediaError, MediaErrorKind, Picture, Sampling, Video};
+use crate::{Frame, MediaError, MediaErrorKind, Picture, Sampling, Video};
 
 pub use self::expand::ExpandError;
 pub use self::prepared::{Part, PlacedSpan, Prepared, Run};
@@ -133,7 +133,7 @@ impl Processor {
         self.family.takes_video()
     }
 
-    /// Which frames of a video the model is used to, where nobody says.
+    /// Which frames of a video the model's files want, where a request doesn't say.
     #[must_use]
     pub fn sampling(&self) -> Sampling {
         self.family.sampling()
@@ -165,7 +165,7 @@ impl Processor {
     /// # Errors
     /// [`MediaErrorKind::Unsupported`] for models without videos; for shapes that the model can't see.
     pub fn video(&self, video: &Video) -> Result<Prepared, MediaError> {
-        let sizes = |frame: &crate::Frame| (frame.picture.width(), frame.picture.height());
+        let sizes = |frame: &Frame| (frame.picture.width(), frame.picture.height());
         let mut frames = video.frames.iter().map(sizes);
         let first = frames.next();
         if first.is_none() || frames.any(|size| Some(size) != first) {

@@ -24,6 +24,7 @@ pub(super) struct QwenVl {
     image: Budget,
     video: Budget,
     frames: Frames,
+    sampling: Sampling,
     image_pad: Arc<str>,
     video_pad: Arc<str>,
     video_placeholder: Arc<str>,
@@ -73,6 +74,13 @@ impl QwenVl {
         // As it was made for: the steps' own marks take the place of the template's. (transformers leaves those around the
         // steps since version 5.12; mlx-vlm and vLLM don't.)
         let video_placeholder = if third { format!("{START}{video_pad}{END}") } else { video_pad.clone() };
+        let sampling = Sampling {
+            fps: files.video.number("fps")?,
+            min_frames: files.video.count("min_frames")?,
+            multiple_of: if third { 1 } else { patches.frames },
+            spread: if third { Spread::Ends } else { Spread::Starts },
+            ..Sampling::default()
+        };
         let video_area = patches.side * patches.side * 4;
         Ok(Self {
             image: Budget::read(&files.image, patches, [56 * 56, 28 * 28 * 1280], (CLIP_MEAN, CLIP_STD), None)?,
@@ -84,6 +92,7 @@ impl QwenVl {
                 Some(if third { 768 } else { 128_000 }),
             )?,
             frames,
+            sampling,
             image_pad: files.token("image_token", "<|image_pad|>")?.into(),
             video_pad: video_pad.into(),
             video_placeholder: video_placeholder.into(),
@@ -237,12 +246,6 @@ impl Family for QwenVl {
         vec![self.image_pad.clone(), self.video_pad.clone()]
     }
 
-    fn sampling(&self) -> Sampling {
-        // Steps are of as many frames; the third of the line sees a video's last frame, too.
-        let spread = if matches!(self.frames, Frames::Told) { Spread::Ends } else { Spread::Starts };
-        Sampling { multiple_of: self.video.patches.frames, spread, ..Sampling::default() }
-    }
-
     fn image(&self, picture: &Picture, detail: Detail) -> Result<Prepared, MediaError> {
         let budget = &self.image;
         let max = match detail {
@@ -263,6 +266,11 @@ impl Family for QwenVl {
 
     fn takes_video(&self) -> bool {
         true
+    }
+
+    /// No more frames than by default, whatever the files' `max_frames`: that is 768, more than most contexts hold.
+    fn sampling(&self) -> Sampling {
+        self.sampling
     }
 
     fn video(&self, video: &Video) -> Result<Prepared, MediaError> {

@@ -31,13 +31,18 @@ pub struct Case {
     pub prompt: usize,
     /// Without features.
     pub spans: Vec<MediaSpan>,
-    /// After each token of the prompt.
-    pub logits: Vec<Vec<f32>>,
+    /// Positions of the prompt, the last among them, with the logits after them.
+    pub logits: Vec<(usize, Vec<f32>)>,
 }
 
 impl Case {
     pub fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt]
+    }
+
+    /// The logits after position `at` of the prompt, if the reference has them.
+    pub fn logits_at(&self, at: usize) -> Option<&[f32]> {
+        self.logits.iter().find(|(position, _)| *position == at).map(|(_, logits)| &logits[..])
     }
 
     pub fn answer(&self) -> &[u32] {
@@ -73,15 +78,18 @@ impl Reference {
         let &[levels, _, width] = &shape("features")[..] else { panic!("three axes") };
         let mut names: Vec<_> = metadata.keys().filter_map(|key| key.strip_suffix(".prompt")).collect();
         names.sort_unstable();
-        let case = |name: &str| Case {
-            name: name.into(),
-            tokens: words(&format!("{name}.tokens")).into_iter().map(u32::from_le_bytes).collect(),
-            prompt: metadata[&format!("{name}.prompt")].parse().unwrap(),
-            spans: counts(&format!("{name}.spans")).chunks_exact(7).map(span).collect(),
-            logits: floats(&format!("{name}.logits"))
-                .chunks_exact(shape(&format!("{name}.logits"))[1])
-                .map(<[f32]>::to_vec)
-                .collect(),
+        let case = |name: &str| {
+            let prompt: usize = metadata[&format!("{name}.prompt")].parse().unwrap();
+            let logits = format!("{name}.logits");
+            let (numbers, vocab) = (floats(&logits), shape(&logits)[1]);
+            let positions = (0..prompt - 1).step_by(3).chain([prompt - 1]);
+            Case {
+                name: name.into(),
+                tokens: words(&format!("{name}.tokens")).into_iter().map(u32::from_le_bytes).collect(),
+                prompt,
+                spans: counts(&format!("{name}.spans")).chunks_exact(7).map(span).collect(),
+                logits: positions.zip(numbers.chunks_exact(vocab).map(<[f32]>::to_vec)).collect(),
+            }
         };
         Self {
             pictures,

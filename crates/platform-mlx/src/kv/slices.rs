@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn every_query_is_in_one_slice() {
-        for lengths in [vec![1], vec![64; 9], vec![5476], vec![3, 4000, 1, 2500, 700], vec![PAIRS + 5]] {
+        for lengths in [vec![1], vec![64; 9], vec![5476], vec![3, 4000, 1, 2500, 700], vec![30_000]] {
             let mut next = 0;
             let table = |&len: &usize| {
                 let first = next;
@@ -92,7 +92,7 @@ mod tests {
             let mut rows = 0;
             for slice in slices(&layout) {
                 assert_eq!(slice.first, rows, "{lengths:?}");
-                assert!(slice.pairs <= PAIRS || slice.len() == 1, "{lengths:?}: {} pairs", slice.pairs);
+                assert!(slice.pairs <= PAIRS, "{lengths:?}: {} pairs", slice.pairs);
                 rows += slice.len();
             }
             assert_eq!(rows, lengths.iter().sum::<usize>());

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mlx_rs::ops::concatenate;
+use mlx_rs::ops::{concatenate, indexing::TryIndexOp};
 use vllm_checkpoint::TensorData;
 
 use super::{LoadContext, check_shape};
-use crate::{Error, Matrix, QuantizedMatrix, Result, Tensor, batch::dim};
+use crate::{Error, Matrix, QuantizedMatrix, Result, Tensor, batch::dim, ffi};
 
 /// Rows of a panel of packed weights.
 const PANEL: usize = 16;
@@ -14,7 +14,8 @@ const PANEL: usize = 16;
 impl LoadContext<'_> {
     /// The matrices `name` of `count` experts, one above the next: [`count` · `rows`, `columns`]. MLX's checkpoints have them as
     /// one, `switch_mlp.name.weight` [`count`, `rows`, `columns`]; the original ones as `experts.0.name.weight` [`rows`,
-    /// `columns`] and so on, which are copied together.
+    /// `columns`] and so on, which are copied together; Qwen3-VL's are turned round, `experts.down_proj` [`count`, `columns`,
+    /// `rows`], with gate and up projections side by side in `experts.gate_up_proj` [`count`, `columns`, 2 · `rows`].
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, or separate experts are quantized or stored in different ways.
@@ -24,6 +25,9 @@ impl LoadContext<'_> {
             return stacked.stacked("weight", count, rows, columns);
         }
         let experts = self.at("experts");
+        if experts.has("gate_up_proj") {
+            return experts.turned(name, count, rows, columns);
+        }
         let matrices = (0..count)
             .map(|expert| experts.at(&expert.to_string()).at(name).matrix("weight", rows, columns))
             .collect::<Result<Vec<_>>>()?;
@@ -31,6 +35,31 @@ impl LoadContext<'_> {
             name: experts.path(&format!("*.{name}.weight")),
             problem: "must be stored in the same way for all experts, and unquantized where they stand apart".into(),
         })
+    }
+
+    /// A matrix out of `down_proj` [`count`, `columns`, `rows`], or one of the two that stand side by side in `gate_up_proj`
+    /// [`count`, `columns`, 2 · `rows`].
+    fn turned(&self, name: &str, count: usize, rows: usize, columns: usize) -> Result<Matrix> {
+        let (file_name, parts, part) = match name {
+            "gate_proj" => ("gate_up_proj", 2, 0),
+            "up_proj" => ("gate_up_proj", 2, 1),
+            other => (other, 1, 0),
+        };
+        let path = self.path(file_name);
+        let TensorData::Dense(dense) = self.shared.read(&path)? else {
+            return Err(Error::Tensor { name: path, problem: "is quantized; it must be turned round".into() });
+        };
+        check_shape(&path, &dense.shape, &[count, columns, parts * rows])?;
+        let (array, _) = ffi::import(dense, &[dim(count), dim(columns), dim(parts * rows)], false)?;
+        let array = array.try_index((.., .., dim(part * rows)..dim((part + 1) * rows)))?;
+        let array = array.transpose_axes(&[0, 2, 1])?.reshape(&[dim(count * rows), dim(columns)])?;
+        let array = if self.on_cpu() { array } else { array.as_dtype(self.shared.dtype)? };
+        array.eval()?;
+        let (matrix, parameters) = (Matrix::Dense(array), count * rows * columns);
+        *self.shared.formats.borrow_mut().entry(matrix.to_string()).or_default() += parameters as u64;
+        // The tensor is taken once, for all that is in it.
+        self.shared.take(path, parts * parameters, parts * matrix.nbytes());
+        Ok(matrix)
     }
 
     /// A tensor [`count`, `rows`, `columns`] as a matrix.

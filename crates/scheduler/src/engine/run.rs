@@ -1,5 +1,7 @@
 //! The engine's thread: commands in, steps, events out.
 
+mod figures;
+
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,8 +19,7 @@ use vllm_platform::{Error, ModelRunner, SeqId};
 
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
-    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Profile, Request, RequestId, RequestStatus,
-    StartError, Stats, Wake,
+    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, StartError, Stats, Wake,
     handle::{Command, Shared, lock},
     planner::{Limits, MediaNews, Outcome, Planner, Scheduled},
     sequence::Sequence,
@@ -28,9 +29,6 @@ use crate::{
 
 /// Steps that may panic in a row before the engine gives up.
 const MAX_PANICS: u32 = 2;
-
-/// How old the memory figures may get while the engine works.
-const MEMORY_AGE: Duration = Duration::from_millis(200);
 
 /// How long the engine waits for the SSD or an encoder before it looks at its clients again.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -254,32 +252,6 @@ impl EngineLoop {
         !seqs.is_empty()
     }
 
-    fn describe(&self) -> Vec<RequestStatus> {
-        let running = self.planner.running().iter().map(|s| (s, s.running_phase()));
-        let waiting = self.planner.waiting().map(|s| (s, s.waiting_phase()));
-        let mut described: Vec<(SeqId, RequestStatus)> = running
-            .chain(waiting)
-            .filter_map(|(sequence, phase)| {
-                let client = self.clients.get(&sequence.id)?;
-                let status = RequestStatus {
-                    id: client.id.clone(),
-                    phase,
-                    priority: sequence.priority,
-                    prompt_tokens: sequence.prompt_len(),
-                    cached_tokens: sequence.usage().cached_tokens,
-                    computed_tokens: sequence.computed(),
-                    generated_tokens: sequence.output().len(),
-                    max_tokens: sequence.max_tokens(),
-                    age: client.submitted.elapsed(),
-                    ttft: client.ttft(),
-                };
-                Some((sequence.id, status))
-            })
-            .collect();
-        described.sort_by_key(|(seq, _)| *seq);
-        described.into_iter().map(|(_, status)| status).collect()
-    }
-
     fn clear_cache(&mut self) -> usize {
         if let Some(tier) = &mut self.tier {
             tier.clear();
@@ -287,11 +259,6 @@ impl EngineLoop {
         let blocks = self.planner.clear_cache();
         self.publish();
         blocks
-    }
-
-    fn profile(&mut self) -> Profile {
-        let Profiled { since, steps, in_steps } = std::mem::replace(&mut self.profiled, Profiled::new());
-        Profile { steps, wall: since.elapsed(), in_steps, work: self.runner.profile() }
     }
 
     /// Forgets requests whose stream was dropped or whose time is up.
@@ -486,31 +453,6 @@ impl EngineLoop {
                 self.stats.failed += 1;
                 client.fail(kind, error);
             }
-        }
-    }
-
-    /// Starts the watchdog's clock if there is work and it doesn't run yet, and stops it if there is none.
-    fn note_work(&self) {
-        let mut busy_since = lock(&self.shared.busy_since);
-        let idle = self.planner.is_idle() || self.planner.waits_for_others();
-        *busy_since = if idle { None } else { busy_since.or_else(|| Some(Instant::now())) };
-    }
-
-    /// Shows the figures to the handles.
-    fn publish(&mut self) {
-        self.note_work();
-        self.stats.running = self.planner.running().len();
-        self.stats.blocks = self.planner.blocks();
-        self.stats.prefix_cache = self.planner.prefix_cache();
-        self.stats.preemptions = self.planner.preemptions();
-        self.stats.ssd = self.tier.as_ref().map(Tier::stats);
-        lock(&self.shared.stats).clone_from(&self.stats);
-        let old = self.memory_read.is_none_or(|then| then.elapsed() > MEMORY_AGE);
-        if (old || self.planner.is_idle())
-            && let Ok(memory) = self.runner.memory()
-        {
-            *lock(&self.shared.memory) = memory;
-            self.memory_read = Some(Instant::now());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The media of a sequence, and which of their features are at hand.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use vllm_cache::MediaMark;
-use vllm_platform::{Features, MediaSpan};
+use vllm_platform::{ContentHash, Features, MediaSpan};
 
 use crate::{FeatureOrigin, FeatureSource, RequestMedia, Wake};
 
@@ -13,12 +13,25 @@ use crate::{FeatureOrigin, FeatureSource, RequestMedia, Wake};
 pub(crate) struct Media {
     /// In order; with features where they are at hand and still needed.
     spans: Vec<MediaSpan>,
-    /// Where those of each span come from.
-    sources: Vec<Arc<dyn FeatureSource>>,
+    /// What each span shows.
+    parts: Vec<Part>,
     stage: Stage,
     /// The most of its prefix that may count as cached: more could not be taken over for want of room.
     limit: usize,
 }
+
+/// What a span shows.
+#[derive(Debug)]
+struct Part {
+    /// Those with the same key have the same features.
+    key: ContentHash,
+    source: Arc<dyn FeatureSource>,
+    /// Where the features came from when they were last at hand, as far as that is known.
+    origin: Option<FeatureOrigin>,
+}
+
+/// Features, if they are there, and where they came from.
+type Answer = Option<(Arc<Features>, Option<FeatureOrigin>)>;
 
 /// How far a sequence that waits is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +51,11 @@ impl Media {
     pub fn new(media: Vec<RequestMedia>) -> (Self, Vec<MediaMark>) {
         let marks = media.iter().map(|medium| MediaMark::of(&medium.span, medium.key)).collect();
         let stage = if media.is_empty() { Stage::Ready } else { Stage::New };
-        let split = |RequestMedia { span, features, .. }| (MediaSpan { features: None, ..span }, features);
-        let (spans, sources) = media.into_iter().map(split).unzip();
-        (Self { spans, sources, stage, limit: usize::MAX }, marks)
+        let split = |RequestMedia { span, key, features: source }| {
+            (MediaSpan { features: None, ..span }, Part { key, source, origin: None })
+        };
+        let (spans, parts) = media.into_iter().map(split).unzip();
+        (Self { spans, parts, stage, limit: usize::MAX }, marks)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -79,30 +94,35 @@ impl Media {
     /// # Errors
     /// Why there are no features of one of them.
     pub fn ask(&mut self, covered: usize, wake: &Wake) -> Result<(), String> {
-        for index in 0..self.spans.len() {
-            if !lacks(&self.spans[index], covered) {
+        // Spans of one picture, or of equal ones, are asked for once.
+        let mut known: HashMap<ContentHash, Answer> = HashMap::new();
+        for (span, part) in self.spans.iter().zip(&self.parts) {
+            if let Some(features) = &span.features {
+                known.insert(part.key, Some((Arc::clone(features), part.origin)));
+            }
+        }
+        for (index, (span, part)) in self.spans.iter_mut().zip(&mut self.parts).enumerate() {
+            if !lacks(span, covered) {
                 continue;
             }
-            let Some(answer) = self.neighbours(index).map(Ok).or_else(|| self.sources[index].poll(wake)) else {
-                continue;
+            let answer = match known.get(&part.key) {
+                Some(answer) => answer.clone(),
+                None => {
+                    let answer = part.source.poll(wake).transpose();
+                    let answer = answer.map_err(|why| format!("medium {index} of the prompt: {why}"))?;
+                    let answer = answer.map(|features| (features, part.source.origin()));
+                    known.insert(part.key, answer.clone());
+                    answer
+                }
             };
-            let features = answer.map_err(|why| format!("medium {index} of the prompt: {why}"))?;
-            let span = &mut self.spans[index];
+            let Some((features, origin)) = answer else { continue };
             let (there, wanted) = (features.tokens(), span.first + span.len);
             if there < wanted {
                 return Err(format!("medium {index} of the prompt has {there} vectors, and its tokens take {wanted}"));
             }
-            span.features = Some(features);
+            (span.features, part.origin) = (Some(features), origin);
         }
         Ok(())
-    }
-
-    /// The features of the span before, if they are of the same picture: one that stands in several pieces is asked for
-    /// once.
-    fn neighbours(&self, index: usize) -> Option<Arc<Features>> {
-        let before = index.checked_sub(1)?;
-        let same = Arc::ptr_eq(&self.sources[before], &self.sources[index]);
-        self.spans[before].features.clone().filter(|_| same)
     }
 
     /// Lets go of all features.
@@ -144,11 +164,9 @@ impl Media {
 
     /// Tokens after the first `covered` ones whose features nobody had to work out for this sequence.
     pub fn reused_tokens(&self, covered: usize) -> usize {
-        let reused = |source: &Arc<dyn FeatureSource>| {
-            let origin = source.origin();
-            matches!(origin, Some(FeatureOrigin::Joined | FeatureOrigin::Memory | FeatureOrigin::Ssd))
-        };
-        let spans = self.spans.iter().zip(&self.sources).filter(|(_, source)| reused(source));
+        use FeatureOrigin::{Joined, Memory, Ssd};
+        let reused = |part: &Part| matches!(part.origin, Some(Joined | Memory | Ssd));
+        let spans = self.spans.iter().zip(&self.parts).filter(|(_, part)| reused(part));
         spans.map(|(span, _)| span.end().saturating_sub(covered.max(span.start))).sum()
     }
 }

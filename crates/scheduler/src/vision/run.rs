@@ -46,7 +46,10 @@ impl VisionLoop {
         let sender = Arc::new(sender);
         // The tier must not keep the engine alive that nobody else has a handle of.
         let weak = Arc::downgrade(&sender);
-        let wake = move || drop(weak.upgrade().map(|sender| sender.send(Command::Look)));
+        let wake = move || {
+            // An engine that is gone needs no news.
+            let _ = weak.upgrade().map(|sender| sender.send(Command::Look));
+        };
         let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, wake)).transpose();
         let tier = tier.map_err(|error| StartError::Ssd(error.to_string()))?;
         let shared = Arc::new(Shared {
