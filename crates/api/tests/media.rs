@@ -265,7 +265,7 @@ async fn models_that_read_refuse_media_in_each_schema() {
     assert_eq!((param, code), (json!("messages[0].content[0]"), json!("unsupported_value")));
     let source = json!({ "type": "url", "url": "https://example.com/a.png" });
     let reply = blind.message(user(json!([{ "type": "image", "source": source }]))).await;
-    let wanted = "messages[0].content[0] is of type image: this model takes text only";
+    let wanted = "messages[0].content[0] is of type \"image\": this model takes text only";
     assert_eq!(reply.anthropic_error(), (wanted.to_owned(), "invalid_request_error".to_owned()));
     let parts = json!([{ "type": "input_image", "image_url": red() }]);
     let body = json!({ "model": "tiny", "input": [{ "role": "user", "content": parts }] });

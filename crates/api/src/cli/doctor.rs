@@ -1,10 +1,11 @@
 //! `vllm-mlx doctor`.
 
 use std::{
-    fs,
+    env, fs,
     io::Write as _,
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use vllm_checkpoint::hub::{self, HubOptions};
@@ -40,6 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Ok(platform) => findings.extend(platform_findings(&*platform)),
         Err(error) => findings.push(Finding { what: "platform", result: Err(error.to_string()) }),
     }
+    findings.push(Finding { what: "videos", result: Ok(videos()) });
     findings.push(Finding { what: "port", result: port(SocketAddr::new(args.host, args.port)) });
     findings.extend(cache_findings(&HubOptions::from_env()));
 
@@ -57,8 +59,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// Which videos can be read. Not having ffmpeg is no fault.
+fn videos() -> String {
+    let program = env::var_os("VLLM_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+    let version = Command::new(&program).arg("-version").stdin(Stdio::null()).output();
+    let version = version.ok().filter(|out| out.status.success());
+    match version.as_ref().and_then(|out| str::from_utf8(&out.stdout).ok()?.lines().next()) {
+        Some(line) => {
+            format!("animations and, with {}, all that it reads", line.split(" Copyright").next().unwrap_or(line))
+        }
+        None => "animated GIF, WebP and PNG only: there is no ffmpeg (VLLM_FFMPEG may name one)".into(),
+    }
+}
+
 fn program() -> String {
-    format!("vllm-mlx {} on {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH)
+    format!("vllm-mlx {} on {} {}", env!("CARGO_PKG_VERSION"), env::consts::OS, env::consts::ARCH)
 }
 
 fn platform_findings(platform: &dyn Platform) -> Vec<Finding> {

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         supported: platform.architectures().contains(&architecture.as_str()),
         known: platform.architectures(),
         architecture,
-        takes: modalities(Processor::load(&checkpoint)?.as_ref()),
+        takes: Processor::load(&checkpoint).map(|processor| modalities(processor.as_ref())).map_err(|e| e.to_string()),
         weights: Weights::of(&checkpoint)?,
         shape: Shape::of(checkpoint.config(), args.kv_cache_dtype.0.unwrap_or(default_kv)),
         device,
@@ -67,8 +67,8 @@ struct Facts {
     architecture: String,
     supported: bool,
     known: Vec<&'static str>,
-    /// What may stand in its prompts.
-    takes: Vec<&'static str>,
+    /// What may stand in its prompts, or why that isn't known.
+    takes: Result<Vec<&'static str>, String>,
     weights: Weights,
     shape: Shape,
     device: DeviceKind,
@@ -109,7 +109,7 @@ impl Facts {
         let rows = [
             ("path", self.path.clone()),
             ("architecture", self.architecture.clone()),
-            ("takes", self.takes.join(", ")),
+            ("takes", self.takes.as_ref().map_or_else(|why| format!("unknown: {why}"), |takes| takes.join(", "))),
             ("parameters", count(self.weights.parameters)),
             ("quantization", self.weights.kinds()),
             ("weights", mib(self.weights.bytes)),
@@ -125,7 +125,7 @@ impl Facts {
             "path": self.path,
             "architecture": self.architecture,
             "supported": self.supported,
-            "modalities": self.takes,
+            "modalities": self.takes.as_ref().ok(),
             "parameters": self.weights.parameters,
             "quantization": self.weights.kinds(),
             "weight_bytes": self.weights.bytes,

@@ -211,7 +211,7 @@ impl Piece {
         if block.kind != "image" {
             return block.into_text().map(Self::Text);
         }
-        media.check(&block.at, "image", Kind::Image)?;
+        media.check(&block.at, "\"image\"", Kind::Image)?;
         Ok(Self::Image(media.push(block.image()?)?))
     }
 }

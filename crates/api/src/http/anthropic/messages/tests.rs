@@ -245,7 +245,7 @@ fn images_that_can_not_be_had() {
     let url = json!({ "type": "url", "url": "https://example.com/a.png" });
     let at = "messages[0].content[0]";
     let cases = [
-        (Takes::default(), image(url.clone()), " is of type image: this model takes text only"),
+        (Takes::default(), image(url.clone()), " is of type \"image\": this model takes text only"),
         (sees, json!({ "type": "image" }), " has no source"),
         (
             sees,
