@@ -25,6 +25,7 @@ use self::{
     question::{Answer, Question, image, vision_stats},
 };
 use super::{
+    engine::peers,
     measure::median,
     server::{Server, free_port},
 };
@@ -55,7 +56,6 @@ pub struct VisionArgs {
     ours_flags: String,
 }
 
-const MLX_VLM: &str = "mlx[cpu]==0.32.4\nmlx-vlm==0.7.10\ntransformers==5.23.0\ntorch==2.15.0\ntorchvision==0.29.2\n";
 const MODEL: &str = "m";
 /// A large encoder on a small machine takes minutes for a video.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -74,7 +74,7 @@ pub fn run(args: &VisionArgs) -> Result<()> {
     let peer = if args.alone {
         None
     } else {
-        let python = venv::ready(&paths::target().join("peers/mlx-vlm"), MLX_VLM);
+        let python = venv::ready(&peers::place("vllm-mlx"), peers::VLLM_MLX);
         Some((python.context("mlx-vlm (--alone leaves it out)")?, models::fetch(f32, None)?))
     };
     let mut samples = Samples::new();
@@ -177,6 +177,10 @@ fn mlx_vlm(args: &VisionArgs, python: &Path, model: &Path, samples: &mut Samples
     let mut serve = Command::new(python);
     serve.args(["-m", "mlx_vlm.server", "--model", &name, "--port", &port.to_string()]);
     serve.env("APC_ENABLED", "1").env("HF_HUB_OFFLINE", "1").stdout(Stdio::null()).stderr(Stdio::null());
+    if let Some(library) = peers::openblas() {
+        // In place of MLX's own BLAS: much faster.
+        serve.env("LD_PRELOAD", library).env("OPENBLAS_NUM_THREADS", super::threads(None).to_string());
+    }
     let mut server = Server::start(&mut serve, port)?;
     server.wait(PATIENCE, |server| server.health() == Some(200))?;
     let png = [image(&data_uri("png", &Picture::new(args.side, 1).png()))];

@@ -24,7 +24,8 @@ pub enum Peer {
 }
 
 const MLX_LM: &str = "mlx[cpu]==0.32.4\nmlx-lm==0.32.2\ntransformers==5.23.0\n";
-const VLLM_MLX: &str = "mlx[cpu]==0.32.4\nvllm-mlx==0.6.0\nmlx-lm==0.31.3\ntransformers==5.23.0\n";
+/// Brings mlx-vlm 0.7.10.
+pub const VLLM_MLX: &str = "mlx[cpu]==0.32.4\nvllm-mlx==0.6.0\nmlx-lm==0.31.3\ntransformers==5.23.0\n";
 
 /// Tokens that llama-server keeps room for, for each stream: prompt and answer of every figure here.
 const LLAMA_CONTEXT: usize = 2048;
@@ -62,7 +63,7 @@ pub fn ready(peers: &[Peer], model: &Path, threads: usize, streams: usize) -> Re
     Ok(all)
 }
 
-fn place(name: &str) -> PathBuf {
+pub fn place(name: &str) -> PathBuf {
     paths::target().join("peers").join(name)
 }
 
@@ -132,7 +133,7 @@ fn with_openblas(peer: &Contender, library: &Path, threads: usize) -> Contender 
 }
 
 /// Where distributions put OpenBLAS.
-fn openblas() -> Option<PathBuf> {
+pub fn openblas() -> Option<PathBuf> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let names = ["openblas-pthread/libopenblas.so.0", "libopenblas.so.0"];
     let mut paths = folders.iter().flat_map(|folder| names.map(|name| Path::new(folder).join(name)));
