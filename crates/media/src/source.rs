@@ -111,7 +111,8 @@ fn unescaped(path: &str) -> Result<String, MediaError> {
     while let Some((&byte, more)) = rest.split_first() {
         rest = more;
         let digits = if byte == b'%' { more.split_first_chunk::<2>() } else { None };
-        let value = digits.and_then(|(digits, _)| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        let digits = digits.map(|(digits, _)| digits).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let value = digits.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
         bytes.push(value.unwrap_or(byte));
         if value.is_some() {
             rest = &more[2..];
@@ -128,7 +129,7 @@ fn path(text: &str) -> Result<Source, MediaError> {
     Ok(Source::Path(PathBuf::from(text)))
 }
 
-/// An address as it may stand in a request: what must not is escaped.
+/// An address of HTTP or HTTPS as it may stand in a request: what must not is escaped.
 pub(crate) fn address(text: &str) -> Result<Uri, MediaError> {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.split('#').next().unwrap_or_default().bytes() {
@@ -141,16 +142,19 @@ pub(crate) fn address(text: &str) -> Result<Uri, MediaError> {
     if url.host().is_none_or(str::is_empty) {
         return Err(invalid("this address names no host"));
     }
-    Ok(url)
+    // `https:` alone is read as a host of this name.
+    match url.scheme_str() {
+        Some("http" | "https") => Ok(url),
+        _ => Err(invalid("this is no address that begins with http:// or https://")),
+    }
 }
 
 /// Whether this is base64 of the beginning of something that we read.
 fn is_media(text: &str) -> bool {
     // The longest of the marks is in the first 12 bytes, but that of MPEG-TS.
+    // (Whole groups of four characters, of a longer text.)
     let start: String = text.chars().filter(|c| !c.is_ascii_whitespace()).take(768).collect();
-    let whole = &start[..start.len() - start.len() % 4];
-    let text = if start.len() < 768 { start.as_str() } else { whole };
-    base64(text).is_ok_and(|bytes| PictureFormat::of(&bytes).is_some() || Container::of(&bytes).is_some())
+    base64(&start).is_ok_and(|bytes| PictureFormat::of(&bytes).is_some() || Container::of(&bytes).is_some())
 }
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -188,7 +192,7 @@ mod tests {
         let (invalid, unsupported) = (MediaErrorKind::Invalid, MediaErrorKind::Unsupported);
         let long = "A".repeat(5000);
         let jpeg: &[u8] = b"\xff\xd8\xff\xe0\x00\x10JFIF";
-        let cases: [(&str, Result<Source, MediaErrorKind>); 31] = [
+        let cases: [(&str, Result<Source, MediaErrorKind>); 35] = [
             ("data:image/png;base64,aGVsbG8=", bytes(b"hello")),
             ("data:image/png;base64,aGVsbG8", bytes(b"hello")),
             ("data:;base64,aGVs\n bG8=\r\n", bytes(b"hello")),
@@ -212,14 +216,19 @@ mod tests {
             ("https:///a", Err(invalid)),
             ("https://exa mple.com/a", Err(invalid)),
             ("http://", Err(invalid)),
+            ("https:", Err(invalid)),
+            ("https:example.com", Err(invalid)),
             ("file:///tmp/a%20b.png", path("/tmp/a b.png")),
             ("file://localhost/tmp/a.png", path("/tmp/a.png")),
             ("file://elsewhere/tmp/a.png", Err(invalid)),
+            ("file:/tmp/%+f%g0%", path("/tmp/%+f%g0%")),
             ("/tmp/a.png", path("/tmp/a.png")),
             ("aGVsbG8=", path("aGVsbG8=")),
             ("ftp://example.com/a", Err(unsupported)),
             ("", Err(invalid)),
             (&long, Err(invalid)),
+            // Found by fuzzing: where the four characters of a group end, another one doesn't.
+            ("\u{15}/lh==ots/example.com&aé", path("\u{15}/lh==ots/example.com&aé")),
         ];
         for (text, wanted) in cases {
             assert_eq!(Source::parse(text).map_err(|error| error.kind), wanted, "{text}");

@@ -201,8 +201,11 @@ fn patches_are_those_of_the_reference() {
     }
 }
 
+/// A file, a key, and its value.
+type Change = (&'static str, &'static str, Value);
+
 /// The files of a family, some of whose settings are others.
-fn files(family: &str, changes: &[(&str, &str, Value)]) -> Value {
+fn files(family: &str, changes: &[Change]) -> Value {
     let mut files = reference()[family]["files"].clone();
     for (file, key, value) in changes {
         files[file][key] = value.clone();
@@ -256,7 +259,7 @@ fn files_that_cannot_be_followed_are_refused() {
 #[test]
 fn other_spellings_mean_the_same() {
     let image = "preprocessor_config.json";
-    let cases: [(&str, Value, &[(&str, &str, Value)]); 4] = [
+    let cases: [(&str, Value, &[Change]); 4] = [
         ("bare numbers", files("llava", &[]), &[(image, "size", json!(44)), (image, "crop_size", json!(44))]),
         (
             "one number for all colours",
@@ -291,7 +294,7 @@ fn other_spellings_mean_the_same() {
 #[test]
 fn keys_name_pixels_and_what_is_done_to_them() {
     let image = "preprocessor_config.json";
-    let key = |changes: &[(&str, &str, Value)], picture: Picture, detail| {
+    let key = |changes: &[Change], picture: Picture, detail| {
         let prepared = processor(&files("qwen2_vl", changes)).unwrap().unwrap().image(&picture, detail).unwrap();
         prepared.parts[0].key()
     };
@@ -336,7 +339,7 @@ fn clips_share_their_steps() {
 fn low_detail_is_fewer_tokens_where_there_is_a_choice() {
     let image = "preprocessor_config.json";
     let large = json!({"shortest_edge": 3136, "longest_edge": 4_000_000});
-    let cases: [(&str, &[(&str, &str, Value)], usize, usize); 5] = [
+    let cases: [(&str, &[Change], usize, usize); 5] = [
         ("qwen3_vl", &[(image, "size", large)], 30 * 22, 18 * 13),
         ("pixtral", &[(image, "size", json!({"longest_edge": 1024}))], 120 * 90, 64 * 48),
         ("idefics3", &[], (3 * 3 + 1) * 4, 4),

@@ -146,10 +146,10 @@ fn ours(args: &VisionArgs, binary: &Path, model: &Path, ssd: &Path, samples: &mu
     let server = start()?;
     let port = server.port;
     note("image, after a restart", &asked(port, &png, 1, None)?);
-    note("image, features only, after a restart", &asked(port, &png, 1, Some("another"))?);
+    note("image, features only, after a restart", &asked(port, &png, 1, Some("a third"))?);
     if args.frames > 0 {
         note("video, after a restart", &asked(port, &clip(0), 1, None)?);
-        note("video, features only, after a restart", &asked(port, &clip(0), 1, Some("another"))?);
+        note("video, features only, after a restart", &asked(port, &clip(0), 1, Some("a third"))?);
     }
     ensure!(encoder_runs(port)? == 0, "something was encoded again after the restart");
     server.stop(Duration::from_secs(60))

@@ -3,7 +3,8 @@
 //! [`Processor::image`] and [`Processor::video`] work from sizes alone, in microseconds; [`Part::input`] does the work, and is
 //! called only for what no cache has. [`Processor::tokenize`] puts it all into a prompt.
 //!
-//! Everything follows the processors of transformers 5, with their default backend, to the level (see [`Part::input`]'s tests).
+//! Everything follows the processors of transformers 5 with their default backend: the same tokens, and the same level of
+//! every pixel, but for images of which CLIP keeps only the middle, where some are one level off.
 
 mod expand;
 mod gemma3;

@@ -7,8 +7,9 @@
 
 use std::borrow::Cow;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use serde::Serialize;
 
 /// Pixels that rows may have between the passes. A picture of a few columns and millions of rows would need gigabytes; of
@@ -45,14 +46,17 @@ impl Pixels<'_> {
     }
 
     /// The middle of what [`resized`](Self::resized) would give, with black around it where that is smaller. No more than
-    /// the middle is computed, however long the picture is.
+    /// the middle is computed, however long the picture is; the weights of the filter are rounded a little differently then.
     pub(super) fn resized_middle(self, resized: [usize; 2], middle: [usize; 2], filter: Filter) -> Self {
         let source = [self.width as f64, self.height as f64];
         let seen = [0, 1].map(|axis| resized[axis].min(middle[axis]));
         let extents = [0, 1].map(|axis| {
+            if seen[axis] == resized[axis] {
+                return (0.0, source[axis]);
+            }
             let scale = source[axis] / resized[axis] as f64;
             let start = ((resized[axis] - seen[axis]) / 2) as f64 * scale;
-            (start, (seen[axis] as f64 * scale).min(source[axis] - start))
+            (start, seen[axis] as f64 * scale)
         });
         let part = self.resampled(extents, seen, filter);
         if seen == middle {
@@ -90,17 +94,16 @@ impl Pixels<'_> {
             Filter::Bicubic => FilterType::CatmullRom,
             Filter::Lanczos => FilterType::Lanczos3,
         };
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(filter))
-            .use_alpha(false)
-            .crop(across.0, down.0, across.1, down.1);
-        let source = ImageRef::new(length(self.width), length(self.height), &self.rgb, PixelType::U8x3);
-        let mut target = Image::new(length(width), length(height), PixelType::U8x3);
-        source
-            .map_err(|error| error.to_string())
-            .and_then(|source| Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string()))
-            .unwrap_or_else(|error| panic!("resizing {}×{}: {error}", self.width, self.height));
-        Pixels { width, height, rgb: target.into_vec().into() }
+        let options =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(across.0, down.0, across.1, down.1);
+        let mut rgb = vec![0; width * height * 3];
+        let source = TypedImageRef::<U8x3>::from_buffer(length(self.width), length(self.height), &self.rgb)
+            .expect("as many bytes as pixels");
+        let mut target =
+            TypedImage::<U8x3>::from_buffer(length(width), length(height), &mut rgb).expect("as many bytes as pixels");
+        // Typed, so that only this one of the crate's many pixel types is compiled.
+        Resizer::new().resize_typed(&source, &mut target, &options).expect("a part of the picture");
+        Pixels { width, height, rgb: rgb.into() }
     }
 }
 
