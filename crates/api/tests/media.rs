@@ -36,7 +36,8 @@ async fn ask(server: &Server, fields: Value) -> Value {
 
 #[tokio::test]
 async fn an_image_is_looked_at_once() {
-    let Seeing { server, eyes } = usual();
+    let folder = tempfile::tempdir().unwrap();
+    let Seeing { server, eyes } = seeing(FakeVisionConfig::default(), HttpConfig::default(), Some(folder.path()));
     // 16 by 24 pixels are 2 by 3 tokens.
     let first = ask(&server, user(json!([image_url(&red()), text("what is it?")]))).await;
     assert_eq!(first, json!({ "cached_tokens": 0, "image_tokens": 6, "video_tokens": 0, "cached_media_tokens": 0 }));
@@ -46,9 +47,12 @@ async fn an_image_is_looked_at_once() {
     // After other words its KV is of no use, but what was seen is.
     let elsewhere = ask(&server, user(json!([text("no: "), image_url(&red())]))).await;
     assert_eq!(elsewhere["cached_media_tokens"], 6, "{elsewhere}");
-    // The same pixels in another wrapper.
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("red.bmp"), bmp(16, 24, [255, 0, 0])).unwrap();
+    // The same pixels in another file, which has something after them.
+    let file = folder.path().join("red.bmp");
+    fs::write(&file, [bmp(16, 24, [255, 0, 0]), b"more".to_vec()].concat()).unwrap();
+    let url = format!("file://{}", file.display());
+    let wrapped = ask(&server, user(json!([image_url(&url), text("what is it?")]))).await;
+    assert_eq!(wrapped["cached_tokens"], again["cached_tokens"], "{wrapped}");
     assert_eq!(eyes.calls.load(Relaxed), 1);
     let other = ask(&server, user(json!([image_url(&data_url(&bmp(16, 24, [254, 0, 0])))]))).await;
     assert_eq!((other["cached_media_tokens"].clone(), eyes.calls.load(Relaxed)), (json!(0), 2));
@@ -58,7 +62,7 @@ async fn an_image_is_looked_at_once() {
     assert_eq!((&vision["encoder_runs"], &vision["entry_count"], &vision["hits"]), (&json!(2), &json!(2), &json!(1)));
     assert!(vision["bytes"].as_u64().unwrap() > 0 && vision["max_bytes"] == 512 << 20, "{vision}");
     assert!(stats["engine_cache"]["media_tokens_saved"].as_u64().unwrap() >= 6, "{stats}");
-    assert_eq!(stats["decoded_media"]["entry_count"], 2, "{stats}");
+    assert_eq!(stats["decoded_media"]["entry_count"], 3, "{stats}");
     let metrics = server.get("/metrics").await.body;
     assert!(metrics.contains("vllm_mlx_vision_encoder_runs_total{model_name=\"tiny\"} 2"), "{metrics}");
 

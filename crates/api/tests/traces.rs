@@ -18,9 +18,13 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 use serde_json::json;
-use support::{EOS, Server, fake, server_of};
+use support::{
+    EOS, Server, fake,
+    seeing::{Seeing, bmp, data_url, image_url, seeing_in, user},
+    server_of,
+};
 use vllm_api::{http::App, telemetry::Tracer};
-use vllm_platform::testing::FakeConfig;
+use vllm_platform::testing::{FakeConfig, FakeVisionConfig};
 use vllm_scheduler::EngineConfig;
 
 /// Answers 200 to every POST and hands their paths and bodies on.
@@ -71,6 +75,24 @@ fn spans(receiver: &Receiver<(String, Vec<u8>)>) -> Vec<Span> {
     let resource = request.resource_spans[0].resource.as_ref().unwrap();
     assert_eq!(attribute(&resource.attributes, "service.name"), Some(&Value::StringValue("vllm-mlx".into())));
     request.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans).collect()
+}
+
+#[tokio::test]
+async fn images_have_spans_of_their_own() {
+    let (endpoint, receiver) = collector();
+    let app = App::with_tracer(Default::default(), Some(Tracer::start(&endpoint).unwrap()));
+    let Seeing { server, .. } = seeing_in(FakeVisionConfig::default(), app, None);
+    let image = image_url(&data_url(&bmp(16, 24, [255, 0, 0])));
+    assert_eq!(server.chat(user(json!([image]))).await.status, 200);
+    flush(&server);
+    let spans = spans(&receiver);
+    let root = spans.iter().find(|span| span.parent_span_id.is_empty()).unwrap();
+    assert_eq!(attribute(&root.attributes, "vllm_mlx.usage.image_tokens"), Some(&Value::IntValue(6)));
+    for (name, key) in [("media_load", "vllm_mlx.media"), ("media_wait", "vllm_mlx.media_spans")] {
+        let span = spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(attribute(&span.attributes, key), Some(&Value::IntValue(1)), "{name}");
+        assert_eq!(span.parent_span_id, root.span_id, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ mod responses;
 mod sampling;
 mod score;
 mod sse;
+mod staged;
 mod status;
 mod tokenize;
 mod usage;
@@ -51,7 +52,6 @@ use axum::{
     middleware,
     routing::{delete, get, post},
 };
-use chat::ChatRequest;
 pub use choices::reason_name;
 pub use client::Peer;
 use encoders::Encoders;
@@ -62,6 +62,7 @@ pub use media::{Media, MediaLimits, Sampling};
 pub use messages::normalise as normalise_messages;
 use metrics::{HttpMetrics, InferenceMetrics};
 use registry::Registry;
+use staged::{Staged, WithMedia, staged};
 pub use usage::Usage;
 use vllm_mcp::McpClient;
 use vllm_media::Loader;
@@ -360,51 +361,6 @@ async fn open(app: &App, body: Body) -> Result<Opened, ApiError> {
     let (fields, name) = read_request(app, body).await?;
     let model = app.lease(&name).await?;
     Ok(Opened { fields, name, model })
-}
-
-/// A body that was understood.
-trait WithMedia {
-    /// The images and videos in it.
-    fn media(&mut self) -> Option<&mut Media>;
-}
-
-impl WithMedia for ChatRequest {
-    fn media(&mut self) -> Option<&mut Media> {
-        Some(&mut self.media)
-    }
-}
-
-/// A body that was understood, and is ready to be computed.
-struct Staged<R, P> {
-    request: R,
-    prepared: P,
-}
-
-/// Parses and prepares a request off the async workers, in one go where it has no media; those are fetched in between.
-async fn staged<R: WithMedia + Send + 'static, P: Send + 'static>(
-    app: &App,
-    parse: impl FnOnce() -> Result<R, ApiError> + Send + 'static,
-    prepare: impl FnOnce(&mut R) -> Result<P, ApiError> + Send + 'static,
-) -> Result<Staged<R, P>, ApiError> {
-    let done = move |mut request: R| {
-        let prepared = prepare(&mut request)?;
-        Ok(Staged { request, prepared })
-    };
-    let first = blocking(move || {
-        let mut request = parse()?;
-        let waits = request.media().is_some_and(|media| !media.is_empty());
-        Ok(if waits { Err((request, done)) } else { Ok(done(request)?) })
-    });
-    match first.await? {
-        Ok(staged) => Ok(staged),
-        Err((mut request, done)) => {
-            if let Some(media) = request.media() {
-                let none = || ApiError::engine("this server has nothing to read images with");
-                media.load(app.loader.as_deref().ok_or_else(none)?).await?;
-            }
-            blocking(move || done(request)).await
-        }
-    }
 }
 
 /// Longest wait for a word of the engine, which answers between two steps only.

@@ -43,9 +43,14 @@ pub struct Seeing {
 
 /// A server whose model sees, and answers with `ok`. Files below `folder` may be read.
 pub fn seeing(vision: FakeVisionConfig, http: HttpConfig, folder: Option<&Path>) -> Seeing {
+    seeing_in(vision, App::new(http), folder)
+}
+
+/// The same, of this application.
+pub fn seeing_in(vision: FakeVisionConfig, app: App, folder: Option<&Path>) -> Seeing {
     let policy = FetchPolicy { local_root: folder.map(Path::to_owned), ..FetchPolicy::default() };
     let limits = Limits { pixels: 10_000, ..Limits::default() };
-    let app = App::new(http).with_loader(Loader::new(&policy, limits, 1 << 20).unwrap());
+    let app = app.with_loader(Loader::new(&policy, limits, 1 << 20).unwrap());
     let script = [u32::from(b'o'), u32::from(b'k'), EOS].to_vec();
     let fake = FakeConfig { vocab_size: 262, context_length: 2000, script, ..fake() };
     let (sender, probes) = mpsc::channel();
