@@ -394,6 +394,7 @@ pub fn load(mut spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<Serve
     let path = resolve(&spec.model, &spec.hub, observer)?;
     let processor = if spec.vision.is_some() { vision::processor(&path)? } else { None };
     let seeing = processor.zip(spec.vision.take());
+    spec.load.media_cache_bytes = seeing.as_ref().map(|(_, config)| config.cache_bytes as u64);
     if let Some((_, config)) = &seeing
         && let (Some(kv), Some(features)) = (&mut spec.engine.ssd, &config.ssd)
     {

@@ -149,8 +149,7 @@ pub(crate) fn load_runner(
             options,
             device,
             granted,
-            // The eyes are loaded beside it.
-            weights: loading.bytes() + view.left_bytes + options.media_cache_bytes,
+            weights: loading.bytes() + options.media_cache_bytes.map_or(0, |cache| view.left_bytes + cache),
             headroom: budget::headroom(loading.config(), model.vocab_size(), options),
         };
         let store = kv_store(&*model, &ops, &request, dtype, context_length)?;

@@ -24,9 +24,9 @@ pub struct LoadOptions {
     pub kv_cache_bytes: Option<u64>,
     /// Share of the device's memory, above 0 and at most 1, for weights and KV storage together.
     pub memory_utilization: f64,
-    /// Bytes that features of pictures may take beside the model, where it sees: they are left out of what
-    /// `memory_utilization` leaves.
-    pub media_cache_bytes: u64,
+    /// Bytes that features of pictures may take, if the model's vision encoder is to be loaded beside it: both are left out of
+    /// what `memory_utilization` leaves.
+    pub media_cache_bytes: Option<u64>,
     /// Sequences that may run at once: bounds the KV storage a platform picks by itself.
     pub max_num_seqs: usize,
     /// Most tokens of a step: windowed layers need room for a window and one step's chunk.
@@ -72,7 +72,7 @@ impl Default for LoadOptions {
             max_model_len: None,
             kv_cache_bytes: None,
             memory_utilization: 0.9,
-            media_cache_bytes: 0,
+            media_cache_bytes: None,
             max_num_seqs: 16,
             max_num_batched_tokens: 256,
             kv_store: KvStoreChoice::Auto,

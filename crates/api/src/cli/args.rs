@@ -148,7 +148,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
             max_model_len: runtime.max_model_len,
             kv_cache_bytes: runtime.cache.bytes(),
             memory_utilization: runtime.cache.gpu_memory_utilization,
-            media_cache_bytes: 0,
+            media_cache_bytes: None,
             max_num_seqs,
             max_num_batched_tokens: runtime.max_num_batched_tokens,
             kv_cache_dtype: runtime.cache.kv_cache_dtype.0,

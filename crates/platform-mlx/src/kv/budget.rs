@@ -25,7 +25,7 @@ pub(crate) struct Request<'a> {
     pub device: DeviceKind,
     /// Bytes that the device granted before the model was loaded.
     pub granted: u64,
-    /// Bytes of the weights.
+    /// Bytes of the weights, and of what else is loaded beside them.
     pub weights: u64,
     /// Bytes of what else a step needs.
     pub headroom: u64,
