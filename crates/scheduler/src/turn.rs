@@ -35,6 +35,8 @@ pub(crate) struct Turn {
 struct State {
     /// Steps of generation under way.
     steps: usize,
+    /// Steps that wait for the end of a slice.
+    waiting: usize,
     /// When the last of them ended.
     last_step: Option<Instant>,
     /// Whether a slice is under way.
@@ -57,10 +59,11 @@ enum Next {
 
 impl State {
     fn next(&self, now: Instant, claimed: bool) -> Next {
-        let quiet_at = self.last_step.map_or(now, |end| end + IDLE);
         let due_at = self.due.unwrap_or(now);
+        // Whoever has waited for the end of a slice generates, however long ago its last step was.
+        let quiet_at = if self.waiting > 0 { due_at } else { self.last_step.map_or(now, |end| end + IDLE) };
         let free = !self.slice && self.steps == 0;
-        if free && (claimed || now >= quiet_at) {
+        if free && (claimed || self.waiting == 0 && now >= quiet_at) {
             Next::Begin
         } else if claimed || self.slice {
             // The end of what is in the way is told.
@@ -84,14 +87,17 @@ pub(crate) struct Slice<'a> {
 
 impl Turn {
     pub const fn new() -> Self {
-        let state = State { steps: 0, last_step: None, slice: false, claims: 0, due: None };
+        let state = State { steps: 0, waiting: 0, last_step: None, slice: false, claims: 0, due: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Begins a step of generation, after the slice that is under way.
     pub fn step(&self) -> Step<'_> {
         let taken = |state: &mut State| state.slice || state.claims > 0;
-        let mut state = self.changed.wait_while(lock(&self.state), taken).unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        state = self.changed.wait_while(state, taken).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
         state.steps += 1;
         Step(self)
     }
@@ -160,10 +166,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_step_that_waited_for_a_slice_goes_before_the_next() {
+        let turn = Turn::new();
+        let stepped = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let mut slice = turn.slice();
+            scope.spawn(|| {
+                let _step = turn.step();
+                stepped.store(true, SeqCst);
+            });
+            while lock(&turn.state).waiting == 0 {
+                thread::yield_now();
+            }
+            // So that the next slice is due later than the step needs to wake up.
+            slice.start -= Duration::from_millis(100);
+            slice.pause();
+            assert!(stepped.load(SeqCst));
+        });
+    }
+
+    #[test]
     fn slices_begin_when_nobody_generates_or_when_they_are_due() {
         let now = Instant::now();
         let ms = Duration::from_millis;
-        let idle = || State { steps: 0, last_step: None, slice: false, claims: 0, due: None };
+        let idle = || State { steps: 0, waiting: 0, last_step: None, slice: false, claims: 0, due: None };
         let busy = || State { last_step: Some(now - ms(1)), ..idle() };
         // (name, state, whether there is a claim, what is next)
         let cases = [
@@ -174,6 +200,13 @@ mod tests {
                 false,
                 Next::Begin,
             ),
+            (
+                "a step waits, and not due",
+                State { waiting: 1, last_step: Some(now - ms(500)), due: Some(now + ms(90)), ..idle() },
+                false,
+                Next::Wait(ms(90)),
+            ),
+            ("a step waits, and due", State { waiting: 1, due: Some(now), ..idle() }, false, Next::Claim),
             ("another slice", State { slice: true, ..idle() }, false, Next::Wait(LONG)),
             ("between two steps, and due", State { due: Some(now), ..busy() }, false, Next::Claim),
             ("between two steps, and not due", State { due: Some(now + ms(5)), ..busy() }, false, Next::Wait(ms(5))),
