@@ -14,6 +14,7 @@ fn responses_are_as_documented_whatever_is_asked() {
     let limits = ["--max-tokens", "4", "--max-request-tokens", "16", "--max-model-len", "2048"];
     let server = Server::smollm2(&[&["--served-model-name", "smollm2"], &limits[..]].concat());
     let mut command = Command::new(python().with_file_name("schemathesis"));
+    command.args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/python/schemathesis.toml")]);
     command.args(["run", &server.url("/openapi.json"), "--phases", "examples,coverage,fuzzing"]);
     command.args(["--checks", CHECKS, "--seed", "1", "--workers", "1", "--max-time", "90", "--max-examples", "30"]);
     // More workers than one trip over a race in Python 3.11's parser.

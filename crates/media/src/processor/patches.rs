@@ -81,41 +81,36 @@ impl Patches {
         [height / self.side, width / self.side]
     }
 
-    /// Numbers of the patches of one row of tokens of a picture as wide as this.
-    pub(super) fn band_len(self, width: usize) -> usize {
-        width / self.side / self.merge * self.merge * self.merge * self.len()
-    }
-
-    /// Fills in one row of tokens: the patches of the same window of all `frames`; a single one stands for all.
-    pub(super) fn cut(
-        self,
-        frames: &[Pixels<'_>],
-        window: Window,
-        band: usize,
-        colours: &Colours,
-        patches: &mut [f32],
-    ) {
+    /// Appends the patches of the same window of all `frames`; a single one stands for all.
+    pub(super) fn cut(self, frames: &[Pixels<'_>], window: Window, colours: &Colours, patches: &mut Vec<f32>) {
+        let [rows, columns] = self.grid(window.width, window.height);
+        patches.reserve(rows * columns * self.len());
         let merge = self.merge;
-        for (at, patch) in patches.chunks_exact_mut(self.len()).enumerate() {
-            let (block, inside) = (at / (merge * merge), at % (merge * merge));
-            let (row, column) = (band * merge + inside / merge, block * merge + inside % merge);
-            self.patch(frames, [window.left + column * self.side, window.top + row * self.side], colours, patch);
+        for block_row in 0..rows / merge {
+            for block_column in 0..columns / merge {
+                for inside in 0..merge * merge {
+                    let row = block_row * merge + inside / merge;
+                    let column = block_column * merge + inside % merge;
+                    let at = [window.left + column * self.side, window.top + row * self.side];
+                    self.patch(frames, at, colours, patches);
+                }
+            }
         }
     }
 
-    fn patch(self, frames: &[Pixels<'_>], [left, top]: [usize; 2], colours: &Colours, patch: &mut [f32]) {
-        let (of_frame, of_colour) = (self.side * self.side, self.frames * self.side * self.side);
-        for (numbers, patch) in colours.numbers.iter().enumerate().zip(patch.chunks_exact_mut(of_colour)) {
-            let (colour, numbers) = numbers;
-            for (frame, patch) in frames.iter().zip(patch.chunks_exact_mut(of_frame)) {
-                for (row, line) in patch.chunks_exact_mut(self.side).enumerate() {
-                    let at = ((top + row) * frame.width + left) * 3;
+    fn patch(self, frames: &[Pixels<'_>], [left, top]: [usize; 2], colours: &Colours, patches: &mut Vec<f32>) {
+        for (colour, numbers) in colours.numbers.iter().enumerate() {
+            let start = patches.len();
+            for frame in frames {
+                for row in top..top + self.side {
+                    let at = (row * frame.width + left) * 3;
                     let pixels = frame.rgb[at..at + self.side * 3].chunks_exact(3);
-                    line.iter_mut().zip(pixels).for_each(|(x, pixel)| *x = numbers[usize::from(pixel[colour])]);
+                    patches.extend(pixels.map(|pixel| numbers[usize::from(pixel[colour])]));
                 }
             }
-            for frame in frames.len()..self.frames {
-                patch.copy_within((frame - 1) * of_frame..frame * of_frame, frame * of_frame);
+            let end = patches.len();
+            for _ in frames.len()..self.frames {
+                patches.extend_from_within(start..end);
             }
         }
     }

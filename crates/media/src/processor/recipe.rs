@@ -1,6 +1,6 @@
 //! From decoded pictures to a [`VisionInput`], written down before it is done.
 
-use std::{num::NonZero, sync::Arc, thread};
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -53,37 +53,24 @@ impl Recipe {
     /// Does it: to the frames that patches reach through, or to one picture that stands for all of them.
     pub(super) fn cook(&self, pictures: &[Picture]) -> VisionInput {
         let frames: Vec<Pixels<'_>> = pictures.iter().map(|picture| self.stepped(picture)).collect();
+        let mut input = VisionInput { patches: vec![], patch_len: self.patches.len(), grids: vec![] };
+        let mut cut = |frames: &[Pixels<'_>], window: Window| {
+            self.patches.cut(frames, window, &self.colours, &mut input.patches);
+            input.grids.push(self.patches.grid(window.width, window.height));
+        };
         let Some(tiles) = self.tiles else {
-            return self.cut(&[(&frames, Window::whole(&frames[0]))]);
+            cut(&frames, Window::whole(&frames[0]));
+            return input;
         };
         let side = tiles.side;
-        let corners = (0..frames[0].height / side)
-            .flat_map(|row| (0..frames[0].width / side).map(move |column| (column * side, row * side)));
-        let squares: Vec<Window> = corners.map(|(left, top)| Window { left, top, width: side, height: side }).collect();
-        let whole: Vec<_> = frames.iter().map(|frame| frame.clone().resized(side, side, tiles.filter)).collect();
-        let mut windows: Vec<(&[Pixels<'_>], Window)> = squares.into_iter().map(|square| (&*frames, square)).collect();
-        windows.push((&whole, Window::whole(&whole[0])));
-        self.cut(&windows)
-    }
-
-    /// The patches of all windows, one after the other.
-    fn cut(&self, windows: &[(&[Pixels<'_>], Window)]) -> VisionInput {
-        let grids: Vec<[usize; 2]> =
-            windows.iter().map(|(_, window)| self.patches.grid(window.width, window.height)).collect();
-        let count: usize = grids.iter().map(|[rows, columns]| rows * columns).sum();
-        // Zeros that the system gives: their pages are first touched by the thread that fills them.
-        let mut patches = vec![0.0; count * self.patches.len()];
-        let mut bands = Vec::new();
-        let mut rest = patches.as_mut_slice();
-        for (&(frames, window), [rows, _]) in windows.iter().zip(&grids) {
-            for band in 0..rows / self.patches.merge {
-                let (numbers, after) = rest.split_at_mut(self.patches.band_len(window.width));
-                bands.push(move || self.patches.cut(frames, window, band, &self.colours, numbers));
-                rest = after;
+        for row in 0..frames[0].height / side {
+            for column in 0..frames[0].width / side {
+                cut(&frames, Window { left: column * side, top: row * side, width: side, height: side });
             }
         }
-        side_by_side(bands, count * self.patches.len());
-        VisionInput { patches, patch_len: self.patches.len(), grids }
+        let whole: Vec<_> = frames.into_iter().map(|frame| frame.resized(side, side, tiles.filter)).collect();
+        cut(&whole, Window::whole(&whole[0]));
+        input
     }
 
     fn stepped<'p>(&self, picture: &'p Picture) -> Pixels<'p> {
@@ -94,20 +81,4 @@ impl Recipe {
             Step::ResizeMiddle { to, middle, filter } => pixels.resized_middle(to, middle, filter),
         })
     }
-}
-
-/// Numbers that are worth a thread.
-const ENOUGH: usize = 1 << 20;
-
-/// Does all of `work`, which gives so many numbers, on as many threads as that is worth.
-fn side_by_side<W: FnOnce() + Send>(mut work: Vec<W>, numbers: usize) {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(numbers / ENOUGH).max(1);
-    let share = work.len().div_ceil(threads);
-    thread::scope(|scope| {
-        while work.len() > share {
-            let others = work.split_off(work.len() - share);
-            scope.spawn(move || others.into_iter().for_each(|work| work()));
-        }
-        work.into_iter().for_each(|work| work());
-    });
 }
