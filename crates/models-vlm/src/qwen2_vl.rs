@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use vllm_platform_mlx::{
-    Activation, Batch, Bias, LoadContext, Ops, Result, Tensor, inventory,
+    Activation, Bias, LoadContext, Result, Tensor, inventory,
     kv::Attending,
     model::LayerSpec,
     nn::{LayerNorm, Linear},
@@ -16,7 +16,7 @@ use vllm_platform_mlx::{
 
 use crate::{
     config::{activation, text_config, vision_config},
-    qwen_vision::{Attention, EPS, Mlp, NAMES, Patches, axes, by_token, check_mrope},
+    qwen_vision::{Block, EPS, Mlp, MlpForm, NAMES, Patches, axes, by_token, check_mrope},
 };
 
 inventory::submit! {
@@ -49,35 +49,6 @@ impl Default for Config {
     }
 }
 
-struct Block {
-    ops: Ops,
-    attention_norm: LayerNorm,
-    attention: Attention,
-    mlp_norm: LayerNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn load(ctx: &LoadContext<'_>, config: &Config, patches: &Patches) -> Result<Self> {
-        let hidden = config.embed_dim;
-        let sizes = [hidden, hidden * config.mlp_ratio, hidden];
-        Ok(Self {
-            ops: ctx.ops(),
-            attention_norm: ctx.layer_norm("norm1", hidden, EPS)?,
-            attention: Attention::load(&ctx.at("attn"), hidden, config.num_heads, patches)?,
-            mlp_norm: ctx.layer_norm("norm2", hidden, EPS)?,
-            mlp: Mlp::load(&ctx.at("mlp"), ["fc1", "fc2"], sizes, activation(&config.hidden_act)?)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, layer: usize, kv: &mut Attending<'_>, batch: &Batch) -> Result<Tensor> {
-        let attended = self.attention.forward(x, |x| self.attention_norm.forward(x), layer, kv, batch)?;
-        let x = self.ops.add(x, &attended)?;
-        let [x] = kv.by_rows(&x, |x| Ok([self.ops.add(x, &self.mlp.forward(&self.mlp_norm.forward(x)?)?)?]))?;
-        Ok(x)
-    }
-}
-
 struct Qwen2Vl {
     patches: Patches,
     embedding: Linear,
@@ -93,10 +64,15 @@ impl Qwen2Vl {
         let (ctx, hidden, width) = (ctx.at("vision"), config.embed_dim, config.hidden_size);
         let merged = hidden * patches.of_token();
         let merger = ctx.at("merger");
+        let mlp = MlpForm {
+            names: ["fc1", "fc2"],
+            inner: hidden * config.mlp_ratio,
+            activation: activation(&config.hidden_act)?,
+        };
         Ok(Self {
             embedding: patches.embedding(&ctx, hidden, Bias::None)?,
             blocks: (0..config.depth)
-                .map(|layer| Block::load(&ctx.at(&format!("blocks.{layer}")), &config, &patches))
+                .map(|layer| Block::load(&ctx.at(&format!("blocks.{layer}")), hidden, config.num_heads, mlp, &patches))
                 .collect::<Result<_>>()?,
             merger_norm: merger.layer_norm("ln_q", hidden, EPS)?,
             merger: Mlp::load(&merger, ["mlp.0", "mlp.2"], [merged, merged, width], Activation::Gelu)?,

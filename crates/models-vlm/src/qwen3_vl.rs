@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vllm_platform_mlx::{
-    Activation, Batch, Bias, Error, LoadContext, Ops, Result, Tensor, inventory,
+    Activation, Bias, Error, LoadContext, Ops, Result, Tensor, inventory,
     kv::Attending,
     model::LayerSpec,
     nn::{Embedding, LayerNorm, Linear},
@@ -15,7 +15,7 @@ use vllm_platform_mlx::{
 
 use crate::{
     config::{activation, text_config, vision_config},
-    qwen_vision::{Attention, EPS, Mlp, NAMES, Patches, axes, by_token, check_mrope},
+    qwen_vision::{Block, EPS, Mlp, MlpForm, NAMES, Patches, axes, by_token, check_mrope},
 };
 
 inventory::submit! {
@@ -56,35 +56,6 @@ struct Config {
     num_position_embeddings: usize,
     /// Blocks after which there is an output.
     deepstack_visual_indexes: Vec<usize>,
-}
-
-struct Block {
-    ops: Ops,
-    attention_norm: LayerNorm,
-    attention: Attention,
-    mlp_norm: LayerNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn load(ctx: &LoadContext<'_>, config: &Config, patches: &Patches) -> Result<Self> {
-        let hidden = config.hidden_size;
-        let sizes = [hidden, config.intermediate_size, hidden];
-        Ok(Self {
-            ops: ctx.ops(),
-            attention_norm: ctx.layer_norm("norm1", hidden, EPS)?,
-            attention: Attention::load(&ctx.at("attn"), hidden, config.num_heads, patches)?,
-            mlp_norm: ctx.layer_norm("norm2", hidden, EPS)?,
-            mlp: Mlp::load(&ctx.at("mlp"), ["linear_fc1", "linear_fc2"], sizes, activation(&config.hidden_act)?)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, layer: usize, kv: &mut Attending<'_>, batch: &Batch) -> Result<Tensor> {
-        let attended = self.attention.forward(x, |x| self.attention_norm.forward(x), layer, kv, batch)?;
-        let x = self.ops.add(x, &attended)?;
-        let [x] = kv.by_rows(&x, |x| Ok([self.ops.add(x, &self.mlp.forward(&self.mlp_norm.forward(x)?)?)?]))?;
-        Ok(x)
-    }
 }
 
 /// Makes one vector of the patches of a token.
@@ -198,11 +169,24 @@ impl Qwen3Vl {
             }
             Ok((block, Merger::load(&ctx.at(&format!("deepstack_merger_list.{i}")), &config, &patches, true)?))
         });
+        let mlp = MlpForm {
+            names: ["linear_fc1", "linear_fc2"],
+            inner: config.intermediate_size,
+            activation: activation(&config.hidden_act)?,
+        };
         Ok(Self {
             embedding: patches.embedding(&ctx, config.hidden_size, Bias::Added)?,
             positions: Positions::load(&ctx, &config)?,
             blocks: (0..config.depth)
-                .map(|layer| Block::load(&ctx.at(&format!("blocks.{layer}")), &config, &patches))
+                .map(|layer| {
+                    Block::load(
+                        &ctx.at(&format!("blocks.{layer}")),
+                        config.hidden_size,
+                        config.num_heads,
+                        mlp,
+                        &patches,
+                    )
+                })
                 .collect::<Result<_>>()?,
             merger: Merger::load(&ctx.at("merger"), &config, &patches, false)?,
             on_the_way: on_the_way.collect::<Result<_>>()?,

@@ -8,7 +8,7 @@ use vllm_platform_mlx::{
     kv::{Attending, AttentionSpec, KvStore},
     mlx_rs::ops::indexing::TryIndexOp,
     model::LayerSpec,
-    nn::{Linear, Rope, RopeConfig},
+    nn::{LayerNorm, Linear, Rope, RopeConfig},
 };
 
 /// As published, as transformers 5 has it (and Qwen3-VL from the start), and as mlx-vlm converts both.
@@ -193,4 +193,41 @@ impl Mlp {
 pub(crate) fn by_token(x: &Tensor, patches: &Patches) -> Result<Tensor> {
     let of_token = i32::try_from(patches.of_token()).unwrap_or(i32::MAX);
     Ok(x.reshape(&[-1, of_token, x.dim(-1)])?)
+}
+
+/// How a [`Block`]'s two projections are called, what is between them, and its size.
+#[derive(Clone, Copy)]
+pub(crate) struct MlpForm {
+    pub names: [&'static str; 2],
+    pub inner: usize,
+    pub activation: Activation,
+}
+
+/// A block of Qwen2-VL and Qwen3-VL: layer norms, attention, two projections.
+pub(crate) struct Block {
+    ops: Ops,
+    attention_norm: LayerNorm,
+    pub attention: Attention,
+    mlp_norm: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    pub fn load(ctx: &LoadContext<'_>, hidden: usize, heads: usize, mlp: MlpForm, patches: &Patches) -> Result<Self> {
+        Ok(Self {
+            ops: ctx.ops(),
+            attention_norm: ctx.layer_norm("norm1", hidden, EPS)?,
+            attention: Attention::load(&ctx.at("attn"), hidden, heads, patches)?,
+            mlp_norm: ctx.layer_norm("norm2", hidden, EPS)?,
+            mlp: Mlp::load(&ctx.at("mlp"), mlp.names, [hidden, mlp.inner, hidden], mlp.activation)?,
+        })
+    }
+
+    /// [patches, hidden] → [patches, hidden].
+    pub fn forward(&self, x: &Tensor, layer: usize, kv: &mut Attending<'_>, batch: &Batch) -> Result<Tensor> {
+        let attended = self.attention.forward(x, |x| self.attention_norm.forward(x), layer, kv, batch)?;
+        let x = self.ops.add(x, &attended)?;
+        let [x] = kv.by_rows(&x, |x| Ok([self.ops.add(x, &self.mlp.forward(&self.mlp_norm.forward(x)?)?)?]))?;
+        Ok(x)
+    }
 }
