@@ -1,6 +1,7 @@
 //! `vllm-mlx`.
 
 // Linked for what they register with inventory; nothing else names them.
+use vllm_models_audio as _;
 use vllm_models_embed as _;
 use vllm_models_llm as _;
 use vllm_models_vlm as _;

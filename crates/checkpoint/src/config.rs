@@ -27,10 +27,22 @@ pub(crate) fn read_object_if_present(path: &Path) -> Result<Option<Value>> {
     }
 }
 
-/// `config.architectures[0]`.
+/// `config.architectures[0]`, or what the keys of a configuration that has none tell.
 pub(crate) fn architecture<'a>(config: &'a Value, path: &Path) -> Result<&'a str> {
+    let untold = || {
+        // Of models that hear and speak, whose makers have formats of their own: all keys must be there.
+        let known: [(&str, &[&str]); 2] = [
+            ("WhisperForConditionalGeneration", &["n_mels", "n_audio_ctx", "n_audio_state", "n_text_ctx", "n_vocab"]),
+            ("KModel", &["istftnet", "plbert", "style_dim", "n_token", "vocab"]),
+        ];
+        let told = known.into_iter().find(|(_, keys)| keys.iter().all(|key| config.get(key).is_some()));
+        // NeMo names the class itself, with its modules.
+        let class = config["target"].as_str().and_then(|target| target.rsplit('.').next());
+        told.map(|(name, _)| name).or(class)
+    };
     config["architectures"][0]
         .as_str()
+        .or_else(untold)
         .ok_or_else(|| Error::malformed(path, "has no `architectures`; wanted a list such as [\"LlamaForCausalLM\"]"))
 }
 
@@ -133,6 +145,27 @@ fn params(value: &Value, outer: Option<QuantParams>) -> Result<QuantParams, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn architectures_that_only_the_keys_tell() {
+        let of = |text: &str| {
+            let config: Value = serde_json::from_str(text).unwrap();
+            architecture(&config, Path::new("config.json")).map(str::to_owned).ok()
+        };
+        for (config, wanted) in [
+            (r#"{"architectures": ["LlamaForCausalLM"], "target": "a.B"}"#, Some("LlamaForCausalLM")),
+            (
+                r#"{"n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 384, "n_text_ctx": 448, "n_vocab": 51864}"#,
+                Some("WhisperForConditionalGeneration"),
+            ),
+            (r#"{"istftnet": {}, "plbert": {}, "style_dim": 128, "n_token": 178, "vocab": {}}"#, Some("KModel")),
+            (r#"{"target": "nemo.collections.asr.models.EncDecRNNTBPEModel"}"#, Some("EncDecRNNTBPEModel")),
+            (r#"{"n_mels": 80, "vocab": {}}"#, None),
+        ] {
+            assert_eq!(of(config).as_deref(), wanted, "{config}");
+        }
+    }
+
     use serde_json::json;
 
     const AFFINE: QuantParams = QuantParams { mode: QuantMode::Affine, bits: 4, group_size: 64 };

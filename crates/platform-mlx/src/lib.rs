@@ -6,7 +6,7 @@
 //!
 //! A model family is a plugin: implement [`model::CausalLm`] and submit a [`model::Family`] with `inventory`; for encoders,
 //! [`encoder::TextEncoder`] and [`encoder::EncoderFamily`]; for models that see, [`vision::VisionModel`] and
-//! [`vision::VisionFamily`].
+//! [`vision::VisionFamily`]; for models that hear or speak, [`speech::SpeechFamily`] and its models.
 //!
 //! *Invariant*: every MLX array belongs to the thread that loaded the model; nothing here hands one to another.
 //! `unsafe` stands in [`ffi`] only.
@@ -32,6 +32,7 @@ mod ops;
 mod platform;
 mod replay;
 mod runner;
+pub mod speech;
 pub mod vision;
 mod vision_runner;
 
@@ -44,5 +45,6 @@ pub use mlx_rs::{self, Array as Tensor, Dtype};
 pub use ops::{Activation, ExpertWeights, Matrix, Ops, Projection, QuantizedMatrix, Routing};
 pub use platform::MlxPlatform;
 pub use runner::MlxRunner;
+pub use speech::MlxSynthesizer;
 pub use vision_runner::MlxVision;
 pub use vllm_platform::inventory;

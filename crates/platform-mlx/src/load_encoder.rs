@@ -13,6 +13,7 @@ use crate::{
     load::{LoadContext, Loading, View},
     model::families,
     platform::{Threads, activation_dtype, device_ops},
+    speech::speech_family_of,
 };
 
 /// Of an encoder without `modules.json`: what sentence-transformers would do, and vectors of length 1 as all servers
@@ -33,6 +34,7 @@ pub(crate) fn purpose(checkpoint: &Checkpoint) -> Result<ModelPurpose> {
     Ok(match family(checkpoint.architecture()?).map(|family| family.load) {
         Some(LoadEncoder::Embedding(_)) => ModelPurpose::Embed,
         Some(LoadEncoder::Scores(_)) => ModelPurpose::Score,
+        None if let Some(family) = speech_family_of(checkpoint)? => family.purpose(),
         None if checkpoint.sentence_model()?.is_some() => ModelPurpose::Embed,
         None => ModelPurpose::Generate,
     })

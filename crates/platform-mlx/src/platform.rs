@@ -8,8 +8,8 @@ use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::{self as kernels, Isa, Pool};
 use vllm_platform::{
     Activations, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress,
-    MemoryInfo, ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, VisionEncoder,
-    VisionOptions, inventory,
+    MemoryInfo, ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, SpeechOptions,
+    Synthesizer, Transcriber, VisionEncoder, VisionOptions, inventory,
 };
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     load::{LoadContext, Loading, View},
     load_encoder::{load_encoder, purpose},
     model::{CausalLm, families},
+    speech::{self, speech_families},
     vision::{family_of, vision_families},
     vision_runner::MlxVision,
 };
@@ -66,8 +67,9 @@ impl Platform for MlxPlatform {
     fn architectures(&self) -> Vec<&'static str> {
         let encoders = encoder_families().into_iter().map(|family| family.architecture);
         let seeing = vision_families().into_iter().map(|family| family.architecture);
+        let speech = speech_families().into_iter().map(|family| family.architecture);
         let mut all: Vec<_> =
-            families().iter().map(|family| family.architecture).chain(encoders).chain(seeing).collect();
+            families().iter().map(|family| family.architecture).chain(encoders).chain(seeing).chain(speech).collect();
         all.sort_unstable();
         all
     }
@@ -112,6 +114,26 @@ impl Platform for MlxPlatform {
             Ok(Some(encoder))
         };
         load().map_err(Error::into_load_error)
+    }
+
+    fn load_transcriber(
+        &self,
+        source: &ModelSource,
+        options: &SpeechOptions,
+        progress: LoadProgress<'_>,
+    ) -> vllm_platform::Result<Transcriber> {
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        speech::load_transcriber(&checkpoint, options, progress).map_err(Error::into_load_error)
+    }
+
+    fn load_synthesizer(
+        &self,
+        source: &ModelSource,
+        options: &SpeechOptions,
+        progress: LoadProgress<'_>,
+    ) -> vllm_platform::Result<Box<dyn Synthesizer>> {
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        speech::load_synthesizer(&checkpoint, options, progress).map_err(Error::into_load_error)
     }
 }
 

@@ -13,6 +13,10 @@ pub enum ModelPurpose {
     Embed,
     /// It gives a pair of texts a score.
     Score,
+    /// It writes down speech.
+    Transcribe,
+    /// It speaks texts.
+    Speak,
 }
 
 /// What an encoder is to give for an input.

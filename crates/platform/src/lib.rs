@@ -4,7 +4,8 @@
 //! values. Below it stands a [`Platform`], which owns devices, memory and tensors. Neither knows the other:
 //! they meet in [`ModelRunner::step`], which takes a [`StepPlan`] and returns a [`StepOutput`], and in
 //! [`EncoderRunner::encode`], which takes texts as tokens and returns a vector or a score for each, and
-//! [`VisionEncoder::encode`], which takes pictures as patches and returns the [`Features`] that stand in for them.
+//! [`VisionEncoder::encode`], which takes pictures as patches and returns the [`Features`] that stand in for them; in a
+//! [`Transcriber`], which takes spectrograms and gives texts, and a [`Synthesizer`], which takes phonemes and gives sound.
 //!
 //! The split follows vLLM's platform plugins, one level above tensors: a platform registers itself with
 //! [`inventory`] and is found by [`platforms`], so that the binary alone decides what is linked.
@@ -19,6 +20,7 @@ mod model;
 mod registry;
 mod runner;
 pub mod sampling;
+mod speech;
 mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -34,6 +36,10 @@ pub use runner::{
     Activations, KvStoreChoice, LoadOptions, LoadProgress, ModelRunner, Platform, VisionOptions, WorkTime,
 };
 pub use sampling::SamplingParams;
+pub use speech::{
+    HeardToken, Listener, ListenerInfo, Mel, MelScale, MelSettings, SpeechOptions, Synthesizer, SynthesizerInfo,
+    TextId, TextRow, Transcriber, TranscriberInfo, Transducer, Utterance, WindowId,
+};
 pub use step::{
     BlockCopy, BlockId, Logprob, NO_BLOCK, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,
 };

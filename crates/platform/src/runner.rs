@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, MemoryInfo, ModelInfo, ModelPurpose,
-    ModelSource, Result, StepOutput, StepPlan, VisionEncoder,
+    ModelSource, Result, SpeechOptions, StepOutput, StepPlan, Synthesizer, Transcriber, VisionEncoder,
 };
 
 /// How to load a model.
@@ -142,6 +142,28 @@ pub trait Platform {
         options: &VisionOptions,
         progress: LoadProgress<'_>,
     ) -> Result<Option<Box<dyn VisionEncoder>>>;
+
+    /// Loads a model that writes down speech. It stays on the calling thread.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_transcriber(
+        &self,
+        source: &ModelSource,
+        options: &SpeechOptions,
+        progress: LoadProgress<'_>,
+    ) -> Result<Transcriber>;
+
+    /// Loads a model that speaks. It stays on the calling thread.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_synthesizer(
+        &self,
+        source: &ModelSource,
+        options: &SpeechOptions,
+        progress: LoadProgress<'_>,
+    ) -> Result<Box<dyn Synthesizer>>;
 }
 
 /// How to load a vision encoder.

@@ -11,11 +11,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-checkpoint", &[]),
     ("vllm-cache", &["vllm-platform"]),
     ("vllm-text", &["vllm-platform", "vllm-checkpoint"]),
-    ("vllm-scheduler", &["vllm-platform", "vllm-cache"]),
+    ("vllm-scheduler", &["vllm-platform", "vllm-cache", "vllm-speech"]),
     ("vllm-parsers", &[]),
     ("vllm-grammar", &["vllm-platform", "vllm-text", "vllm-parsers"]),
     ("vllm-mcp", &[]),
     ("vllm-media", &["vllm-platform", "vllm-checkpoint"]),
+    ("vllm-audio", &[]),
+    ("vllm-speech", &["vllm-platform", "vllm-checkpoint", "vllm-text"]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -23,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-models-llm", &["vllm-platform", "vllm-checkpoint", "vllm-platform-mlx"]),
     ("vllm-models-embed", &["vllm-platform-mlx"]),
     ("vllm-models-vlm", &["vllm-platform-mlx"]),
+    ("vllm-models-audio", &["vllm-platform", "vllm-platform-mlx"]),
     // What composes them.
     (
         BINARY,
@@ -36,10 +39,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-grammar",
             "vllm-mcp",
             "vllm-media",
+            "vllm-audio",
+            "vllm-speech",
             "vllm-platform-mlx",
             "vllm-models-llm",
             "vllm-models-embed",
             "vllm-models-vlm",
+            "vllm-models-audio",
             // Its build script wants to know where libmlx is.
             "mlx-sys",
         ],
@@ -62,6 +68,8 @@ const CONTROL_PLANE: &[&str] = &[
     "vllm-grammar",
     "vllm-mcp",
     "vllm-media",
+    "vllm-audio",
+    "vllm-speech",
 ];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];

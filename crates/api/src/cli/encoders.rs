@@ -69,7 +69,7 @@ pub async fn role_of(model: &str, hub: HubOptions) -> Option<Role> {
     let model = model.to_owned();
     let found = tokio::task::spawn_blocking(move || purpose(&resolve(&model, &hub, &progress::bars()).ok()?).ok());
     match found.await.ok().flatten()? {
-        ModelPurpose::Generate => None,
+        ModelPurpose::Generate | ModelPurpose::Transcribe | ModelPurpose::Speak => None,
         ModelPurpose::Embed => Some(Role::Embed),
         ModelPurpose::Score => Some(Role::Score),
     }

@@ -145,6 +145,9 @@ pub fn load_encoder(spec: EncoderSpec, observer: &LoadObserver) -> anyhow::Resul
         (Role::Score, ModelPurpose::Generate) => Some(JudgePrompt::new(&tokenizer)?),
         (Role::Embed, ModelPurpose::Score) => bail!("{} scores pairs of texts: it is no embedding model", spec.model),
         (Role::Score, ModelPurpose::Embed) => bail!("{} makes embeddings: it is no reranker", spec.model),
+        (_, ModelPurpose::Transcribe | ModelPurpose::Speak) => {
+            bail!("{} hears or speaks: it reads no texts", spec.model)
+        }
     };
     let mut options = spec.load;
     if let Some(judge) = &judge {
