@@ -19,7 +19,7 @@ mod voices;
 
 use std::time::Duration;
 
-pub use models::{SpeechModels, entry_of_speaker, entry_of_transcriber, other_route, status_of_speaker, status_of_transcriber};
+pub use models::{SpeechModels, entry, other_route, status_of_speaker, status_of_transcriber};
 pub(super) use speech::create as speech;
 pub(super) use transcriptions::{transcribe, translate};
 pub(super) use voices::list as voices;

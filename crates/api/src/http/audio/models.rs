@@ -1,6 +1,9 @@
 //! The models that hear and speak, by name.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use vllm_scheduler::WorkStats;
@@ -59,6 +62,26 @@ impl SpeechModels {
         named.or_else(|| all.iter().find(|model| model.aliases.iter().any(|known| known == name))).cloned()
     }
 
+    /// When a model was loaded, in seconds since 1970, if there is one of that name.
+    pub fn created(&self, name: &str) -> Option<u64> {
+        let transcriber = self.transcriber(name).map(|model| model.created);
+        transcriber.or_else(|| Some(self.speaker(name)?.created))
+    }
+
+    /// What their engines are at.
+    pub fn work(&self) -> Vec<WorkStats> {
+        let (transcribers, speakers) = (self.transcribers(), self.speakers());
+        let heard = transcribers.iter().map(|model| model.engine.stats().work);
+        heard.chain(speakers.iter().map(|model| model.engine.stats().work)).collect()
+    }
+
+    /// How long each engine that has work in hand has been silent.
+    pub fn silences(&self) -> Vec<Duration> {
+        let (transcribers, speakers) = (self.transcribers(), self.speakers());
+        let heard = transcribers.iter().filter_map(|model| model.engine.silence());
+        heard.chain(speakers.iter().filter_map(|model| model.engine.silence())).collect()
+    }
+
     /// All names that are listed.
     pub fn names(&self) -> Vec<String> {
         let (transcribers, speakers) = (self.transcribers(), self.speakers());
@@ -103,16 +126,7 @@ pub fn unsuitable(app: &App, name: &str, cannot: (&str, &str)) -> ApiError {
 }
 
 /// An entry of `/v1/models`.
-pub fn entry_of_transcriber(name: &str, model: &ServedTranscriber) -> Value {
-    entry(name, model.created)
-}
-
-/// The same.
-pub fn entry_of_speaker(name: &str, model: &ServedSpeaker) -> Value {
-    entry(name, model.created)
-}
-
-fn entry(name: &str, created: u64) -> Value {
+pub fn entry(name: &str, created: u64) -> Value {
     json!({ "id": name, "object": "model", "created": created, "owned_by": "vllm-mlx", "max_model_len": null, "status": "loaded" })
 }
 

@@ -61,14 +61,14 @@ impl TranscriptionRequest {
             word_timestamps,
             ..DecodingOptions::default()
         };
-        // OpenAI's translations have no language: it is always the model that says.
+        // OpenAI's translations don't take it; it saves the model from having to find it out.
         options.language = form.string("language")?;
         if let Some(temperature) = take_temperature(&mut form)? {
             options.temperatures = vec![temperature];
         }
         let voiced = form.structure("chunking_strategy")?.map(take_chunking).transpose()?;
         refuse_unsupported(&mut form)?;
-        let mut rest = Fields::within("", serde_json::Map::new());
+        let mut rest = Fields::parse(b"{}")?;
         if let Some(seconds) = form.number::<f64>("timeout", "a number of seconds")? {
             rest.put("timeout", seconds.into());
         }
