@@ -4,6 +4,7 @@
 
 mod transcript;
 
+pub mod mel;
 pub mod whisper;
 
 pub use transcript::{Segment, Transcript, Word};
