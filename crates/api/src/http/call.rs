@@ -308,6 +308,12 @@ impl Call {
         self.usage = usage;
     }
 
+    /// Tokens as they were noted.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
     fn ttft(&self) -> Option<Duration> {
         let first = self.answers.iter().filter_map(|answer| answer.first_token).min();
         first.map(|first| first.saturating_duration_since(self.start))

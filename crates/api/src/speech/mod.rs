@@ -7,8 +7,15 @@ mod speaker;
 mod transcriber;
 mod vad;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 pub use load::{SpeechRole, SpeechSpec, load_speaker, load_transcriber};
-pub use sound::{Heard, SoundError, hear};
+pub use sound::{Heard, hear};
 pub use speaker::{Plan, ServedSpeaker, SpeakError, Speaking};
-pub use transcriber::{Listening, ListeningError, ServedTranscriber, collect};
+pub use transcriber::{Listening, ListeningError, ServedTranscriber, Transcribed, collect};
 pub use vad::load_vad;
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

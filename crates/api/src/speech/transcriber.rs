@@ -19,8 +19,6 @@ pub struct ServedTranscriber {
     pub aliases: Vec<String>,
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
-    /// What its tokens mean and which languages it knows, if it is told what to do by tokens.
-    pub vocabulary: Option<Arc<Vocabulary>>,
     /// Where transcripts come from.
     pub engine: TranscriptionHandle,
 }
@@ -79,6 +77,18 @@ pub struct Transcribed {
 }
 
 impl ServedTranscriber {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(names: Vec<String>, aliases: Vec<String>, engine: TranscriptionHandle) -> Self {
+        Self { names, aliases, created: super::now(), engine }
+    }
+
+    /// What its tokens mean and which languages it knows, if it is told what to do by tokens.
+    #[must_use]
+    pub fn vocabulary(&self) -> Option<&Arc<Vocabulary>> {
+        self.engine.vocabulary()
+    }
+
     /// Samples a second that it hears.
     #[must_use]
     pub fn sample_rate(&self) -> u32 {
@@ -88,7 +98,7 @@ impl ServedTranscriber {
     /// The code of the language that it knows, if it knows but one.
     #[must_use]
     pub fn only_language(&self) -> Option<&'static str> {
-        self.vocabulary.as_ref().filter(|vocabulary| !vocabulary.is_multilingual()).map(|_| "en")
+        self.vocabulary().filter(|vocabulary| !vocabulary.is_multilingual()).map(|_| "en")
     }
 
     /// Whether it can do what is asked.
@@ -96,7 +106,7 @@ impl ServedTranscriber {
     /// # Errors
     /// [`ListeningError`].
     pub fn check(&self, options: &DecodingOptions) -> Result<(), ListeningError> {
-        if let Some(vocabulary) = &self.vocabulary {
+        if let Some(vocabulary) = self.vocabulary() {
             return Ok(vocabulary.check(options).map(drop)?);
         }
         let not_taken = |option, what| Err(ListeningError::NotTaken { option, what });
@@ -152,7 +162,7 @@ impl Transcribed {
                 self.transcript.segments.push(segment);
             }
             TranscriptEvent::Done { duration, tokens, queue, compute, .. } => {
-                self.transcript.duration = duration.as_secs_f64();
+                self.transcript.duration = duration;
                 (self.tokens, self.queue, self.compute) = (tokens, queue, compute);
             }
         }

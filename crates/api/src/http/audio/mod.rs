@@ -5,6 +5,7 @@
 //! JSON → sentences → phonemes → SynthesisHandle → samples, utterance by utterance → Encoder → bytes or SSE
 //! ```
 
+mod errors;
 mod form;
 mod models;
 mod speech;

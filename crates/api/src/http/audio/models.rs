@@ -134,7 +134,7 @@ pub fn entry(name: &str, created: u64) -> Value {
 pub fn status_of_transcriber(model: &ServedTranscriber) -> Value {
     let (stats, info) = (model.engine.stats(), model.engine.info());
     let mut status = work_json(model.names.first(), &info.architecture, &stats.work);
-    status["audio_seconds"] = json!(stats.sound.as_secs_f64());
+    status["audio_seconds"] = json!(stats.audio_seconds);
     status["windows"] = json!(stats.windows);
     status["tokens"] = json!(stats.tokens);
     status
