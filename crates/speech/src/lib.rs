@@ -5,6 +5,7 @@
 mod transcript;
 
 pub mod mel;
+pub mod vad;
 pub mod whisper;
 
 pub use transcript::{Segment, Transcript, Word};
