@@ -5,6 +5,7 @@
 mod transcript;
 
 pub mod mel;
+pub mod subtitles;
 pub mod vad;
 pub mod whisper;
 
