@@ -24,6 +24,18 @@ pub enum SpeechRole {
     Speak,
 }
 
+impl SpeechRole {
+    /// Of a model of that purpose, if it has to do with speech.
+    #[must_use]
+    pub fn of(purpose: ModelPurpose) -> Option<Self> {
+        match purpose {
+            ModelPurpose::Transcribe => Some(Self::Transcribe),
+            ModelPurpose::Speak => Some(Self::Speak),
+            ModelPurpose::Generate | ModelPurpose::Embed | ModelPurpose::Score => None,
+        }
+    }
+}
+
 /// What to load and how.
 #[derive(Debug, Clone)]
 pub struct SpeechSpec {
@@ -43,18 +55,22 @@ impl SpeechSpec {
     /// Finds the files, and whether they are of a model that does what is asked.
     fn open(&self, observer: &LoadObserver) -> anyhow::Result<ModelSource> {
         let path = resolve(&self.model, &self.hub, observer)?;
-        let does = match purpose(&path)? {
+        let purpose = purpose(&path)?;
+        if SpeechRole::of(purpose) == Some(self.role) {
+            return Ok(ModelSource { path });
+        }
+        let does = match purpose {
             ModelPurpose::Transcribe => "transcribes",
             ModelPurpose::Speak => "speaks",
             ModelPurpose::Generate => "generates text",
             ModelPurpose::Embed => "makes embeddings",
             ModelPurpose::Score => "scores pairs of texts",
         };
-        match (self.role, does) {
-            (SpeechRole::Transcribe, "transcribes") | (SpeechRole::Speak, "speaks") => Ok(ModelSource { path }),
-            (SpeechRole::Transcribe, _) => bail!("{} {does}: it does not transcribe", self.model),
-            (SpeechRole::Speak, _) => bail!("{} {does}: it does not speak", self.model),
-        }
+        let wanted = match self.role {
+            SpeechRole::Transcribe => "transcribe",
+            SpeechRole::Speak => "speak",
+        };
+        bail!("{} {does}: it does not {wanted}", self.model)
     }
 
     fn names(&self) -> Vec<String> {
