@@ -158,6 +158,14 @@ impl ServedSpeaker {
         self.engine.submit(SpeakRequest { utterances, speed, seed, client, timeout })
     }
 
+    /// Whether there is such a voice, or such a blend of some.
+    ///
+    /// # Errors
+    /// [`SpeakError::Voice`].
+    pub fn check_voice(&self, name: &str) -> Result<(), SpeakError> {
+        self.voice(Some(name)).map(drop)
+    }
+
     /// A voice with its full name. `nova` is `af_nova`, as long as there is no other Nova.
     fn voice(&self, name: Option<&str>) -> Result<(String, Voice), SpeakError> {
         let known = self.voices.names();

@@ -5,7 +5,7 @@ use std::{mem::take, sync::Arc};
 use vllm_audio::Resampler;
 use vllm_speech::vad::{Silero, TurnDetector, TurnEvent};
 
-use super::{conversation::Samples, settings::Settings};
+use super::{conversation::Samples, format::SoundFormat, settings::Settings};
 
 /// Samples a second of what models hear.
 pub const RATE: u32 = 16_000;
@@ -19,10 +19,17 @@ pub enum Heard {
     Stopped { ms: u64, samples: Samples },
 }
 
+/// Finds turns, and where in the session its first sample was.
+struct Detector {
+    turns: TurnDetector,
+    start: usize,
+}
+
 /// Sound that is in no item yet.
 pub struct InputBuffer {
+    format: SoundFormat,
     resampler: Resampler,
-    detector: Option<TurnDetector>,
+    detector: Option<Detector>,
     /// At [`RATE`].
     samples: Vec<f32>,
     /// Samples of the session before these.
@@ -36,25 +43,38 @@ pub struct InputBuffer {
 impl InputBuffer {
     /// An empty one. Turns are found by `silero`, if the settings say so.
     pub fn new(settings: &Settings, silero: Option<&Arc<Silero>>) -> Self {
-        let turns = settings.turns.zip(silero);
         Self {
+            format: settings.input,
             resampler: Resampler::new(settings.input.rate(), RATE),
-            detector: turns.map(|(turns, silero)| TurnDetector::new(Arc::clone(silero), turns.options())),
+            detector: None,
             samples: Vec::new(),
             before: 0,
             speech: None,
-            padding: turns.map_or(0, |(turns, _)| turns.padding_ms as usize * RATE as usize / 1000),
+            padding: 0,
         }
+        .with(settings, silero)
     }
 
-    /// Another for the same session, whose settings have changed. What is in this one goes over.
-    pub fn with(self, settings: &Settings, silero: Option<&Arc<Silero>>) -> Self {
-        let mut new = Self::new(settings, silero);
-        (new.before, new.samples) = (self.before, self.samples);
-        if let Some(detector) = &mut new.detector {
-            detector.start_at(new.before + new.samples.len());
+    /// The same, its session's settings changed. Speech that is under way is no turn of its own any more.
+    pub fn with(mut self, settings: &Settings, silero: Option<&Arc<Silero>>) -> Self {
+        if settings.input != self.format {
+            self.format = settings.input;
+            self.resampler = Resampler::new(settings.input.rate(), RATE);
         }
-        new
+        let start = self.end();
+        let turns = settings.turns.zip(silero);
+        self.detector = turns.map(|(turns, silero)| {
+            let turns = TurnDetector::new(Arc::clone(silero), turns.options());
+            Detector { turns, start }
+        });
+        self.speech = None;
+        self.padding = settings.turns.map_or(0, |turns| turns.padding_ms as usize * RATE as usize / 1000);
+        self
+    }
+
+    /// Samples of the session so far.
+    fn end(&self) -> usize {
+        self.before + self.samples.len()
     }
 
     /// Seconds of sound in it.
@@ -67,26 +87,28 @@ impl InputBuffer {
         let new = self.resampler.push(samples);
         self.samples.extend_from_slice(&new);
         let Some(detector) = &mut self.detector else { return Vec::new() };
+        let (start, events) = (detector.start, detector.turns.push(&new));
         let mut heard = Vec::new();
-        for event in detector.push(&new) {
+        for event in events {
             match event {
-                TurnEvent::Start { sample } => {
-                    self.speech = Some(sample.max(self.before));
-                    heard.push(Heard::Started { ms: millis(sample) });
+                TurnEvent::Started { at } => {
+                    let at = (start + at as usize).max(self.before);
+                    self.speech = Some(at);
+                    heard.push(Heard::Started { ms: millis(at) });
                 }
-                TurnEvent::End { sample } => {
-                    let start = self.speech.take().unwrap_or(self.before);
-                    let said = start.saturating_sub(self.before)..sample.saturating_sub(self.before);
+                TurnEvent::Stopped { at } => {
+                    let at = start + at as usize;
+                    let began = self.speech.take().unwrap_or(self.before);
+                    let said = began - self.before..(at - self.before).min(self.samples.len());
                     let samples = self.samples.get(said).unwrap_or_default().into();
-                    self.forget(sample);
-                    heard.push(Heard::Stopped { ms: millis(sample), samples });
+                    self.forget(at);
+                    heard.push(Heard::Stopped { ms: millis(at), samples });
                 }
             }
         }
         if self.speech.is_none() {
-            // Silence is only kept for as long as it may yet belong to a turn; the detector is a little behind.
-            let end = self.before + self.samples.len();
-            self.forget(end.saturating_sub(self.padding + RATE as usize));
+            // Silence is only kept for as long as it may yet belong to a turn; the detector is a chunk behind.
+            self.forget(self.end().saturating_sub(self.padding + RATE as usize));
         }
         heard
     }
@@ -104,7 +126,7 @@ impl InputBuffer {
         self.before += samples.len();
         self.speech = None;
         if let Some(detector) = &mut self.detector {
-            detector.start_at(self.before);
+            detector.turns.reset();
         }
         samples.into()
     }

@@ -11,6 +11,7 @@ mod event;
 mod format;
 mod g711;
 mod input;
+mod models;
 mod outbox;
 mod response;
 mod session;
@@ -81,7 +82,7 @@ pub(super) async fn connect(
         }
         (Kind::Talk, None) => return Err(ApiError::field("model", "model is missing: the URL must name it (?model=)")),
         (Kind::Transcribe, model) => {
-            app.transcriber(model.as_deref())?;
+            models::transcriber(&app, model.as_deref())?;
             model.unwrap_or_default()
         }
     };

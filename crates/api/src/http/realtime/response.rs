@@ -10,6 +10,7 @@ use vllm_scheduler::FinishReason;
 use super::{
     answer::Answer,
     conversation::Entry,
+    models,
     outbox::Gone,
     settings::Settings,
     speak::Speaker,
@@ -221,7 +222,7 @@ async fn begin(app: &App, asked: &Asked) -> Result<Begun, ApiError> {
     let settings = &asked.settings;
     let mut call = Call::new(app, Endpoint::Realtime, asked.request_id.clone(), &asked.headers);
     let model = app.lease(&settings.model).await?;
-    let speaker = if settings.speaks { Some(app.speaker(None)?) } else { None };
+    let speaker = if settings.speaks { Some(models::speaker(app)?) } else { None };
     let (config, served, preparing) = (app.config, model.clone(), model.clone());
     let (store, owner) = (app.shared.responses.clone(), call.client.clone());
     let mut body: Map<String, Value> = settings.answer.clone();
@@ -241,9 +242,10 @@ async fn begin(app: &App, asked: &Asked) -> Result<Begun, ApiError> {
     .await?;
     call.describe(&settings.model, true);
     call.loaded_media(&request.chat.media);
+    let client = call.client.clone();
     let parser = chat.output.parser();
     let choices = Choices::start(&model, call, &[chat.prompt], &chat.generation)?;
-    Ok(Begun { choices, parser, speaker: speaker.map(|speaker| Speaker::start(speaker, settings)) })
+    Ok(Begun { choices, parser, speaker: speaker.map(|speaker| Speaker::start(speaker, settings, client.clone())) })
 }
 
 /// A response as its client sees it.

@@ -11,6 +11,7 @@ use super::{
     conversation::{Conversation, Entry, Samples, check_item, new_item_id, spoken_item},
     event::{Asks, ClientEvent},
     input::{Heard, InputBuffer, RATE},
+    models,
     outbox::{Gone, Outbox},
     response::{Asked, Cancel, Progress, Reporter, respond},
     settings::{Abilities, Kind, Settings},
@@ -57,10 +58,10 @@ type Outcome = Result<Result<(), ApiError>, Gone>;
 impl Session {
     /// A session that has not begun.
     pub fn new(app: App, request_id: Id, headers: HeaderMap, kind: Kind, model: String, out: Outbox) -> Self {
-        let silero = app.silero();
+        let silero = app.speech.vad();
         let abilities = Abilities {
-            hears: app.transcriber(None).is_ok(),
-            speaks: app.speaker(None).is_ok(),
+            hears: models::transcriber(&app, None).is_ok(),
+            speaks: models::speaker(&app).is_ok(),
             detects: silero.is_some(),
         };
         let settings = Settings::new(kind, model, abilities);
@@ -167,12 +168,12 @@ impl Session {
         };
         // Names are checked here, so that no response fails by them later.
         if let Some(model) = new.transcription.as_ref().and_then(|wanted| wanted.model.as_deref())
-            && let Err(error) = self.app.transcriber(Some(model))
+            && let Err(error) = models::transcriber(&self.app, Some(model))
         {
             return Ok(Err(error.or_param("session.audio.input.transcription.model")));
         }
         if let Some(voice) = &new.voice
-            && let Err(error) = self.app.speaker(None).and_then(|speaker| speaker.check_voice(voice))
+            && let Err(error) = models::check_voice(&self.app, voice)
         {
             return Ok(Err(error.with_param("session.audio.output.voice")));
         }
@@ -194,13 +195,13 @@ impl Session {
             return Ok(Err(ApiError::unsupported("audio", message)));
         }
         let Some(mut input) = self.input.take() else { return Ok(Ok(())) };
-        let limit = self.app.config.audio.max_seconds;
+        let limit = self.app.config.audio.duration.as_secs_f64();
         let format = self.settings.input;
         // Turned back into a buffer whatever happens: its samples so far are good.
         let listened = blocking(move || {
             let heard = format.decode("audio", &audio).and_then(|samples| {
                 let seconds = input.seconds() + samples.len() as f64 / f64::from(format.rate());
-                if seconds > limit as f64 {
+                if seconds > limit {
                     let message = format!("the buffer would hold {seconds:.0} s of sound: it may hold {limit}; commit it");
                     return Err(ApiError::field("audio", message));
                 }
@@ -364,7 +365,7 @@ impl Session {
         }
         let settings = self.settings.of_response(&mut fields, self.abilities)?;
         if let Some(voice) = &settings.voice {
-            self.app.speaker(None)?.check_voice(voice).map_err(|error| error.with_param("response.audio.output.voice"))?;
+            models::check_voice(&self.app, voice).map_err(|error| error.with_param("response.audio.output.voice"))?;
         }
         let kept = match fields.string("conversation")?.as_deref() {
             None | Some("auto") => true,

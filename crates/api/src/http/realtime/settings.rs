@@ -1,5 +1,7 @@
 //! What a session is set to: by its client's `session.update`, and for one response by `response.create`.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use vllm_speech::vad::TurnOptions;
 
@@ -47,7 +49,11 @@ pub struct Turns {
 impl Turns {
     /// For the detector.
     pub fn options(&self) -> TurnOptions {
-        TurnOptions { threshold: self.threshold, prefix_padding_ms: self.padding_ms, silence_ms: self.silence_ms }
+        TurnOptions {
+            threshold: self.threshold,
+            prefix_padding: Duration::from_millis(self.padding_ms.into()),
+            silence_duration: Duration::from_millis(self.silence_ms.into()),
+        }
     }
 }
 

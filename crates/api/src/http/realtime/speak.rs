@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use vllm_audio::Resampler;
 use vllm_speech::sentences::SentenceStream;
 
 use super::{conversation::Spoken, settings::Settings};
-use crate::{http::ApiError, speech::ServedSpeaker};
+use crate::{
+    http::{ApiError, blocking},
+    speech::{ServedSpeaker, SpeakError, Speaking},
+};
 
 /// Sentences that may wait to be said: more make the model wait.
 const SENTENCES: usize = 64;
@@ -29,13 +33,14 @@ pub struct Speaker {
 
 impl Speaker {
     /// Begins to wait for text.
-    pub fn start(model: Arc<ServedSpeaker>, settings: &Settings) -> Self {
+    pub fn start(model: Arc<ServedSpeaker>, settings: &Settings, client: Option<Arc<str>>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<String>(SENTENCES);
         let (out, said) = mpsc::channel(4);
-        let (voice, speed, rate) = (settings.voice.clone(), settings.speed, settings.output.rate());
+        let speaking = Speaking { voice: settings.voice.clone(), speed: settings.speed, ..Speaking::default() };
+        let rate = settings.output.rate();
         tokio::spawn(async move {
             while let Some(sentence) = waiting.recv().await {
-                if let Err(error) = say(&model, sentence, voice.as_deref(), speed, rate, &out).await {
+                if let Err(error) = say(&model, sentence, &speaking, (rate, client.clone()), &out).await {
                     // Whoever listens is told, or is gone.
                     let _ = out.send(Err(error)).await;
                     return;
@@ -77,31 +82,37 @@ impl Speaker {
 async fn say(
     model: &Arc<ServedSpeaker>,
     sentence: String,
-    voice: Option<&str>,
-    speed: f32,
-    rate: u32,
+    speaking: &Speaking,
+    (rate, client): (u32, Option<Arc<str>>),
     out: &mpsc::Sender<Result<Said, ApiError>>,
 ) -> Result<(), ApiError> {
-    let bytes = sentence.len();
-    let mut speech = model.say(sentence, voice, speed).await?;
-    let from = speech.rate();
-    let mut resampler = (from != rate).then(|| vllm_audio::Resampler::new(from, rate));
+    let (bytes, speaker, speaking) = (sentence.len(), Arc::clone(model), speaking.clone());
+    let plan = blocking(move || match speaker.plan(&sentence, &speaking) {
+        Ok(plan) => Ok(Some(plan)),
+        // A line of asterisks, say: it is part of the text, and takes no time.
+        Err(SpeakError::Nothing) => Ok(None),
+        Err(error) => Err(error.into()),
+    });
+    let Some(plan) = plan.await? else {
+        let _ = out.send(Ok(Said { samples: Vec::new(), spoken: Spoken { bytes, seconds: 0.0 } })).await;
+        return Ok(());
+    };
+    let mut speech = model.speak(plan, client, None)?;
+    let from = model.sample_rate();
+    let mut resampler = Resampler::new(from, rate);
     let mut first = true;
     while let Some(samples) = speech.next().await {
         let samples = samples?;
         let seconds = samples.len() as f64 / f64::from(from);
-        let samples = match &mut resampler {
-            Some(resampler) => resampler.push(&samples),
-            None => samples,
-        };
-        let spoken = Spoken { bytes: if std::mem::take(&mut first) { bytes } else { 0 }, seconds };
-        if out.send(Ok(Said { samples, spoken })).await.is_err() {
+        let bytes = if std::mem::take(&mut first) { bytes } else { 0 };
+        let said = Said { samples: resampler.push(&samples), spoken: Spoken { bytes, seconds } };
+        if out.send(Ok(said)).await.is_err() {
             return Ok(());
         }
     }
-    if let Some(resampler) = &mut resampler {
-        let rest = Said { samples: resampler.finish(), spoken: Spoken { bytes: 0, seconds: 0.0 } };
-        let _ = out.send(Ok(rest)).await;
+    let rest = resampler.finish();
+    if !rest.is_empty() {
+        let _ = out.send(Ok(Said { samples: rest, spoken: Spoken { bytes: 0, seconds: 0.0 } })).await;
     }
     Ok(())
 }

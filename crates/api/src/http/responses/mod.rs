@@ -25,11 +25,12 @@ mod writer;
 use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use object::{Head, Status};
 use output::Output;
-use request::Request;
+pub(super) use request::Request;
 pub(super) use routes::{cancel, input_items, remove, retrieve};
 use serde_json::Value;
 use store::NewEntry;
 pub use store::Store;
+pub(super) use truncate::make_room;
 use stream::ResponseEncoder;
 use writer::ResponseWriter;
 
