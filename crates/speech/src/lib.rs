@@ -5,6 +5,8 @@
 mod transcript;
 
 pub mod mel;
+pub mod subtitles;
+pub mod vad;
 pub mod whisper;
 
 pub use transcript::{Segment, Transcript, Word};
