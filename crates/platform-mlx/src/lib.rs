@@ -40,7 +40,7 @@ pub use batch::{Batch, StepLayout};
 pub use encoder_runner::MlxEncoder;
 pub use error::{Error, Result};
 pub use layout::{Layout, Span};
-pub use load::{Bias, LoadContext};
+pub use load::{Bias, FilterLayout, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};
 pub use ops::{Activation, ExpertWeights, Matrix, Ops, Projection, QuantizedMatrix, Routing};
 pub use platform::MlxPlatform;

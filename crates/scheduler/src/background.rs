@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -95,30 +95,37 @@ impl<S: Service> fmt::Debug for Door<S> {
 }
 
 impl<S: Service> Door<S> {
-    /// Takes a request in.
+    /// Takes a request in, which is made once there is a place for it.
     pub fn submit(
         &self,
-        request: S::Request,
         client: Option<Arc<str>>,
         timeout: Option<Duration>,
+        request: impl FnOnce() -> S::Request,
     ) -> Result<AnswerStream<S::Event>, SubmitError> {
         if self.shared.draining.load(SeqCst) {
             return Err(SubmitError::Draining);
         }
-        self.shared.waiting.join(client.as_ref())?;
-        let (sender, receiver) = mpsc::unbounded_channel();
         let submitted = Instant::now();
+        self.shared.waiting.join(client.as_ref())?;
+        let made = catch_unwind(AssertUnwindSafe(request));
+        let (sender, receiver) = mpsc::unbounded_channel();
         let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
         let caller = Caller { client: client.clone(), events: sender, submitted, deadline, started: None };
-        if self.commands.send(Command::Submit(request, caller)).is_err() {
-            self.shared.waiting.leave(client.as_ref());
-            let why = match *self.state.borrow() {
-                EngineState::Broken => "the model panicked",
-                _ => "it was shut down",
-            };
-            return Err(SubmitError::Stopped(why.into()));
+        let sent = made.map(|request| self.commands.send(Command::Submit(request, caller)));
+        if matches!(sent, Ok(Ok(()))) {
+            return Ok(AnswerStream::new(receiver));
         }
-        Ok(AnswerStream::new(receiver))
+        self.shared.waiting.leave(client.as_ref());
+        match sent {
+            Err(panic) => resume_unwind(panic),
+            Ok(_) => {
+                let why = match *self.state.borrow() {
+                    EngineState::Broken => "the model panicked",
+                    _ => "it was shut down",
+                };
+                Err(SubmitError::Stopped(why.into()))
+            }
+        }
     }
 
     pub fn info(&self) -> &S::Info {

@@ -43,6 +43,7 @@ mod sequence;
 mod stats;
 mod stream;
 mod synthesis;
+mod transcription;
 mod turn;
 mod vision;
 mod waiting;
@@ -67,5 +68,6 @@ pub use stream::AnswerStream;
 pub use synthesis::{
     SpeakRequest, SpeechStats, SpeechStream, Spoken, SynthesisConfig, SynthesisEngine, SynthesisHandle,
 };
+pub use transcription::{SpeechText, TranscribeRequest, TranscriptEvent, TranscriptStream, TranscriptionConfig, TranscriptionEngine, TranscriptionHandle, TranscriptionStats};
 pub use vision::{VisionConfig, VisionEngine, VisionHandle, VisionStats};
 pub use vllm_cache::SsdStats;

@@ -131,9 +131,22 @@ impl Machine {
         progress: LoadProgress<'_>,
         load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
     ) -> Result<(T, Weights)> {
+        self.load_as(activation_dtype(checkpoint.config(), self.device), checkpoint, progress, load)
+    }
+
+    /// The same, with activations of a type that the caller knows to be right.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_as<T>(
+        &self,
+        dtype: Dtype,
+        checkpoint: &Checkpoint,
+        progress: LoadProgress<'_>,
+        load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
+    ) -> Result<(T, Weights)> {
         let view = View::whole(checkpoint)?;
         with_stream(&self.stream.clone(), || {
-            let dtype = activation_dtype(checkpoint.config(), self.device);
             let loading = Loading::new(&view, self.ops.clone(), dtype, self.device, progress);
             let model = load(&LoadContext::root(&loading))?;
             loading.finish()?;

@@ -30,7 +30,7 @@ impl SynthesisHandle {
             self.check(utterance).map_err(|what| SubmitError::Utterance { index, what })?;
         }
         let (client, timeout) = (request.client.clone(), request.timeout);
-        self.door.submit(request, client, timeout)
+        self.door.submit(client, timeout, || request)
     }
 
     fn check(&self, utterance: &Spoken) -> Result<(), String> {
