@@ -1,5 +1,6 @@
 //! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
 
+mod convolution;
 mod experts;
 mod filters;
 mod patches;
@@ -27,6 +28,7 @@ use crate::{
     nn::{Embedding, LayerNorm, Linear, MediaFeatures, RmsNorm},
 };
 
+pub use convolution::Directions;
 pub use filters::FilterLayout;
 pub(crate) use view::View;
 
