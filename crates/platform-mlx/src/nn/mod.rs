@@ -1,5 +1,6 @@
 //! Layers that models are made of. Each holds its weights and the [`crate::Ops`] of the device they are on.
 
+mod conv;
 mod embedding;
 mod linear;
 mod media;
@@ -8,6 +9,7 @@ mod moe;
 mod norm;
 mod rope;
 
+pub use conv::Conv1d;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use media::MediaFeatures;
