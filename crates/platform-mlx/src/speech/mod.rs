@@ -1,11 +1,15 @@
 //! What families of models that hear or speak implement, where they register, and how they are loaded.
 
+mod listener;
 mod synthesizer;
 
 use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
 use vllm_platform::{DeviceKind, LoadProgress, ModelPurpose, SpeechOptions, Synthesizer, Transcriber, inventory};
 
+pub(crate) use self::listener::HeardText;
+use self::listener::LoadListener;
+pub use self::listener::{Hearing, ListenerModel, MlxListener};
 pub use self::synthesizer::{MlxSynthesizer, SynthesizerModel, Voiced};
 use crate::{
     Error, Ops, Result, device,
@@ -16,6 +20,7 @@ use crate::{
 /// How to load a model, and what it is for.
 #[derive(Clone, Copy)]
 pub(crate) enum LoadSpeech {
+    Listener(LoadListener),
     Synthesizer(fn(&LoadContext<'_>) -> Result<Box<dyn SynthesizerModel>>),
 }
 
@@ -37,9 +42,21 @@ impl SpeechFamily {
         Self { architecture, load: LoadSpeech::Synthesizer(load) }
     }
 
+    /// Models that write down what they hear in a window of fixed length. `names` gives what a tensor of a checkpoint is called in
+    /// the model, whichever layout the checkpoint has.
+    #[must_use]
+    pub const fn listener(
+        architecture: &'static str,
+        names: fn(&str) -> String,
+        load: fn(&LoadContext<'_>) -> Result<Box<dyn ListenerModel>>,
+    ) -> Self {
+        Self { architecture, load: LoadSpeech::Listener(LoadListener { names, load }) }
+    }
+
     /// What its models are for.
     pub(crate) fn purpose(&self) -> ModelPurpose {
         match self.load {
+            LoadSpeech::Listener(_) => ModelPurpose::Transcribe,
             LoadSpeech::Synthesizer(_) => ModelPurpose::Speak,
         }
     }
@@ -81,8 +98,18 @@ pub(crate) fn load_synthesizer(
 ///
 /// # Errors
 /// As [`load_synthesizer`].
-pub(crate) fn load_transcriber(checkpoint: &Checkpoint, _: &SpeechOptions, _: LoadProgress<'_>) -> Result<Transcriber> {
-    Err(other_purpose(checkpoint, "hears", |family| family.purpose() == ModelPurpose::Transcribe))
+pub(crate) fn load_transcriber(
+    checkpoint: &Checkpoint,
+    options: &SpeechOptions,
+    progress: LoadProgress<'_>,
+) -> Result<Transcriber> {
+    match speech_family_of(checkpoint)?.map(|family| family.load) {
+        Some(LoadSpeech::Listener(load)) => {
+            let machine = Machine::new(options)?;
+            Ok(Transcriber::Listener(Box::new(listener::load(checkpoint, machine, load, progress)?)))
+        }
+        _ => Err(other_purpose(checkpoint, "hears", |family| family.purpose() == ModelPurpose::Transcribe)),
+    }
 }
 
 fn other_purpose(checkpoint: &Checkpoint, does: &str, suits: fn(&SpeechFamily) -> bool) -> Error {
@@ -131,23 +158,24 @@ impl Machine {
         progress: LoadProgress<'_>,
         load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
     ) -> Result<(T, Weights)> {
-        self.load_as(activation_dtype(checkpoint.config(), self.device), checkpoint, progress, load)
+        let dtype = activation_dtype(checkpoint.config(), self.device);
+        self.load_view(&View::whole(checkpoint)?, dtype, progress, load)
     }
 
-    /// The same, with activations of a type that the caller knows to be right.
+    /// As [`load`](Self::load), of a checkpoint whose tensors have names of their own, with activations of a type that the caller
+    /// knows to be right.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_as<T>(
+    pub fn load_view<T>(
         &self,
+        view: &View<'_>,
         dtype: Dtype,
-        checkpoint: &Checkpoint,
         progress: LoadProgress<'_>,
         load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
     ) -> Result<(T, Weights)> {
-        let view = View::whole(checkpoint)?;
         with_stream(&self.stream.clone(), || {
-            let loading = Loading::new(&view, self.ops.clone(), dtype, self.device, progress);
+            let loading = Loading::new(view, self.ops.clone(), dtype, self.device, progress);
             let model = load(&LoadContext::root(&loading))?;
             loading.finish()?;
             let weights = Weights {
