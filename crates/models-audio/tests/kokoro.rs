@@ -8,7 +8,9 @@ use std::{
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use vllm_models_audio as _;
-use vllm_platform::{Activations, ModelPurpose, ModelSource, Platform as _, SpeechOptions, Synthesizer as _, Utterance};
+use vllm_platform::{
+    Activations, ModelPurpose, ModelSource, Platform as _, SpeechOptions, Synthesizer as _, Utterance,
+};
 use vllm_platform_mlx::{MlxPlatform, MlxSynthesizer};
 
 fn fixture(name: &str) -> PathBuf {
@@ -104,19 +106,20 @@ fn cartesian(spectra: &[f32], len: usize) -> Vec<f32> {
     spectra.chunks_exact(len).flat_map(turn).collect()
 }
 
-/// What is compared, and how near it must be: phases add up in f32 over there, in f64 here.
+/// What is compared, and how near it must be. Phases of the source add up in f32 over there, in f64 here; and where a spectrum is
+/// next to nothing, its phase is whatever rounding makes it.
 const STAGES: [(&str, f64); 11] = [
     ("albert", 1e-5),
     ("encoded", 1e-5),
     ("durations", 1e-5),
-    ("pitch", 1e-5),
-    ("loudness", 1e-5),
+    ("pitch", 3e-5),
+    ("loudness", 3e-5),
     ("phonemes", 1e-5),
-    ("decoder", 1e-5),
-    ("source", 1e-3),
-    ("magnitudes", 1e-3),
-    ("sines", 1e-3),
-    ("sound", 1e-3),
+    ("decoder", 3e-5),
+    ("source", 3e-4),
+    ("magnitudes", 1e-2),
+    ("sines", 1e-1),
+    ("sound", 1e-2),
 ];
 
 #[test]
@@ -135,19 +138,33 @@ fn tiny_stage_by_stage() {
             let spectra = polar(&found.remove("spectra").unwrap(), 10);
             let halves = |first: usize| spectra.chunks_exact(10).flat_map(move |row| row[first..first + 5].to_vec());
             let source = cartesian(&found["source"], 10);
-            found.insert("source", source);
-            found.insert("magnitudes", halves(0).collect());
-            found.insert("sines", halves(5).collect());
+            found.extend([("source", source), ("magnitudes", halves(0).collect()), ("sines", halves(5).collect())]);
             for (stage, tolerance) in STAGES {
-                let mut wanted = case.get(stage).unwrap().to_vec();
-                if stage == "source" {
-                    wanted = cartesian(&wanted, 10);
-                }
+                let wanted = case.get(stage).unwrap();
+                let wanted = if stage == "source" { cartesian(wanted, 10) } else { wanted.to_vec() };
                 let error = relative_error(&found[stage], &wanted);
                 println!("{name}, case {}, {stage}: {error:.1e}", case.number);
+                assert!(error < tolerance, "{name}, case {}, {stage}: {error:.1e}", case.number);
             }
             cases += 1;
         }
         assert_eq!(cases, 3);
+    }
+}
+
+/// As mlx-audio saves a model that it has quantized: its names and layouts, layers of 8 bits.
+#[test]
+fn tiny_in_eight_bits() {
+    let path = fixture("tiny-8bit");
+    let reference = Reference::open(&fixture("tiny-8bit.safetensors"));
+    let model = MlxSynthesizer::load(&path, &options(Activations::F32)).unwrap();
+    assert_eq!(model.info().quantization, "affine 8 bit, group 32");
+    for case in reference.cases() {
+        let found = case.say(&model);
+        for (stage, tolerance) in [("durations", 1e-5), ("pitch", 1e-3), ("sound", 3e-2)] {
+            let error = relative_error(&found[stage], case.get(stage).unwrap());
+            println!("8 bit, {stage}: {error:.1e}");
+            assert!(error < tolerance, "{stage}: {error:.1e}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
 
+mod convolution;
 mod experts;
-mod filters;
 mod patches;
 mod transposed;
 mod view;
@@ -27,7 +27,7 @@ use crate::{
     nn::{Embedding, LayerNorm, Linear, MediaFeatures, RmsNorm},
 };
 
-pub use filters::FilterLayout;
+pub use convolution::Directions;
 pub(crate) use view::View;
 
 /// What the names of a language model begin with, its output layer's aside.

@@ -1,6 +1,8 @@
 //! Our CPU primitives.
 
+mod convolve;
 mod elementwise;
+mod lstm;
 mod moe;
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};

@@ -4,7 +4,9 @@
 //! where the cores can do hundreds; `docs/decisions/0002-cpu-primitives.md`), so on the CPU the hot ones are MLX primitives
 //! of ours that call `vllm-kernels-cpu`. The graph, and the models, are the same.
 
+mod convolve;
 mod cpu;
+mod lstm;
 mod matrix;
 mod mlx;
 
@@ -13,6 +15,10 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use mlx_rs::Stream;
 use vllm_kernels_cpu::Pool;
 
+pub use convolve::{
+    ChannelMap, ConvGeometry, ConvWeights, Inlet, Nonlinearity, Outlet, TransposedConvWeights, TransposedGeometry,
+};
+pub use lstm::LstmWeights;
 pub use matrix::{ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
 
 use crate::{Batch, Result, Tensor, ffi};
