@@ -40,7 +40,7 @@ pub use batch::{Batch, StepLayout};
 pub use encoder_runner::MlxEncoder;
 pub use error::{Error, Result};
 pub use layout::{Layout, Span};
-pub use load::{Bias, Directions, FilterLayout, LoadContext};
+pub use load::{Bias, Directions, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};
 pub use ops::{
     Activation, ChannelMap, ConvGeometry, ConvWeights, ExpertWeights, Inlet, LstmWeights, Matrix, Nonlinearity, Ops,

@@ -2,7 +2,6 @@
 
 mod convolution;
 mod experts;
-mod filters;
 mod integers;
 mod patches;
 mod transposed;
@@ -30,7 +29,6 @@ use crate::{
 };
 
 pub use convolution::Directions;
-pub use filters::FilterLayout;
 pub(crate) use view::View;
 
 /// What the names of a language model begin with, its output layer's aside.

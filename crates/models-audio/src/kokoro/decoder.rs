@@ -1,49 +1,42 @@
 //! From phonemes, pitch and loudness of frames to what the vocoder begins with.
 
-use vllm_platform_mlx::{Bias, LoadContext, Result, Tensor, mlx_rs::ops::concatenate};
+use vllm_platform_mlx::{Bias, ConvGeometry, LoadContext, Result, Tensor, mlx_rs::ops::concatenate, nn::Conv1d};
 
 use super::{
     config::Config,
-    layers::{Conv, ResBlock, Sizes, Window},
+    layers::{ResBlock, pointwise},
 };
 
 /// Blocks between the first and the last.
 const BLOCKS: usize = 3;
 
 pub(super) struct Decoder {
-    pitch: Conv,
-    loudness: Conv,
-    reminder: Conv,
+    pitch: Conv1d,
+    loudness: Conv1d,
+    reminder: Conv1d,
     first: ResBlock,
     blocks: Vec<ResBlock>,
 }
 
 impl Decoder {
-    pub fn load(ctx: &LoadContext<'_>, config: &Config, sizes: Sizes) -> Result<Self> {
+    pub fn load(ctx: &LoadContext<'_>, config: &Config, style: usize) -> Result<Self> {
         let channels = config.hidden_dim;
         // Channels within the decoder, and of the phonemes' sound that each block is reminded of: no configuration says them.
         let inner = ctx.shape("encode.conv1.bias")?.iter().product();
         let reminder = ctx.shape("asr_res.0.bias")?.iter().product();
-        let every_other = Window { kernel: 3, stride: 2, padding: 1, dilation: 1 };
-        let curve = |name| Conv::load(ctx, name, [1, 1], every_other, Bias::Added, sizes.layout);
+        let every_other = ConvGeometry { stride: 2, padding: 1, ..ConvGeometry::default() };
+        let curve = |name| ctx.conv1d(name, [1, 1, 3], every_other, Bias::Added);
         let scope = ctx.at("decode");
         let block = |i: usize| {
             let outputs = if i == BLOCKS { config.istftnet.upsample_initial_channel } else { inner };
             // Beside what comes in: the reminder, pitch and loudness.
-            ResBlock::load(&scope.at(&i.to_string()), [inner + reminder + 2, outputs], i == BLOCKS, sizes)
+            ResBlock::load(&scope.at(&i.to_string()), [inner + reminder + 2, outputs], i == BLOCKS, style)
         };
         Ok(Self {
             pitch: curve("F0_conv")?,
             loudness: curve("N_conv")?,
-            reminder: Conv::load(
-                ctx,
-                "asr_res.0",
-                [channels, reminder],
-                Window::same(1, 1),
-                Bias::Added,
-                sizes.layout,
-            )?,
-            first: ResBlock::load(&ctx.at("encode"), [channels + 2, inner], false, sizes)?,
+            reminder: pointwise(ctx, "asr_res.0", channels, reminder, Bias::Added)?,
+            first: ResBlock::load(&ctx.at("encode"), [channels + 2, inner], false, style)?,
             blocks: (0..=BLOCKS).map(block).collect::<Result<_>>()?,
         })
     }

@@ -62,8 +62,9 @@ impl Fourier {
             multiply(&padded[frame * self.hop..][..self.len], &self.forward, out);
             let (real, imaginary) = out.split_at_mut(bins);
             for (bin, (re, im)) in real.iter_mut().zip(imaginary).enumerate() {
-                // Of real samples the ends are real, which sums of rounded numbers need not be.
-                let sine = if bin == 0 || bin == bins - 1 { 0.0 } else { *im };
+                // Of real samples the ends are real; of samples reflected in the middle of a frame, the first, all are. Sums of
+                // rounded numbers need not be.
+                let sine = if frame == 0 || bin == 0 || bin == bins - 1 { 0.0 } else { *im };
                 (*re, *im) = (re.hypot(sine), sine.atan2(*re));
             }
         }

@@ -3,14 +3,15 @@
 //! Source: iSTFTNet (Kaneko et al., arXiv:2203.02395) with a harmonic source, as in StyleTTS 2.
 
 use vllm_platform_mlx::{
-    Bias, LoadContext, Ops, Result, Tensor,
+    Bias, ConvGeometry, LoadContext, Nonlinearity, Ops, Outlet, Result, Tensor, TransposedGeometry,
     mlx_rs::ops::{concatenate, indexing::TryIndexOp},
+    nn::{AdaptiveNorm, Conv1d, ConvTranspose1d},
 };
 
 use super::{
-    config::{Config, SAMPLE_RATE},
+    config::{Generator as Config, SAMPLE_RATE},
     fourier::Fourier,
-    layers::{AdaIn, Bend, Conv, ConvTranspose, Sizes, Window, dim, leaky},
+    layers::{EPS, bent, dim, same, through},
     noise::Noise,
     source::Source,
 };
@@ -20,8 +21,22 @@ const HARMONICS: usize = 9;
 
 /// A residual block of three pairs of convolutions, the first of each pair dilated.
 struct Block {
-    ops: Ops,
-    pairs: Vec<[(AdaIn, Conv); 2]>,
+    pairs: Vec<[Half; 2]>,
+}
+
+/// A norm, a nonlinearity and a convolution.
+struct Half {
+    norm: AdaptiveNorm,
+    /// Of the nonlinearity.
+    alpha: Tensor,
+    conv: Conv1d,
+}
+
+impl Half {
+    fn forward(&self, x: &Tensor, style: &Tensor, outlet: Outlet<'_>) -> Result<Tensor> {
+        let map = self.norm.map(x, style)?;
+        self.conv.forward_with(x, through(&map, Nonlinearity::Snake(&self.alpha)), outlet)
+    }
 }
 
 impl Block {
@@ -30,31 +45,25 @@ impl Block {
         channels: usize,
         kernel: usize,
         dilations: [usize; 3],
-        sizes: Sizes,
+        style: usize,
     ) -> Result<Self> {
-        let half = |which: usize, i: usize, dilation: usize| {
-            let alpha = ctx.tensor(&format!("alpha{which}.{i}"), &[1, channels, 1])?.reshape(&[1, dim(channels)])?;
-            let norm = AdaIn::load(ctx, &format!("adain{which}.{i}"), channels, sizes, Bend::Snake(alpha))?;
-            let window = Window::same(kernel, dilation);
-            let name = format!("convs{which}.{i}");
-            Ok::<_, vllm_platform_mlx::Error>((
-                norm,
-                Conv::load(ctx, &name, [channels; 2], window, Bias::Added, sizes.layout)?,
-            ))
+        let half = |which: usize, i: usize, dilation: usize| -> Result<Half> {
+            let alpha = ctx.tensor(&format!("alpha{which}.{i}"), &[1, channels, 1])?.reshape(&[dim(channels)])?;
+            let norm = ctx.adaptive_norm(&format!("adain{which}.{i}"), style, channels, EPS)?;
+            let conv = same(ctx, &format!("convs{which}.{i}"), [channels; 2], kernel, dilation)?;
+            Ok(Half { norm, alpha, conv })
         };
         let pair = |(i, &dilation): (usize, &usize)| Ok([half(1, i, dilation)?, half(2, i, 1)?]);
-        Ok(Self { ops: ctx.ops(), pairs: dilations.iter().enumerate().map(pair).collect::<Result<_>>()? })
+        Ok(Self { pairs: dilations.iter().enumerate().map(pair).collect::<Result<_>>()? })
     }
 
-    /// [frames, channels] → [frames, channels].
-    fn forward(&self, x: &Tensor, style: &Tensor, done: &mut Done<'_>) -> Result<Tensor> {
+    /// [frames, channels] → [frames, channels], times `factor`.
+    fn forward(&self, x: &Tensor, style: &Tensor, factor: f32, done: &mut Done<'_>) -> Result<Tensor> {
         let mut x = x.clone();
-        for pair in &self.pairs {
-            let mut residual = x.clone();
-            for (norm, conv) in pair {
-                residual = conv.forward(&norm.forward(&residual, style)?)?;
-            }
-            x = self.ops.add(&residual, &x)?;
+        for (i, [first, second]) in self.pairs.iter().enumerate() {
+            let residual = first.forward(&x, style, Outlet::default())?;
+            let factor = if i + 1 == self.pairs.len() { factor } else { 1.0 };
+            x = second.forward(&residual, style, Outlet { residual: Some(&x), factor })?;
             done(&x)?;
         }
         Ok(x)
@@ -63,67 +72,60 @@ impl Block {
 
 /// More frames of fewer channels, with the source's spectra beside them.
 struct Stage {
-    up: ConvTranspose,
-    source: Conv,
+    ops: Ops,
+    up: ConvTranspose1d,
+    source: Conv1d,
     source_block: Block,
     blocks: Vec<Block>,
 }
 
 impl Stage {
-    fn load(ctx: &LoadContext<'_>, config: &Config, i: usize, sizes: Sizes) -> Result<Self> {
-        let vocoder = &config.istftnet;
+    fn load(ctx: &LoadContext<'_>, vocoder: &Config, i: usize, style: usize) -> Result<Self> {
         let (rate, kernel) = (vocoder.upsample_rates[i], vocoder.upsample_kernel_sizes[i]);
         let (inputs, channels) = (vocoder.upsample_initial_channel >> i, vocoder.upsample_initial_channel >> (i + 1));
         // Steps of the source's spectra for one of the frames here.
         let stride: usize = vocoder.upsample_rates[i + 1..].iter().product();
         let last = i + 1 == vocoder.upsample_rates.len();
-        let window = if last {
-            Window::same(1, 1)
-        } else {
-            Window { kernel: 2 * stride, stride, padding: stride.div_ceil(2), dilation: 1 }
-        };
+        let (width, padding) = if last { (1, 0) } else { (2 * stride, stride.div_ceil(2)) };
+        let every = ConvGeometry { stride, padding, ..ConvGeometry::default() };
+        let up = TransposedGeometry { stride: rate, padding: (kernel - rate) / 2, output_padding: 0, depthwise: false };
         let spectrum = vocoder.spectrum_len();
-        let noise = ctx.at(&format!("noise_res.{i}"));
+        let source_block = ctx.at(&format!("noise_res.{i}"));
         let shapes = vocoder.resblock_kernel_sizes.iter().zip(&vocoder.resblock_dilation_sizes).enumerate();
         let block = |(j, (&kernel, &dilations)): (usize, (&usize, &[usize; 3]))| {
             let number = i * vocoder.resblock_kernel_sizes.len() + j;
-            Block::load(&ctx.at(&format!("resblocks.{number}")), channels, kernel, dilations, sizes)
+            Block::load(&ctx.at(&format!("resblocks.{number}")), channels, kernel, dilations, style)
         };
         Ok(Self {
-            up: ConvTranspose::load(ctx, &format!("ups.{i}"), [inputs, channels], [kernel, rate], sizes.layout)?,
-            source: Conv::load(
-                ctx,
-                &format!("noise_convs.{i}"),
-                [spectrum, channels],
-                window,
-                Bias::Added,
-                sizes.layout,
-            )?,
-            source_block: Block::load(&noise, channels, if last { 11 } else { 7 }, [1, 3, 5], sizes)?,
+            ops: ctx.ops(),
+            up: ctx.conv_transpose1d(&format!("ups.{i}"), [inputs, channels, kernel], up, Bias::Added)?,
+            source: ctx.conv1d(&format!("noise_convs.{i}"), [channels, spectrum, width], every, Bias::Added)?,
+            source_block: Block::load(&source_block, channels, if last { 11 } else { 7 }, [1, 3, 5], style)?,
             blocks: shapes.map(block).collect::<Result<_>>()?,
         })
     }
 
     /// `last`: whether a frame is put before the first one, so that there are as many as spectra.
     fn forward(&self, x: &Tensor, spectra: &Tensor, style: &Tensor, last: bool, done: &mut Done<'_>) -> Result<Tensor> {
-        let source = self.source_block.forward(&self.source.forward(spectra)?, style, done)?;
-        let mut x = self.up.forward(&leaky(x, 0.1)?)?;
+        let source = self.source_block.forward(&self.source.forward(spectra)?, style, 1.0, done)?;
+        let mut x = self.up.forward_with(x, bent(Nonlinearity::LeakyRelu(0.1)))?;
         if last {
             // The sound is reflected there.
             x = concatenate(&[&x.try_index(1..2)?, &x], 0)?;
         }
-        let x = x.add(&source)?;
+        let x = self.ops.add(&x, &source)?;
         done(&x)?;
-        let mut sum: Option<Tensor> = None;
+        let share = 1.0 / self.blocks.len() as f32;
+        let mut sum = None;
         for block in &self.blocks {
-            let y = block.forward(&x, style, done)?;
+            let y = block.forward(&x, style, share, done)?;
             sum = Some(match sum {
-                Some(sum) => sum.add(y)?,
+                Some(sum) => self.ops.add(&sum, &y)?,
                 None => y,
             });
         }
         // There is a block: the configuration was checked.
-        Ok(sum.unwrap_or(x).multiply(Tensor::from_f32(1.0 / self.blocks.len() as f32))?)
+        Ok(sum.unwrap_or(x))
     }
 }
 
@@ -134,18 +136,16 @@ pub(super) struct Generator {
     source: Source,
     fourier: Fourier,
     stages: Vec<Stage>,
-    last: Conv,
+    last: Conv1d,
 }
 
 impl Generator {
-    pub fn load(ctx: &LoadContext<'_>, config: &Config, sizes: Sizes) -> Result<Self> {
-        let vocoder = &config.istftnet;
+    pub fn load(ctx: &LoadContext<'_>, vocoder: &Config, style: usize) -> Result<Self> {
         let stages = vocoder.upsample_rates.len();
         let merge = ctx.at("m_source.l_linear");
         let weights = merge.tensor("weight", &[1, HARMONICS])?;
         let bias = merge.tensor("bias", &[1])?;
         let channels = vocoder.upsample_initial_channel >> stages;
-        let last = [channels, vocoder.spectrum_len()];
         Ok(Self {
             source: Source {
                 weights: numbers(&weights)?,
@@ -154,20 +154,16 @@ impl Generator {
                 hop: vocoder.samples_per_pitch(),
             },
             fourier: Fourier::new(vocoder.gen_istft_n_fft, vocoder.gen_istft_hop_size),
-            stages: (0..stages).map(|i| Stage::load(ctx, config, i, sizes)).collect::<Result<_>>()?,
-            last: Conv::load(ctx, "conv_post", last, Window::same(7, 1), Bias::Added, sizes.layout)?,
+            stages: (0..stages).map(|i| Stage::load(ctx, vocoder, i, style)).collect::<Result<_>>()?,
+            last: same(ctx, "conv_post", [channels, vocoder.spectrum_len()], 7, 1)?,
         })
     }
 
     /// The source's spectra: pitch [frames, 1] → [frames · hop of the pitch / hop of the spectra + 1, numbers of a spectrum].
     pub fn spectra(&self, pitch: &Tensor, noise: &Noise) -> Result<Tensor> {
         let spectra = self.fourier.polar(&self.source.excite(&numbers(pitch)?, noise));
-        let width = self.last_len();
+        let width = self.fourier.spectrum_len();
         Ok(Tensor::from_slice(&spectra, &[dim(spectra.len() / width), dim(width)]))
-    }
-
-    fn last_len(&self) -> usize {
-        self.fourier.spectrum_len()
     }
 
     /// x [frames, channels] and the source's spectra → the sound's spectra.
@@ -183,7 +179,7 @@ impl Generator {
             let last = i + 1 == self.stages.len();
             x = stage.forward(&x, spectra, style, last, &mut |x| done(i, x))?;
         }
-        self.last.forward(&leaky(&x, 0.01)?)
+        self.last.forward_with(&x, bent(Nonlinearity::LeakyRelu(0.01)), Outlet::default())
     }
 
     /// The sound of its spectra.

@@ -29,7 +29,7 @@ use self::{
     config::{Config, SAMPLE_RATE},
     decoder::Decoder,
     generator::{Generator, numbers},
-    layers::{Sizes, dim, layout},
+    layers::dim,
     noise::Noise,
     prosody::Prosody,
     text_encoder::TextEncoder,
@@ -56,16 +56,15 @@ struct Kokoro {
 impl Kokoro {
     fn load(ctx: &LoadContext<'_>) -> Result<Self> {
         let config = Config::load(ctx)?;
-        let text = ctx.at("text_encoder");
-        let sizes = Sizes { style: config.style_dim, layout: layout(&text) };
+        let style = config.style_dim;
         let decoder = ctx.at("decoder");
         Ok(Self {
             albert: Albert::load(&ctx.at("bert"), &config.plbert, config.n_token)?,
             narrow: ctx.linear("bert_encoder", config.plbert.hidden_size, config.hidden_dim, Bias::Added)?,
-            prosody: Prosody::load(&ctx.at("predictor"), &config, sizes)?,
-            text_encoder: TextEncoder::load(&text, &config, sizes.layout)?,
-            decoder: Decoder::load(&decoder, &config, sizes)?,
-            generator: Generator::load(&decoder.at("generator"), &config, sizes)?,
+            prosody: Prosody::load(&ctx.at("predictor"), &config, style)?,
+            text_encoder: TextEncoder::load(&ctx.at("text_encoder"), &config)?,
+            decoder: Decoder::load(&decoder, &config, style)?,
+            generator: Generator::load(&decoder.at("generator"), &config.istftnet, style)?,
             config,
         })
     }

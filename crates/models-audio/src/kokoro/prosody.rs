@@ -5,12 +5,12 @@
 use vllm_platform_mlx::{
     Bias, LoadContext, Ops, Result, Tensor,
     mlx_rs::ops::{broadcast_to, concatenate, ones, sigmoid, zeros},
-    nn::{LayerNorm, Linear},
+    nn::{Conv1d, LayerNorm, Linear, Lstm},
 };
 
 use super::{
     config::Config,
-    layers::{BiLstm, Conv, EPS, ResBlock, Sizes, Window, dim},
+    layers::{EPS, ResBlock, both_ways, dim, pointwise},
 };
 
 /// Layer norm whose factor and shift a style says.
@@ -37,20 +37,19 @@ impl AdaLayerNorm {
 /// A curve over frames, two numbers a frame.
 struct Curve {
     blocks: [ResBlock; 3],
-    projection: Conv,
+    projection: Conv1d,
 }
 
 impl Curve {
-    fn load(ctx: &LoadContext<'_>, name: &str, channels: usize, sizes: Sizes) -> Result<Self> {
+    fn load(ctx: &LoadContext<'_>, name: &str, channels: usize, style: usize) -> Result<Self> {
         let (blocks, half) = (ctx.at(name), channels / 2);
-        let pointwise = Window::same(1, 1);
         Ok(Self {
             blocks: [
-                ResBlock::load(&blocks.at("0"), [channels; 2], false, sizes)?,
-                ResBlock::load(&blocks.at("1"), [channels, half], true, sizes)?,
-                ResBlock::load(&blocks.at("2"), [half; 2], false, sizes)?,
+                ResBlock::load(&blocks.at("0"), [channels; 2], false, style)?,
+                ResBlock::load(&blocks.at("1"), [channels, half], true, style)?,
+                ResBlock::load(&blocks.at("2"), [half; 2], false, style)?,
             ],
-            projection: Conv::load(ctx, &format!("{name}_proj"), [half, 1], pointwise, Bias::Added, sizes.layout)?,
+            projection: pointwise(ctx, &format!("{name}_proj"), half, 1, Bias::Added)?,
         })
     }
 
@@ -65,18 +64,18 @@ impl Curve {
 }
 
 pub(super) struct Prosody {
-    encoder: Vec<(BiLstm, AdaLayerNorm)>,
-    lstm: BiLstm,
+    encoder: Vec<(Lstm, AdaLayerNorm)>,
+    lstm: Lstm,
     durations: Linear,
-    shared: BiLstm,
+    shared: Lstm,
     pitch: Curve,
     loudness: Curve,
 }
 
 impl Prosody {
-    pub fn load(ctx: &LoadContext<'_>, config: &Config, sizes: Sizes) -> Result<Self> {
-        let (channels, style) = (config.hidden_dim, sizes.style);
-        let lstm = |ctx: &LoadContext<'_>, name: &str| BiLstm::load(ctx, name, channels + style, channels);
+    pub fn load(ctx: &LoadContext<'_>, config: &Config, style: usize) -> Result<Self> {
+        let channels = config.hidden_dim;
+        let lstm = |ctx: &LoadContext<'_>, name: &str| both_ways(ctx, name, channels + style, channels);
         let layers = ctx.at("text_encoder.lstms");
         let encoder = |i: usize| {
             let norm = layers.at(&(2 * i + 1).to_string());
@@ -87,8 +86,8 @@ impl Prosody {
             lstm: lstm(ctx, "lstm")?,
             durations: ctx.at("duration_proj").linear("linear_layer", channels, config.max_dur, Bias::Added)?,
             shared: lstm(ctx, "shared")?,
-            pitch: Curve::load(ctx, "F0", channels, sizes)?,
-            loudness: Curve::load(ctx, "N", channels, sizes)?,
+            pitch: Curve::load(ctx, "F0", channels, style)?,
+            loudness: Curve::load(ctx, "N", channels, style)?,
         })
     }
 

@@ -22,7 +22,8 @@ pub enum Directions {
 impl LoadContext<'_> {
     /// A convolution in one dimension, `shape` [outputs, inputs / groups, kernel]: its weights are `name.weight` of that shape,
     /// PyTorch's, or [outputs, kernel, inputs / groups], MLX's (if both are the same, PyTorch's); or, with weight
-    /// normalization (arXiv:1602.07868), `name.weight_v` as the former and `name.weight_g` [outputs, 1, 1]. Then `name.bias` `[outputs]`.
+    /// normalization (arXiv:1602.07868), `name.weight_v` as either of them and `name.weight_g` [outputs, 1, 1]. Then `name.bias`
+    /// `[outputs]`.
     ///
     /// On the CPU the weights become what the pool's activations ask for: integers, unless those are f32.
     ///
@@ -40,7 +41,8 @@ impl LoadContext<'_> {
     }
 
     /// A transposed convolution in one dimension, `shape` [inputs, outputs, kernel], or [channels, 1, kernel] where each channel has
-    /// a filter of its own. Names and shapes of tensors are as with [`LoadContext::conv1d`], MLX's being [outputs, kernel, inputs].
+    /// a filter of its own. Names and shapes of tensors are as with [`LoadContext::conv1d`], MLX's being [outputs, kernel, inputs];
+    /// only a normalized weight has its inputs first there too: [inputs, kernel, outputs].
     ///
     /// # Errors
     /// If a tensor is missing, quantized, or has another shape.
@@ -78,23 +80,27 @@ impl LoadContext<'_> {
     }
 
     /// Long short-term memory of one layer, with PyTorch's names below `name`: `weight_ih_l0` [4 · hidden, inputs], `weight_hh_l0`
-    /// [4 · hidden, hidden], `bias_ih_l0` and `bias_hh_l0` `[4 · hidden]`, and those of the way back with `_reverse` behind.
+    /// [4 · hidden, hidden], `bias_ih_l0` and `bias_hh_l0` `[4 · hidden]`, and those of the way back with `_reverse` behind; or
+    /// mlx-audio's, `Wx_forward`, `Wh_forward`, `bias_ih_forward` and `bias_hh_forward`, and `backward`.
     ///
     /// # Errors
     /// If a tensor is missing, quantized, or has another shape.
     pub fn lstm(&self, name: &str, inputs: usize, hidden: usize, directions: Directions) -> Result<Lstm> {
         let scope = self.at(name);
-        let suffixes: &[&str] = match directions {
-            Directions::Forward => &["l0"],
-            Directions::Both => &["l0", "l0_reverse"],
+        let suffixes: &[[&str; 2]] = match directions {
+            Directions::Forward => &[["l0", "forward"]],
+            Directions::Both => &[["l0", "forward"], ["l0_reverse", "backward"]],
         };
+        let mlx = scope.has("Wx_forward");
+        let [input, hidden_name] = if mlx { ["Wx", "Wh"] } else { ["weight_ih", "weight_hh"] };
         let weights = suffixes.iter().map(|suffix| {
-            let bias = scope.tensor(&format!("bias_ih_{suffix}"), &[4 * hidden])?;
-            let bias = bias.add(scope.tensor(&format!("bias_hh_{suffix}"), &[4 * hidden])?)?;
+            let suffix = suffix[usize::from(mlx)];
+            let tensor = |name: &str, shape: &[usize]| scope.tensor(&format!("{name}_{suffix}"), shape);
+            let bias = tensor("bias_ih", &[4 * hidden])?.add(tensor("bias_hh", &[4 * hidden])?)?;
             bias.eval()?;
             Ok(LstmWeights {
-                input: scope.tensor(&format!("weight_ih_{suffix}"), &[4 * hidden, inputs])?,
-                hidden: scope.tensor(&format!("weight_hh_{suffix}"), &[4 * hidden, hidden])?,
+                input: tensor(input, &[4 * hidden, inputs])?,
+                hidden: tensor(hidden_name, &[4 * hidden, hidden])?,
                 bias,
             })
         });
@@ -114,23 +120,24 @@ impl LoadContext<'_> {
         let turned = mlx(a, b, c);
         // Where each of MLX's places comes from: the three numbers 0, 1, 2 through the same function.
         let from = mlx(0, 1, 2);
+        let mut strides = [b * c, c, 1];
         let (numbers, in_order) = if self.has("weight") {
             self.numbers("weight", &[&file, &turned])?
         } else {
             let (gains, _) = self.numbers("weight_g", &[&[a, 1, 1]])?;
-            let (mut numbers, _) = self.numbers("weight_v", &[&file])?;
+            let (mut numbers, layout) = self.numbers("weight_v", &[&file, &[a, c, b]])?;
             for (direction, gain) in numbers.chunks_exact_mut((b * c).max(1)).zip(gains) {
                 let length = direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
                 // A direction of no length has none.
                 let factor = if length > 0.0 { f64::from(gain) / length } else { 0.0 };
                 direction.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
             }
+            strides = if layout == 0 { strides } else { [b * c, 1, b] };
             (numbers, 0)
         };
         if in_order == 1 {
             return Ok(numbers);
         }
-        let strides = [b * c, c, 1];
         let mut out = Vec::with_capacity(numbers.len());
         for i in 0..turned[0] {
             for j in 0..turned[1] {
