@@ -148,25 +148,10 @@ impl Machine {
         Ok(Self { device: DeviceKind::Cpu, stream: device::stream(DeviceKind::Cpu)?, ops: Ops::mlx() })
     }
 
-    /// Loads a whole checkpoint: what `load` makes of it, and what was loaded.
+    /// Loads a view of a checkpoint, with activations of that type: what `load` makes of it, and what was loaded.
     ///
     /// # Errors
     /// If a tensor is missing, surplus or mis-shaped.
-    pub fn load<T>(
-        &self,
-        checkpoint: &Checkpoint,
-        progress: LoadProgress<'_>,
-        load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
-    ) -> Result<(T, Weights)> {
-        let dtype = activation_dtype(checkpoint.config(), self.device);
-        self.load_view(&View::whole(checkpoint)?, dtype, progress, load)
-    }
-
-    /// As [`load`](Self::load), of a checkpoint whose tensors have names of their own, with activations of a type that the caller
-    /// knows to be right.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
     pub fn load_view<T>(
         &self,
         view: &View<'_>,
