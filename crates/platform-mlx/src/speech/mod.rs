@@ -14,7 +14,7 @@ pub use self::synthesizer::{MlxSynthesizer, SynthesizerModel, Voiced};
 use crate::{
     Error, Ops, Result, device,
     load::{LoadContext, Loading, View},
-    platform::{Threads, activation_dtype, device_ops},
+    platform::{Threads, device_ops},
 };
 
 /// How to load a model, and what it is for.
