@@ -47,6 +47,7 @@ use std::{
 
 use access::Access;
 pub use audio::AudioLimits;
+pub(crate) use audio::transcript_json as audio_json;
 pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
 use axum::{
     Router,

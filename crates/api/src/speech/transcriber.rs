@@ -125,7 +125,8 @@ impl ServedTranscriber {
         Ok(())
     }
 
-    /// Begins a transcript. The options are expected to have passed [`check`](Self::check).
+    /// Begins a transcript. The options are expected to have passed [`check`](Self::check). Blocks for as long as the sound's
+    /// spectrogram takes.
     ///
     /// # Errors
     /// [`SubmitError`] if the engine doesn't take it, or not now.

@@ -11,7 +11,7 @@ mod models;
 mod speech;
 mod speech_request;
 mod speech_stream;
-mod transcript_json;
+pub mod transcript_json;
 mod transcript_stream;
 mod transcription_request;
 mod transcriptions;

@@ -48,7 +48,8 @@ pub fn usage(duration: Duration) -> Value {
 }
 
 /// OpenAI's `text` and `usage`, with the original's `language` and `duration`.
-fn json(transcript: &Transcript) -> Value {
+#[must_use]
+pub fn json(transcript: &Transcript) -> Value {
     json!({
         "text": transcript.text(),
         "language": transcript.language,

@@ -73,18 +73,16 @@ async fn answer(
             Some((vad, voiced))
         }
     };
-    let limit = app.config.audio.duration;
-    let hearing = model.clone();
-    let listening = blocking(move || {
-        let rate = hearing.sample_rate();
+    let (limit, client) = (app.config.audio.duration, call.client.clone());
+    let (hearing, words) = (model.clone(), options.word_timestamps);
+    let begun = blocking(move || {
         let Upload { file, hint, .. } = upload;
-        let heard = hear(file, hint.as_deref(), limit, rate)?;
+        let heard = hear(file, hint.as_deref(), limit, hearing.sample_rate())?;
         let speech = finder.map(|(vad, voiced)| vllm_speech::vad::speech(&vad, &heard.samples, &voiced));
-        Ok(Listening { heard, speech, options })
+        let duration = heard.duration;
+        Ok((duration, hearing.listen(Listening { heard, speech, options }, client, timeout)?))
     });
-    let listening = listening.await?;
-    let (duration, words) = (listening.heard.duration, listening.options.word_timestamps);
-    let mut events = model.listen(listening, call.client.clone(), timeout)?;
+    let (duration, mut events) = begun.await?;
     call.working();
     if stream {
         return transcript_stream::respond(call, events, duration, app.config.heartbeat).await;
