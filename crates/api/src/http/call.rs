@@ -28,6 +28,7 @@ pub enum Endpoint {
     Score,
     AnthropicMessages,
     Responses,
+    Realtime,
     AudioTranscriptions,
     AudioTranslations,
     AudioSpeech,

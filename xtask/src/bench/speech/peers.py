@@ -46,25 +46,88 @@ class FasterWhisper:
         return self.model.feature_extractor(sound)
 
 
+def processor(model):
+    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizerFast
+
+    config = json.load(open(model + "/config.json"))
+    tokenizer = WhisperTokenizerFast(tokenizer_file=model + "/tokenizer.json")
+    return config, WhisperProcessor(WhisperFeatureExtractor(feature_size=config["n_mels"]), tokenizer)
+
+
+def renamed(name):
+    """OpenAI's name of a tensor as transformers has it."""
+    for old, new in [
+        ("blocks.", "layers."),
+        ("cross_attn_ln", "encoder_attn_layer_norm"),
+        ("attn_ln", "self_attn_layer_norm"),
+        ("mlp_ln", "final_layer_norm"),
+        ("mlp1", "fc1"),
+        ("mlp2", "fc2"),
+        ("cross_attn.", "encoder_attn."),
+        (".attn.", ".self_attn."),
+        (".query.", ".q_proj."),
+        (".key.", ".k_proj."),
+        (".value.", ".v_proj."),
+        (".out.", ".out_proj."),
+        ("token_embedding", "embed_tokens"),
+        ("decoder.positional_embedding", "decoder.embed_positions.weight"),
+        ("ln_post", "layer_norm"),
+        ("decoder.ln.", "decoder.layer_norm."),
+    ]:
+        name = name.replace(old, new)
+    return "model." + name
+
+
 class Transformers:
     def __init__(self, model):
         import torch
-        from transformers import WhisperForConditionalGeneration, WhisperFeatureExtractor
-        from tokenizers import Tokenizer
+        from safetensors.torch import load_file
+        from transformers import WhisperConfig, WhisperForConditionalGeneration
 
         torch.set_num_threads(THREADS)
         self.torch = torch
-        self.model = WhisperForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
-        self.features = WhisperFeatureExtractor(feature_size=self.model.config.num_mel_bins)
-        self.tokenizer = Tokenizer.from_file(model + "/tokenizer.json")
+        config, self.processor = processor(model)
+        self.model = WhisperForConditionalGeneration(
+            WhisperConfig(
+                vocab_size=config["n_vocab"],
+                num_mel_bins=config["n_mels"],
+                d_model=config["n_audio_state"],
+                encoder_layers=config["n_audio_layer"],
+                decoder_layers=config["n_text_layer"],
+                encoder_attention_heads=config["n_audio_head"],
+                decoder_attention_heads=config["n_text_head"],
+                encoder_ffn_dim=4 * config["n_audio_state"],
+                decoder_ffn_dim=4 * config["n_text_state"],
+                max_source_positions=config["n_audio_ctx"],
+                max_target_positions=config["n_text_ctx"],
+                # Of models that know English only.
+                bos_token_id=50256,
+                eos_token_id=50256,
+                pad_token_id=50256,
+                decoder_start_token_id=50257,
+            )
+        )
+        weights = {}
+        for name, tensor in load_file(model + "/weights.safetensors").items():
+            tensor = tensor.float()
+            weights[renamed(name)] = tensor.permute(0, 2, 1) if ".conv" in name and tensor.ndim == 3 else tensor
+        weights.pop("model.alignment_heads", None)
+        missing, surplus = self.model.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if name not in ("proj_out.weight", "model.encoder.embed_positions.weight")]
+        assert not missing and not surplus, (missing, surplus)
+        self.model.tie_weights()
+        self.model.eval()
 
     def hear(self, sound):
         text = ""
         for start in range(0, len(sound), 480000):
-            mel = self.features(sound[start : start + 480000], sampling_rate=16000, return_tensors="pt").input_features
+            inputs = self.processor(sound[start : start + 480000], sampling_rate=16000, return_tensors="pt")
+            begin = self.torch.tensor([[50257, 50362]])
             with self.torch.no_grad():
-                tokens = self.model.generate(mel, do_sample=False, num_beams=1, max_new_tokens=220)
-            text += self.tokenizer.decode(tokens[0].tolist(), skip_special_tokens=True)
+                tokens = self.model.generate(
+                    inputs.input_features, decoder_input_ids=begin, do_sample=False, num_beams=1, max_new_tokens=220
+                )
+            text += self.processor.tokenizer.decode(tokens[0].tolist(), skip_special_tokens=True)
         return text
 
 
@@ -84,12 +147,17 @@ class OpenaiWhisper:
 
 class MlxAudioWhisper:
     def __init__(self, model):
-        from mlx_audio.stt.models.whisper import Model
+        import mlx.core as mx
+        from mlx_audio.stt.models.whisper.whisper import Model, ModelDimensions
 
-        self.model = Model.from_pretrained(model)
+        config, known = processor(model)
+        self.model = Model(ModelDimensions.from_dict(config), mx.float32)
+        weights = {name: tensor.astype(mx.float32) for name, tensor in mx.load(model + "/weights.safetensors").items()}
+        self.model.load_weights(list(weights.items()), strict=False)
+        self.model._processor = known
 
     def hear(self, sound):
-        return self.model.generate(sound, language="en", temperature=0.0).text
+        return self.model.generate(sound, language="en", temperature=0.0, fp16=False).text
 
 
 class Onnx:

@@ -249,3 +249,107 @@ pub fn new_item_id() -> String {
 
 /// Samples shared between the session and who listens to them.
 pub type Samples = Arc<[f32]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(id: &str, role: &str, kind: &str, text: &str) -> Entry {
+        let item = json!({ "id": id, "type": "message", "role": role, "content": [{ "type": kind, "text": text }] });
+        check_item(item, new_item_id).unwrap().0
+    }
+
+    fn said(transcript: &str, spoken: &[(usize, f64)]) -> Entry {
+        let content = json!([{ "type": "output_audio", "transcript": transcript }]);
+        let item = json!({ "id": "a", "type": "message", "role": "assistant", "content": content });
+        let spoken = spoken.iter().map(|&(bytes, seconds)| Spoken { bytes, seconds }).collect();
+        Entry { spoken, ..check_item(item, new_item_id).unwrap().0 }
+    }
+
+    #[test]
+    fn items_have_their_places() {
+        let mut talk = Conversation::default();
+        let add = |talk: &mut Conversation, previous, id| talk.insert(previous, text(id, "user", "input_text", "x"));
+        assert_eq!(add(&mut talk, None, "one"), Ok(None));
+        assert_eq!(add(&mut talk, None, "three"), Ok(Some("one".into())));
+        assert_eq!(add(&mut talk, Some("one"), "two"), Ok(Some("one".into())));
+        assert_eq!(add(&mut talk, Some("root"), "zero"), Ok(None));
+        assert!(add(&mut talk, None, "two").unwrap_err().message().contains("already"));
+        assert!(add(&mut talk, Some("none"), "four").unwrap_err().message().contains("no such item"));
+        let ids: Vec<&str> = talk.entries.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(ids, ["zero", "one", "two", "three"]);
+        talk.remove("three").unwrap();
+        assert_eq!(talk.last_id(), Some("two"));
+        assert!(talk.remove("three").is_err());
+    }
+
+    #[test]
+    fn what_was_not_heard_was_not_said() {
+        let transcript = "One two three. Four five six seven.";
+        let spoken = [(15, 1.5), (20, 2.0)];
+        for (heard_ms, wanted) in [
+            (0, ""),
+            (700, "One"),
+            (1500, "One two three. "),
+            (2500, "One two three. Four five"),
+            (3500, transcript),
+            (3550, transcript),
+        ] {
+            let mut talk = Conversation::default();
+            talk.insert(None, said(transcript, &spoken)).unwrap();
+            talk.truncate("a", 0, heard_ms).unwrap();
+            let entry = talk.get_mut("a").unwrap();
+            assert_eq!(entry.item["content"][0]["transcript"], wanted, "{heard_ms} ms");
+            let left: f64 = entry.spoken.iter().map(|piece| piece.seconds).sum();
+            assert!(left <= heard_ms as f64 / 1000.0 + 1e-6 || wanted == transcript, "{left} s are left of {heard_ms} ms");
+        }
+        let mut talk = Conversation::default();
+        talk.insert(None, said(transcript, &spoken)).unwrap();
+        talk.insert(None, text("t", "assistant", "output_text", "written")).unwrap();
+        for (id, part, heard_ms, wanted) in
+            [("a", 0, 4000, "3500 ms"), ("a", 1, 100, "no speech"), ("t", 0, 0, "no speech"), ("b", 0, 0, "no such item")]
+        {
+            let error = talk.truncate(id, part, heard_ms).unwrap_err();
+            assert!(error.message().contains(wanted), "{}", error.message());
+        }
+    }
+
+    #[test]
+    fn models_read_what_was_heard() {
+        let mut talk = Conversation::default();
+        talk.insert(None, text("s", "system", "input_text", "Be brief.")).unwrap();
+        talk.insert(None, spoken_item("u")).unwrap();
+        talk.insert(None, said("Hello.", &[])).unwrap();
+        assert!(talk.is_pending());
+        talk.get_mut("u").unwrap().heard(0, "Good morning.");
+        assert!(!talk.is_pending());
+        let wanted = json!([
+            { "type": "message", "role": "system", "content": [{ "type": "input_text", "text": "Be brief." }] },
+            { "type": "message", "role": "user", "content": [{ "type": "input_text", "text": "Good morning." }] },
+            { "type": "message", "role": "assistant",
+              "content": [{ "type": "output_text", "text": "Hello.", "annotations": [] }] },
+        ]);
+        assert_eq!(talk.as_input(), wanted);
+    }
+
+    #[test]
+    fn items_are_checked() {
+        let message = |role: &str, part: Value| json!({ "type": "message", "role": role, "content": [part] });
+        for (item, wanted) in [
+            (json!("hello"), "must be an object"),
+            (json!({ "type": "mcp_call" }), "mcp_call"),
+            (json!({ "type": "message", "role": "tool", "content": [] }), "\"tool\""),
+            (json!({ "type": "message", "role": "user", "content": "hello" }), "list of parts"),
+            (message("user", json!({ "type": "output_text", "text": "x" })), "output_text"),
+            (message("assistant", json!({ "type": "input_audio", "audio": "" })), "input_audio"),
+            (message("user", json!({ "type": "input_text" })), "no text"),
+            (json!({ "type": "message", "id": 3, "role": "user", "content": [] }), "item.id"),
+        ] {
+            let error = check_item(item, new_item_id).unwrap_err();
+            assert!(error.message().contains(wanted), "{}", error.message());
+        }
+        let (entry, sounds) = check_item(message("user", json!({ "type": "input_audio", "audio": "AAAA" })), new_item_id).unwrap();
+        assert_eq!((sounds, entry.pending), (vec![(0, "AAAA".to_owned())], 1));
+        assert_eq!(entry.item["content"], json!([{ "type": "input_audio", "transcript": null }]));
+    }
+}

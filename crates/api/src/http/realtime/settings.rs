@@ -341,7 +341,7 @@ fn take_turns(mut wanted: Fields, usual: Turns, abilities: Abilities) -> Result<
         return Err(ApiError::field(&param, format!("{param} is {threshold}: it must be from 0 to 1")));
     }
     let mut millis = |name: &str, usual: u32| {
-        Ok(wanted.integer(name, 0..=10_000)?.map_or(usual, |ms| u32::try_from(ms).unwrap_or(usual)))
+        Ok::<_, ApiError>(wanted.integer(name, 0..=10_000)?.map_or(usual, |ms| u32::try_from(ms).unwrap_or(usual)))
     };
     let turns = Turns {
         threshold,
@@ -352,4 +352,89 @@ fn take_turns(mut wanted: Fields, usual: Turns, abilities: Abilities) -> Result<
     };
     wanted.finish();
     Ok(turns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Abilities = Abilities { hears: true, speaks: true, detects: true };
+    const NONE: Abilities = Abilities { hears: false, speaks: false, detects: false };
+
+    fn updated(value: Value, abilities: Abilities) -> Result<Settings, ApiError> {
+        let fields = Fields::of(value, "session").unwrap();
+        Settings::new(Kind::Talk, "m".into(), abilities).updated(fields, abilities)
+    }
+
+    #[test]
+    fn sessions_begin_with_what_the_server_has() {
+        let settings = Settings::new(Kind::Talk, "m".into(), ALL);
+        assert!(settings.speaks && settings.turns == Some(USUAL_TURNS));
+        let settings = Settings::new(Kind::Talk, "m".into(), NONE);
+        assert!(!settings.speaks && settings.turns.is_none());
+        let settings = Settings::new(Kind::Transcribe, String::new(), ALL);
+        assert!(!settings.speaks && settings.transcription.is_some());
+    }
+
+    #[test]
+    fn settings_are_taken() {
+        let session = json!({
+            "type": "realtime",
+            "instructions": "Be brief.",
+            "output_modalities": ["text"],
+            "max_output_tokens": 12,
+            "audio": {
+                "input": {
+                    "format": { "type": "audio/pcmu" },
+                    "transcription": { "language": "en" },
+                    "turn_detection": { "type": "server_vad", "silence_duration_ms": 200, "create_response": false },
+                },
+                "output": { "voice": { "id": "af_sky" }, "speed": 1.5, "format": { "type": "audio/pcm", "rate": 24000 } },
+            },
+        });
+        let settings = updated(session, ALL).unwrap();
+        assert_eq!(settings.turns, Some(Turns { silence_ms: 200, respond: false, ..USUAL_TURNS }));
+        let shown = settings.to_json("sess");
+        for (pointer, wanted) in [
+            ("/instructions", json!("Be brief.")),
+            ("/output_modalities", json!(["text"])),
+            ("/max_output_tokens", json!(12)),
+            ("/audio/input/format/type", json!("audio/pcmu")),
+            ("/audio/input/transcription/language", json!("en")),
+            ("/audio/input/turn_detection/create_response", json!(false)),
+            ("/audio/output/voice", json!("af_sky")),
+            ("/audio/output/speed", json!(1.5)),
+        ] {
+            assert_eq!(shown.pointer(pointer), Some(&wanted), "{pointer}");
+        }
+        let off = json!({ "audio": { "input": { "turn_detection": null, "transcription": null } }, "max_output_tokens": "inf" });
+        let settings = settings.updated(Fields::of(off, "session").unwrap(), ALL).unwrap();
+        assert!(settings.turns.is_none() && settings.transcription.is_none());
+        assert_eq!(settings.to_json("sess")["max_output_tokens"], "inf");
+        assert_eq!(settings.instructions.as_deref(), Some("Be brief."), "what isn't said stays");
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let detection = |turns: Value| json!({ "audio": { "input": { "turn_detection": turns } } });
+        for (session, abilities, param) in [
+            (json!({ "type": "transcription" }), ALL, "session.type"),
+            (json!({ "model": "another" }), ALL, "session.model"),
+            (json!({ "tracing": "auto" }), ALL, "session.tracing"),
+            (json!({ "include": ["item.input_audio_transcription.logprobs"] }), ALL, "session.include"),
+            (json!({ "output_modalities": ["audio"] }), NONE, "session.output_modalities"),
+            (json!({ "output_modalities": ["text", "audio"] }), ALL, "session.output_modalities"),
+            (json!({ "audio": { "output": { "speed": 9 } } }), ALL, "session.audio.output.speed"),
+            (json!({ "audio": { "input": { "noise_reduction": { "type": "near_field" } } } }), ALL, "noise_reduction"),
+            (json!({ "audio": { "input": { "format": { "type": "audio/mp3" } } } }), ALL, "format.type"),
+            (json!({ "audio": { "input": { "format": { "type": "audio/pcm", "rate": 16000 } } } }), ALL, "rate"),
+            (detection(json!({ "type": "semantic_vad" })), ALL, "turn_detection.type"),
+            (detection(json!({ "type": "server_vad" })), NONE, "turn_detection.type"),
+            (detection(json!({ "type": "server_vad", "threshold": 2 })), ALL, "threshold"),
+            (detection(json!({ "type": "server_vad", "idle_timeout_ms": 5000 })), ALL, "idle_timeout_ms"),
+        ] {
+            let error = updated(session.clone(), abilities).unwrap_err();
+            assert!(error.message().contains(param), "{session}: {}", error.message());
+        }
+    }
 }

@@ -59,7 +59,7 @@ impl Speaker {
 
     /// The text is over.
     pub async fn finish(&mut self) {
-        if let Some(rest) = std::mem::take(&mut self.sentences).finish() {
+        for rest in std::mem::take(&mut self.sentences).finish() {
             self.send(rest).await;
         }
         self.queue = None;

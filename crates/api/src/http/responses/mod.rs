@@ -59,7 +59,7 @@ pub(super) async fn create(
         move || Request::parse(fields, &served, &config, &store, &owner),
         move |request| {
             if request.truncate {
-                truncate::make_room(&mut request.chat, &preparing, &config);
+                make_room(&mut request.chat, &preparing, &config);
             }
             let chat = request.chat.prepare(&preparing, &config);
             chat.map_err(|error| error.renamed("response_format", "text.format"))
