@@ -6,4 +6,5 @@
 //! *Invariant*: no file here names a device, and nobody but the binary names this crate.
 #![forbid(unsafe_code)]
 
+mod kokoro;
 mod whisper;

@@ -2,6 +2,7 @@
 
 mod convolution;
 mod experts;
+mod integers;
 mod patches;
 mod transposed;
 mod view;
@@ -27,6 +28,7 @@ use crate::{
     nn::{Embedding, LayerNorm, Linear, MediaFeatures, RmsNorm},
 };
 
+pub use convolution::Directions;
 pub(crate) use view::View;
 
 /// What the names of a language model begin with, its output layer's aside.
@@ -218,6 +220,17 @@ impl<'a> LoadContext<'a> {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.shared.view.has(&self.path(name))
+    }
+
+    /// The shape that a tensor has in the file, for sizes that no configuration says.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        Ok(match self.shared.view.tensor(&self.path(name))? {
+            TensorData::Dense(tensor) => tensor.shape,
+            TensorData::Quantized(tensor) => tensor.shape,
+        })
     }
 
     /// What puts features of pictures in the place of tokens, if this is the language part of a model that sees.

@@ -7,7 +7,7 @@ mod config;
 
 use vllm_platform::{ListenerInfo, MelScale, MelSettings};
 use vllm_platform_mlx::{
-    Activation, Batch, Bias, LoadContext, Ops, Result, Tensor, inventory,
+    Activation, Batch, Bias, ConvGeometry, LoadContext, Ops, Result, Tensor, inventory,
     kv::{Attending, AttentionSpec, KvStore},
     model::LayerSpec,
     nn::{Conv1d, Embedding, LayerNorm, Linear},
@@ -124,8 +124,13 @@ impl Encoder {
         let block = |layer| EncoderBlock::load(&ctx.at(&format!("blocks.{layer}")), sizes);
         Ok(Self {
             ops: ctx.ops(),
-            conv1: ctx.conv1d("conv1", [state, sizes.n_mels, 3], 1, 1)?,
-            conv2: ctx.conv1d("conv2", [state, state, 3], 2, 1)?,
+            conv1: ctx.conv1d("conv1", [state, sizes.n_mels, 3], ConvGeometry::same(3, 1), Bias::Added)?,
+            conv2: ctx.conv1d(
+                "conv2",
+                [state, state, 3],
+                ConvGeometry { stride: 2, ..ConvGeometry::same(3, 1) },
+                Bias::Added,
+            )?,
             positions,
             blocks: (0..sizes.n_audio_layer).map(block).collect::<Result<_>>()?,
             norm: ctx.layer_norm("ln_post", state, EPS)?,
@@ -135,8 +140,8 @@ impl Encoder {
 
     /// Log-mel [frames, bands] → [places, state], of which there are half as many.
     fn forward(&self, mel: &Tensor, kv: &mut Attending<'_>) -> Result<Tensor> {
-        let x = self.conv1.forward_activated(mel, Activation::Gelu)?;
-        let x = self.conv2.forward_activated(&x, Activation::Gelu)?;
+        let x = self.ops.activate(&self.conv1.forward(mel)?, Activation::Gelu)?;
+        let x = self.ops.activate(&self.conv2.forward(&x)?, Activation::Gelu)?;
         let mut x = self.ops.add(&x, &self.positions)?;
         // An MLP of twice four squares, and the four projections of an attention.
         kv.of_work(2 * 12 * self.state * self.state);

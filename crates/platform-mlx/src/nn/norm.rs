@@ -41,7 +41,9 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn new(ops: Ops, weight: Tensor, bias: Option<Tensor>, eps: f32) -> Self {
+    /// With a weight and a bias `[size]` of the caller's.
+    #[must_use]
+    pub fn new(ops: Ops, weight: Tensor, bias: Option<Tensor>, eps: f32) -> Self {
         std::iter::once(&weight).chain(&bias).for_each(|array| ops.constant(array));
         Self { ops, weight, bias, eps }
     }

@@ -1,7 +1,8 @@
 //! Our CPU primitives.
 
-mod convolution;
+mod convolve;
 mod elementwise;
+mod lstm;
 mod moe;
 mod norm;
 

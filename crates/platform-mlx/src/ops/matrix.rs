@@ -59,19 +59,6 @@ impl<'a> Projection<'a> {
     }
 }
 
-/// A convolution in one dimension, channels last, and what is added to its result.
-#[derive(Clone, Copy)]
-pub struct Convolution<'a> {
-    /// [outputs, kernel, inputs].
-    pub weight: &'a Tensor,
-    /// `[outputs]`.
-    pub bias: Option<&'a Tensor>,
-    /// Steps from one place to the next.
-    pub stride: usize,
-    /// Zeros on either side.
-    pub padding: usize,
-}
-
 /// The matrices of a layer's experts, each one above the next: rows `e · outputs ..` are expert `e`'s.
 #[derive(Clone)]
 pub struct ExpertWeights {

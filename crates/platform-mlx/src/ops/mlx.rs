@@ -1,15 +1,18 @@
 //! MLX's own kernels.
 
+pub(super) mod convolve;
+pub(super) mod lstm;
+
 use mlx_rs::{
     fast::rope_dynamic,
     ops::{
-        addmm, argsort_axis, concatenate, conv1d, erf,
+        addmm, argsort_axis, concatenate, erf,
         indexing::{TryIndexOp, take_axis},
         maximum, sigmoid, softmax_axis, tanh,
     },
 };
 
-use super::{Activation, Convolution, ExpertWeights, Matrix, Projection, QuantizedMatrix, RopeFrequencies, Routing};
+use super::{Activation, ExpertWeights, Matrix, Projection, QuantizedMatrix, RopeFrequencies, Routing};
 use crate::{Batch, Error, Layout, Result, Tensor, batch::dim, ffi};
 
 pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<'_>) -> Result<Tensor> {
@@ -22,19 +25,6 @@ pub(super) fn linear(x: &Tensor, Projection { weight, bias, heads }: Projection<
     };
     match heads {
         Some(heads) => Ok(y.reshape(&[x.dim(0), dim(heads), dim(weight.rows() / heads)])?),
-        None => Ok(y),
-    }
-}
-
-pub(super) fn convolve(x: &Tensor, convolution: Convolution<'_>, activation: Option<Activation>) -> Result<Tensor> {
-    let Convolution { weight, bias, stride, padding } = convolution;
-    let y = conv1d(x.expand_dims(0)?, weight, Some(dim(stride)), Some(dim(padding)), None, None)?.squeeze_axes(&[0])?;
-    let y = match bias {
-        Some(bias) => y.add(bias)?,
-        None => y,
-    };
-    match activation {
-        Some(activation) => activate(&y, activation),
         None => Ok(y),
     }
 }

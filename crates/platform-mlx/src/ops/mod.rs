@@ -4,7 +4,9 @@
 //! where the cores can do hundreds; `docs/decisions/0002-cpu-primitives.md`), so on the CPU the hot ones are MLX primitives
 //! of ours that call `vllm-kernels-cpu`. The graph, and the models, are the same.
 
+mod convolve;
 mod cpu;
+mod lstm;
 mod matrix;
 mod mlx;
 
@@ -13,7 +15,11 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use mlx_rs::Stream;
 use vllm_kernels_cpu::Pool;
 
-pub use matrix::{Convolution, ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
+pub use convolve::{
+    ChannelMap, ConvGeometry, ConvWeights, Inlet, Nonlinearity, Outlet, TransposedConvWeights, TransposedGeometry,
+};
+pub use lstm::LstmWeights;
+pub use matrix::{ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
 
 use crate::{Batch, Result, Tensor, ffi};
 use cpu::Cpu;
@@ -160,17 +166,6 @@ impl Ops {
         match &self.0 {
             Backend::Cpu(cpu) => cpu.activate(x, activation),
             Backend::Mlx => mlx::activate(x, activation),
-        }
-    }
-
-    /// A convolution along x [length, inputs] → [places, outputs], and an activation on what it gives.
-    ///
-    /// # Errors
-    /// MLX's own.
-    pub fn convolve(&self, x: &Tensor, convolution: Convolution<'_>, activation: Option<Activation>) -> Result<Tensor> {
-        match &self.0 {
-            Backend::Cpu(cpu) => cpu.convolve(x, convolution, activation),
-            Backend::Mlx => mlx::convolve(x, convolution, activation),
         }
     }
 

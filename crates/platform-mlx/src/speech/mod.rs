@@ -14,7 +14,7 @@ pub use self::synthesizer::{MlxSynthesizer, SynthesizerModel, Voiced};
 use crate::{
     Error, Ops, Result, device,
     load::{LoadContext, Loading, View},
-    platform::{Threads, activation_dtype, device_ops},
+    platform::{Threads, device_ops},
 };
 
 /// How to load a model, and what it is for.
@@ -148,31 +148,18 @@ impl Machine {
         Ok(Self { device: DeviceKind::Cpu, stream: device::stream(DeviceKind::Cpu)?, ops: Ops::mlx() })
     }
 
-    /// Loads a whole checkpoint: what `load` makes of it, and what was loaded.
+    /// Loads a view of a checkpoint, with activations of that type: what `load` makes of it, and what was loaded.
     ///
     /// # Errors
     /// If a tensor is missing, surplus or mis-shaped.
-    pub fn load<T>(
-        &self,
-        checkpoint: &Checkpoint,
-        progress: LoadProgress<'_>,
-        load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
-    ) -> Result<(T, Weights)> {
-        self.load_view(&View::whole(checkpoint)?, progress, load)
-    }
-
-    /// As [`load`](Self::load), of a checkpoint whose tensors have names of their own.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
     pub fn load_view<T>(
         &self,
         view: &View<'_>,
+        dtype: Dtype,
         progress: LoadProgress<'_>,
         load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
     ) -> Result<(T, Weights)> {
         with_stream(&self.stream.clone(), || {
-            let dtype = activation_dtype(&view.config, self.device);
             let loading = Loading::new(view, self.ops.clone(), dtype, self.device, progress);
             let model = load(&LoadContext::root(&loading))?;
             loading.finish()?;

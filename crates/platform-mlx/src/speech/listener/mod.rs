@@ -27,6 +27,7 @@ use crate::{
     layout::TextTokens,
     load::{LoadContext, View},
     model::LayerSpec,
+    platform::activation_dtype,
     replay::Replay,
 };
 
@@ -137,7 +138,8 @@ pub(super) fn load(
     }
     let architecture = checkpoint.architecture()?.into();
     let view = View::part(checkpoint, config, architecture, |name| Some((load.names)(name)))?;
-    let (model, weights) = machine.load_view(&view, progress, load.load)?;
+    let (model, weights) =
+        machine.load_view(&view, activation_dtype(&view.config, machine.device), progress, load.load)?;
     let listener = model.listener_info();
     let info = TranscriberInfo {
         architecture: weights.architecture,
