@@ -63,7 +63,9 @@ pub enum SpeakError {
     #[error("voice is missing: it must be one of {0}")]
     NoVoice(String),
     /// There is no such language.
-    #[error("lang_code is {0:?}: it must be a letter of Kokoro's (a, b, e, f, h, i, j, p, z) or a language's tag, as en-us")]
+    #[error(
+        "lang_code is {0:?}: it must be a letter of Kokoro's (a, b, e, f, h, i, j, p, z) or a language's tag, as en-us"
+    )]
     Language(String),
     /// The text can't be read out.
     #[error(transparent)]
@@ -226,7 +228,9 @@ fn middle(text: &str) -> Option<usize> {
         inside.min_by_key(|at| at.abs_diff(half))
     };
     let near = |at: &usize| at.abs_diff(half) <= text.len() / 4;
-    nearest(&|c| matches!(c, ',' | ';' | ':' | '—' | '、' | '，')).filter(near).or_else(|| nearest(&char::is_whitespace))
+    nearest(&|c| matches!(c, ',' | ';' | ':' | '—' | '、' | '，'))
+        .filter(near)
+        .or_else(|| nearest(&char::is_whitespace))
 }
 
 #[cfg(test)]

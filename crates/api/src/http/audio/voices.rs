@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::Uri, response::Response};
 use serde_json::{Value, json};
+use vllm_speech::phonemes::Language;
 
 use super::{form::Form, models::unsuitable};
 use crate::{
