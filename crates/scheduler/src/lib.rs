@@ -68,6 +68,9 @@ pub use stream::AnswerStream;
 pub use synthesis::{
     SpeakRequest, SpeechStats, SpeechStream, Spoken, SynthesisConfig, SynthesisEngine, SynthesisHandle,
 };
-pub use transcription::{SpeechText, TranscribeRequest, TranscriptEvent, TranscriptStream, TranscriptionConfig, TranscriptionEngine, TranscriptionHandle, TranscriptionStats};
+pub use transcription::{
+    SpeechText, TranscribeRequest, TranscriptEvent, TranscriptStream, TranscriptionConfig, TranscriptionEngine,
+    TranscriptionHandle, TranscriptionStats,
+};
 pub use vision::{VisionConfig, VisionEngine, VisionHandle, VisionStats};
 pub use vllm_cache::SsdStats;

@@ -6,6 +6,7 @@ mod transcript;
 
 pub mod mel;
 pub mod subtitles;
+pub mod transducer;
 pub mod vad;
 pub mod whisper;
 

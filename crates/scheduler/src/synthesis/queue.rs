@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn utterances_are_shared_by_clients_and_then_by_requests() {
-        let cases: [(&str, &[(Option<&str>, &[usize])], &[u64]); 4] = [
+        // (name, (client, symbols of each utterance) of each request, whose utterances come)
+        type Case<'a> = (&'a str, &'a [(Option<&'a str>, &'a [usize])], &'a [u64]);
+        let cases: [Case<'_>; 4] = [
             ("one request", &[(None, &[4, 4, 4])], &[0, 0, 0]),
             ("a book and a sentence", &[(None, &[4; 4]), (None, &[4])], &[0, 1, 0, 0, 0]),
             ("long ones count for more", &[(None, &[9, 9]), (None, &[3; 4])], &[0, 1, 1, 1, 0, 1]),

@@ -5,13 +5,14 @@ use std::{collections::VecDeque, sync::Arc};
 use vllm_platform::{ListenerInfo, Mel, TextId, TokenId, WindowId};
 use vllm_speech::{
     Segment,
+    vad::SpeechWindow,
     whisper::{Ask, DecodingOptions, LongForm, Vocabulary, WindowDecoder},
 };
 
 use super::{
     TranscriptEvent,
     queue::{Account, Entry},
-    sound::{Part, Prepared, Times},
+    sound::{Part, Prepared, restore},
 };
 
 /// A request.
@@ -26,6 +27,8 @@ pub(super) struct Job {
     segments: usize,
     pub windows: usize,
     pub tokens: usize,
+    /// Why it cannot go on, if it cannot: its prompt is nothing that the tokenizer takes.
+    pub refused: Option<String>,
 }
 
 /// A part of a sound, decoded window after window.
@@ -33,7 +36,7 @@ pub(super) struct Job {
 pub(super) struct Strand {
     mel: Mel,
     frames: usize,
-    times: Times,
+    place: Option<SpeechWindow>,
     /// None until the language is known.
     long: Option<LongForm>,
     pub stage: Stage,
@@ -89,24 +92,18 @@ pub(super) struct Outcome {
 }
 
 impl Job {
-    /// Begins with a request; an error if its prompt cannot be encoded.
-    pub fn new(
-        prepared: Prepared,
-        account: Account,
-        vocabulary: &Arc<Vocabulary>,
-        listener: &ListenerInfo,
-    ) -> Result<Self, (Account, String)> {
+    pub fn new(prepared: Prepared, account: Account, vocabulary: &Arc<Vocabulary>, listener: &ListenerInfo) -> Self {
         let Prepared { parts, options, language, duration } = prepared;
-        let strand = |Part { mel, frames, times }| Strand {
+        let strand = |Part { mel, frames, place }| Strand {
             mel,
             frames,
-            times,
+            place,
             long: None,
             stage: Stage::Language,
             heard: Vec::new(),
         };
         let strands = parts.into_iter().map(strand).collect();
-        let mut job = Self { account, options, duration, strands, segments: 0, windows: 0, tokens: 0 };
+        let mut job = Self { account, options, duration, strands, segments: 0, windows: 0, tokens: 0, refused: None };
         let known = match language {
             None if vocabulary.is_multilingual() => None,
             // Nobody tells a model that knows one language which it is.
@@ -115,10 +112,8 @@ impl Job {
         match known {
             Some(_) if job.strands.is_empty() => {}
             Some((code, language)) => {
-                if let Err(error) = job.begin(language, vocabulary, listener) {
-                    return Err((job.account, error));
-                }
                 job.account.caller.tell(TranscriptEvent::Language { code, probability: 1.0 });
+                job.begin(language, vocabulary, listener);
             }
             None => {
                 if let Some(first) = job.strands.front_mut() {
@@ -127,25 +122,24 @@ impl Job {
                 }
             }
         }
-        Ok(job)
+        job
     }
 
     /// The language is known: the strands that wait for it begin.
-    fn begin(
-        &mut self,
-        language: Option<&'static str>,
-        vocabulary: &Arc<Vocabulary>,
-        listener: &ListenerInfo,
-    ) -> Result<(), String> {
+    fn begin(&mut self, language: Option<&'static str>, vocabulary: &Arc<Vocabulary>, listener: &ListenerInfo) {
         for strand in &mut self.strands {
             let (vocabulary, options) = (Arc::clone(vocabulary), Arc::clone(&self.options));
-            let long = LongForm::new(vocabulary, options, language, strand.frames, listener);
-            strand.long = Some(long.map_err(|error| error.to_string())?);
+            match LongForm::new(vocabulary, options, language, strand.frames, listener) {
+                Ok(long) => strand.long = Some(long),
+                Err(error) => {
+                    self.refused = Some(error.to_string());
+                    return;
+                }
+            }
             if matches!(strand.stage, Stage::Language) {
                 strand.advance();
             }
         }
-        Ok(())
     }
 
     /// The language was heard in the window of the first strand, which is decoded next.
@@ -154,23 +148,22 @@ impl Job {
         (code, probability): (&'static str, f32),
         vocabulary: &Arc<Vocabulary>,
         listener: &ListenerInfo,
-    ) -> Result<(), String> {
+    ) {
         self.account.caller.tell(TranscriptEvent::Language { code, probability });
-        self.begin(Some(code), vocabulary, listener)?;
+        self.begin(Some(code), vocabulary, listener);
         if let Some(first) = self.strands.front_mut()
             && let (Stage::Text { task, .. }, Some(long)) = (&mut first.stage, &first.long)
             && let Ask::Decode { decoder, .. } = long.next()
         {
             *task = Task::Decode(decoder);
         }
-        Ok(())
     }
 
     /// Tells the segments that are next, and whether that was all.
     pub fn tell(&mut self, frames_per_second: f64) -> bool {
         while let Some(strand) = self.strands.front_mut() {
             for mut segment in strand.heard.drain(..) {
-                strand.times.restore(&mut segment, frames_per_second);
+                restore(&mut segment, strand.place.as_ref(), frames_per_second);
                 segment.id = self.segments;
                 self.segments += 1;
                 self.account.caller.tell(TranscriptEvent::Segment(segment));
@@ -257,12 +250,17 @@ impl Strand {
     }
 
     /// The window and text that the model is to align, if that is what comes next.
-    pub fn alignment(&mut self) -> Option<(WindowId, &[TokenId], &mut Option<Vec<f32>>)> {
-        match &mut self.stage {
-            Stage::Text { window, task: Task::Align { tokens, weights: weights @ None, .. }, .. } => {
-                Some((*window, tokens, weights))
-            }
+    pub fn alignment(&self) -> Option<(WindowId, &[TokenId])> {
+        match &self.stage {
+            Stage::Text { window, task: Task::Align { tokens, weights: None, .. }, .. } => Some((*window, tokens)),
             _ => None,
+        }
+    }
+
+    /// Takes the weights of what was aligned.
+    pub fn aligned(&mut self, found: Vec<f32>) {
+        if let Stage::Text { task: Task::Align { weights, .. }, .. } = &mut self.stage {
+            *weights = Some(found);
         }
     }
 

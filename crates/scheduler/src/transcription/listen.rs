@@ -34,8 +34,6 @@ pub(super) struct Listening {
     max_windows: usize,
     max_encode: usize,
     queue: Queue<Job>,
-    /// Requests that failed before they could begin.
-    refused: Vec<(Caller<TranscriptEvent>, String)>,
 }
 
 /// A job's strand, by their places.
@@ -52,7 +50,6 @@ impl Listening {
             max_windows: config.max_windows,
             max_encode: config.max_encode,
             queue: Queue::new(),
-            refused: Vec::new(),
             model,
         }
     }
@@ -63,29 +60,21 @@ impl Listening {
 
     pub fn admit(&mut self, request: Prepared, caller: Caller<TranscriptEvent>) {
         let (vocabulary, info) = (&self.vocabulary, &self.info);
-        let refused = self.queue.push(caller, |account| Job::new(request, account, vocabulary, info));
-        self.refused.extend(refused);
+        self.queue.push(caller, |account| Job::new(request, account, vocabulary, info));
     }
 
     pub fn is_idle(&self) -> bool {
-        self.queue.jobs.is_empty() && self.refused.is_empty()
+        self.queue.jobs.is_empty()
     }
 
     pub fn remove(&mut self, which: &dyn Fn(&Caller<TranscriptEvent>) -> bool) -> Vec<Caller<TranscriptEvent>> {
-        let refused = self.refused.extract_if(.., |(caller, _)| which(caller)).map(|(caller, _)| caller);
-        let mut callers: Vec<_> = refused.collect();
-        for job in self.queue.take(|job| which(&job.account.caller)) {
-            self.forget(job.held());
-            callers.push(job.account.caller);
-        }
-        callers
+        let jobs = self.queue.take(|job| which(&job.account.caller));
+        jobs.iter().for_each(|job| self.forget(job.held()));
+        jobs.into_iter().map(|job| job.account.caller).collect()
     }
 
     /// Encodes what there is room for, then goes on with every text that is under way, by one token each.
     pub fn turn(&mut self, room: &mut Room<Hearing>) {
-        for (caller, why) in std::mem::take(&mut self.refused) {
-            room.fail(caller, failed_step(why));
-        }
         self.encode(room);
         self.align(room);
         self.step(room);
@@ -137,15 +126,15 @@ impl Listening {
         let mut failed = Vec::new();
         for (at, job) in self.queue.jobs.iter_mut().enumerate() {
             for strand in &mut job.strands {
-                let Some((window, tokens, weights)) = strand.alignment() else { continue };
+                let Some((window, tokens)) = strand.alignment() else { continue };
                 let model = &mut self.model;
-                let places = tokens.len() * self.info.encoded_frames * self.info.alignment_heads.len();
+                let wanted = tokens.len() * self.info.encoded_frames * self.info.alignment_heads.len();
                 let result = room.call(|_| model.alignment(window, tokens)).and_then(|found| match found.len() {
-                    len if len == places => Ok(found),
-                    len => Err(failed_step(format!("the model gave {len} weights for {places}"))),
+                    len if len == wanted => Ok(found),
+                    len => Err(failed_step(format!("the model gave {len} weights for {wanted}"))),
                 });
                 match result {
-                    Ok(found) => *weights = Some(found),
+                    Ok(found) => strand.aligned(found),
                     Err(failure) => {
                         failed.push(((at, 0), failure));
                         break;
@@ -194,7 +183,6 @@ impl Listening {
             Ok(found) => found,
             Err(failure) => return self.fail(&places, &failure, room),
         };
-        let mut refused = Vec::new();
         for (index, (text, mut logits)) in texts.into_iter().zip(logits).enumerate() {
             let (job, strand) = places[index];
             self.queue.charge(job, feedings[index].tokens.len());
@@ -206,19 +194,19 @@ impl Listening {
                 stats.tokens += 1;
                 stats.fallbacks += outcome.fallbacks as u64;
             });
-            let refusal = outcome.language.map(|language| job.heard_language(language, &self.vocabulary, &self.info));
-            if let Some(Err(why)) = refusal {
-                refused.push((places[index], failed_step(why)));
+            if let Some(language) = outcome.language {
+                job.heard_language(language, &self.vocabulary, &self.info);
             }
             self.forget(outcome.forget.into_iter());
-        }
-        for (place, failure) in refused.into_iter().rev() {
-            self.fail(&[place], &failure, room);
         }
     }
 
     /// Tells what was heard, and ends the requests that have all of it.
     fn tell(&mut self, room: &mut Room<Hearing>) {
+        for job in self.queue.take(|job| job.refused.is_some()) {
+            self.forget(job.held());
+            room.fail(job.account.caller, failed_step(job.refused.unwrap_or_default()));
+        }
         let mut ended = Vec::new();
         for job in &mut self.queue.jobs {
             if job.tell(self.frames_per_second) {
@@ -266,11 +254,8 @@ fn feed(model: &mut dyn Listener, feedings: &[Feeding]) -> vllm_platform::Result
     }
     let row = |(feeding, &text): (&'_ Feeding, &TextId)| (feeding.logits, text);
     let wanted: Vec<_> = feedings.iter().zip(&texts).map(row).collect();
-    let rows = feedings.iter().zip(wanted).map(|(feeding, (logits, text))| TextRow {
-        text,
-        tokens: &feeding.tokens,
-        logits,
-    });
+    let rows =
+        feedings.iter().zip(wanted).map(|(feeding, (logits, text))| TextRow { text, tokens: &feeding.tokens, logits });
     let logits = model.step(&rows.collect::<Vec<_>>())?;
     Ok((texts, logits))
 }

@@ -2,6 +2,7 @@
 
 mod handle;
 mod job;
+mod join;
 mod listen;
 mod queue;
 mod run;
@@ -159,8 +160,7 @@ impl TranscriptionEngine {
         F: FnOnce() -> vllm_platform::Result<Transcriber> + Send + 'static,
     {
         config.check()?;
-        let bounds =
-            Bounds { max_waiting: config.max_waiting, max_waiting_per_client: config.max_waiting_per_client };
+        let bounds = Bounds { max_waiting: config.max_waiting, max_waiting_per_client: config.max_waiting_per_client };
         let hearing = config.clone();
         let door = background::start("transcription", bounds, move || Hearing::new(make()?, text, &hearing))?;
         Ok(TranscriptionHandle::new(door, config))

@@ -32,24 +32,14 @@ impl<J: Entry> Queue<J> {
         Self { jobs: Vec::new(), shares: Shares::default(), next_id: 0 }
     }
 
-    /// Takes in what `make` makes of a request; if that fails, whose it was and why.
-    pub fn push<W>(
-        &mut self,
-        caller: Caller<TranscriptEvent>,
-        make: impl FnOnce(Account) -> Result<J, (Account, W)>,
-    ) -> Option<(Caller<TranscriptEvent>, W)> {
+    /// Takes in what `make` makes of a request.
+    pub fn push(&mut self, caller: Caller<TranscriptEvent>, make: impl FnOnce(Account) -> J) {
         // Nobody saves up a claim by coming late: it begins where the least served of its client's are.
         let siblings = self.jobs.iter().map(J::account).filter(|other| other.caller.client == caller.client);
         let served = siblings.map(|other| other.served).min().unwrap_or(0);
-        match make(Account { id: self.next_id, caller, served }) {
-            Ok(job) => {
-                self.shares.arrive(&job.account().caller.client);
-                self.jobs.push(job);
-                self.next_id += 1;
-                None
-            }
-            Err((account, why)) => Some((account.caller, why)),
-        }
+        self.shares.arrive(&caller.client);
+        self.jobs.push(make(Account { id: self.next_id, caller, served }));
+        self.next_id += 1;
     }
 
     /// Takes out the jobs that `which` accepts.
@@ -113,12 +103,12 @@ mod tests {
             ("an hour and a sentence", &[(None, 5), (None, 1)], 3, &[&[0, 1, 0], &[0, 0, 0]]),
             ("more requests than room", &[(None, 1), (None, 1), (None, 1)], 2, &[&[0, 1], &[2]]),
             // The second and third are one client's: together they get as much as the first.
-            ("clients", &[(Some("a"), 4), (Some("b"), 2), (Some("b"), 2)], 4, &[&[0, 1, 0, 2], &[0, 1, 0, 2]]),
+            ("clients", &[(Some("a"), 4), (Some("b"), 2), (Some("b"), 2)], 4, &[&[0, 1, 2, 0], &[1, 0, 2, 0]]),
         ];
         for (name, requests, room, wanted) in cases {
             let mut queue = Queue::new();
             for &(client, windows) in requests {
-                queue.push(Caller::nobody(client), |account| Ok::<_, (_, ())>(Job(account, windows)));
+                queue.push(Caller::nobody(client), |account| Job(account, windows));
             }
             for wanted in wanted {
                 let next = queue.next(room, 10);
@@ -132,11 +122,11 @@ mod tests {
     #[test]
     fn who_comes_later_neither_waits_nor_takes_over() {
         let mut queue = Queue::new();
-        queue.push(Caller::nobody(None), |account| Ok::<_, (_, ())>(Job(account, 100)));
+        queue.push(Caller::nobody(None), |account| Job(account, 100));
         for _ in 0..10 {
             queue.next(2, 10);
         }
-        queue.push(Caller::nobody(None), |account| Ok::<_, (_, ())>(Job(account, 100)));
+        queue.push(Caller::nobody(None), |account| Job(account, 100));
         assert_eq!(queue.next(6, 10), [0, 1, 0, 1, 0, 1]);
     }
 }

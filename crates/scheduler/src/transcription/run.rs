@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use vllm_platform::{Error, MemoryInfo, Transcriber};
+use vllm_speech::vad::SAMPLE_RATE;
 
 use super::{
     SpeechText, TranscriptEvent, TranscriptionConfig, TranscriptionStats, handle::ModelInfo, listen::Listening,
@@ -26,9 +27,15 @@ impl Hearing {
         config: &TranscriptionConfig,
     ) -> Result<(Self, ModelInfo), StartError> {
         let info = model.info().clone();
+        let unusable = |why: String| StartError::Load(Error::Model(why));
+        let rate = info.mel.sample_rate;
+        if rate != SAMPLE_RATE {
+            return Err(unusable(format!(
+                "the model hears {rate} samples a second, and speech is found in {SAMPLE_RATE}"
+            )));
+        }
         match model {
             Transcriber::Listener(model) => {
-                let unusable = |why: String| StartError::Load(Error::Model(why));
                 let text = text.ok_or_else(|| unusable("a model that writes needs a tokenizer".into()))?;
                 let vocabulary = text(info.vocab_size).map_err(|error| unusable(error.to_string()))?;
                 let vocabulary = Arc::new(vocabulary);

@@ -3,7 +3,12 @@
 use std::{ops::Range, sync::Arc};
 
 use vllm_platform::Mel;
-use vllm_speech::{Segment, mel::MelSpectrogram, whisper::DecodingOptions};
+use vllm_speech::{
+    Segment,
+    mel::MelSpectrogram,
+    vad::{SpeechWindow, windows},
+    whisper::DecodingOptions,
+};
 
 /// A request whose sound is ready to be heard.
 #[derive(Debug)]
@@ -24,15 +29,8 @@ pub(super) struct Part {
     pub mel: Mel,
     /// Frames of the sound itself.
     pub frames: usize,
-    pub times: Times,
-}
-
-/// When a part's times were in the whole sound.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Times {
-    /// For each stretch that the part was put together from: when it begins in the part and when in the sound, and how long
-    /// it is, in seconds. Empty: the part is the whole sound.
-    stretches: Vec<[f64; 3]>,
+    /// Where in the sound it was; none: it is all of it.
+    pub place: Option<SpeechWindow>,
 }
 
 /// Cuts sounds into parts.
@@ -50,116 +48,101 @@ impl Cutter {
     /// The parts of a sound, or of its `speech`; those too short for a single frame are left out.
     ///
     /// A listener's is the whole sound; of speech, so many stretches as fill a window, so that they cost no more than one. A
-    /// transducer's are as long as it may be given, and overlap where a stretch is cut.
+    /// transducer's are as long as it may be given, and overlap where nobody said that there is a pause.
     pub fn cut(&self, sound: &[f32], speech: Option<&[Range<usize>]>) -> Vec<Part> {
         let hop = self.spectrogram.settings().hop;
-        let parts = match (self.window, speech) {
-            (Some(_), None) => vec![vec![0..sound.len()]],
-            (Some(window), Some(speech)) => fill(speech.iter().cloned(), window * hop),
-            (None, speech) => {
-                let whole = [0..sound.len()];
-                let chunks = speech.unwrap_or(&whole).iter().flat_map(|stretch| self.chunks(stretch.clone()));
-                fill(chunks, self.max_chunk)
+        let places: Vec<Option<SpeechWindow>> = match (speech, self.window) {
+            (None, Some(_)) => vec![None],
+            (None, None) => chunks(sound.len(), self.max_chunk, self.overlap).map(Some).collect(),
+            (Some(speech), window) => {
+                let max = window.map_or(self.max_chunk, |frames| frames * hop);
+                windows(speech, max).into_iter().map(Some).collect()
             }
         };
-        let parts = parts.into_iter().filter_map(|stretches| self.part(sound, &stretches, speech.is_none()));
-        parts.collect()
+        places.into_iter().filter_map(|place| self.part(sound, place)).collect()
     }
 
-    /// Stretches no longer than a chunk, each with the end of the one before.
-    fn chunks(&self, stretch: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let step = self.max_chunk - self.overlap;
-        // What is left after the last step is heard by the chunk before.
-        let count = stretch.len().saturating_sub(self.overlap).div_ceil(step).max(1);
-        let max = self.max_chunk;
-        (0..count).map(move |index| {
-            let start = stretch.start + index * step;
-            start..stretch.end.min(start + max)
-        })
-    }
-
-    fn part(&self, sound: &[f32], stretches: &[Range<usize>], whole: bool) -> Option<Part> {
-        let settings = self.spectrogram.settings();
-        let joined: Vec<f32>;
-        let samples = match stretches {
-            [stretch] => &sound[stretch.clone()],
-            _ => {
-                joined = stretches.iter().flat_map(|stretch| &sound[stretch.clone()]).copied().collect();
-                &joined
-            }
-        };
-        let frames = samples.len() / settings.hop;
+    fn part(&self, sound: &[f32], place: Option<SpeechWindow>) -> Option<Part> {
+        let hop = self.spectrogram.settings().hop;
+        let samples = place.as_ref().map(|place| place.samples(sound));
+        let samples = samples.as_deref().unwrap_or(sound);
+        let frames = samples.len() / hop;
         if frames == 0 {
             return None;
         }
-        let silence = self.window.map_or(0, |window| window * settings.hop);
-        let mel = self.spectrogram.log_mel_padded(samples, silence);
-        let seconds = |samples: usize| samples as f64 / f64::from(settings.sample_rate);
-        let mut before = 0;
-        let times = |stretch: &Range<usize>| {
-            let times = [seconds(before), seconds(stretch.start), seconds(stretch.len())];
-            before += stretch.len();
-            times
+        let silence = self.window.map_or(0, |window| window * hop);
+        Some(Part { mel: self.spectrogram.log_mel_padded(samples, silence), frames, place })
+    }
+}
+
+/// Stretches of so many samples that are no longer than `max`, each with the end of the one before.
+fn chunks(samples: usize, max: usize, overlap: usize) -> impl Iterator<Item = SpeechWindow> {
+    let step = max - overlap;
+    // What is no longer than an overlap after the last step is heard by the chunk before.
+    let count = samples.saturating_sub(overlap).div_ceil(step).max(1);
+    (0..count).map(move |index| {
+        let start = index * step;
+        let chunk = start..samples.min(start + max);
+        SpeechWindow { stretches: vec![chunk] }
+    })
+}
+
+/// Gives a segment the times that it had in the whole sound.
+pub(super) fn restore(segment: &mut Segment, place: Option<&SpeechWindow>, frames_per_second: f64) {
+    let Some(place) = place else { return };
+    segment.seek = (place.start(segment.seek as f64 / frames_per_second) * frames_per_second).round() as usize;
+    let original = |start: &mut f64, end: &mut f64| {
+        *start = place.start(*start);
+        *end = place.end(*end).max(*start);
+    };
+    original(&mut segment.start, &mut segment.end);
+    segment.words.iter_mut().for_each(|word| original(&mut word.start, &mut word.end));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_overlap_and_end_with_the_sound() {
+        let cases: [(usize, &[[usize; 2]]); 6] = [
+            (0, &[[0, 0]]),
+            (3, &[[0, 3]]),
+            (10, &[[0, 10]]),
+            (11, &[[0, 10], [6, 11]]),
+            (16, &[[0, 10], [6, 16]]),
+            (17, &[[0, 10], [6, 16], [12, 17]]),
+        ];
+        for (samples, wanted) in cases {
+            let chunks = chunks(samples, 10, 4).flat_map(|chunk| chunk.stretches);
+            assert_eq!(chunks.map(|chunk| [chunk.start, chunk.end]).collect::<Vec<_>>(), wanted, "{samples} samples");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_sound() {
+        let word = |start, end| vllm_speech::Word { text: " a".into(), start, end, probability: 1.0 };
+        let segment = Segment {
+            id: 0,
+            seek: 100,
+            start: 1.0,
+            end: 2.0,
+            text: " a b".into(),
+            tokens: vec![],
+            temperature: 0.0,
+            avg_logprob: 0.0,
+            compression_ratio: 1.0,
+            no_speech_prob: 0.0,
+            words: vec![word(1.0, 1.5), word(1.5, 2.0)],
         };
-        let whole = whole && self.window.is_some();
-        let stretches = if whole { Vec::new() } else { stretches.iter().map(times).collect() };
-        Some(Part { mel, frames, times: Times { stretches } })
-    }
-}
-
-/// Puts stretches together, one after the other, as long as they are no more than `room` samples.
-fn fill(stretches: impl Iterator<Item = Range<usize>>, room: usize) -> Vec<Vec<Range<usize>>> {
-    let mut parts: Vec<Vec<Range<usize>>> = Vec::new();
-    let mut length = 0;
-    for stretch in stretches {
-        length += stretch.len();
-        match parts.last_mut() {
-            // Where one overlaps another they are parts of their own.
-            Some(part) if length <= room && part.last().is_none_or(|last| last.end <= stretch.start) => {
-                part.push(stretch);
-            }
-            _ => {
-                length = stretch.len();
-                parts.push(vec![stretch]);
-            }
-        }
-    }
-    parts
-}
-
-impl Times {
-    /// When something that begins in the part began.
-    pub fn start(&self, seconds: f64) -> f64 {
-        // Between two stretches, the later one begins.
-        let after = self.stretches.partition_point(|[begin, ..]| *begin <= seconds);
-        self.original(after.saturating_sub(1), seconds)
-    }
-
-    /// When something that ends in the part ended.
-    pub fn end(&self, seconds: f64) -> f64 {
-        let after = self.stretches.partition_point(|[begin, ..]| *begin < seconds);
-        self.original(after.saturating_sub(1), seconds)
-    }
-
-    fn original(&self, stretch: usize, seconds: f64) -> f64 {
-        match self.stretches.get(stretch) {
-            None => seconds,
-            // What is heard beyond the end is not in the silence that was left out.
-            Some([begin, original, length]) => original + (seconds - begin).clamp(0.0, *length),
-        }
-    }
-
-    /// Gives a segment the times that it had in the whole sound, and says at which of its frames the window began.
-    pub fn restore(&self, segment: &mut Segment, frames_per_second: f64) {
-        if self.stretches.is_empty() {
-            return;
-        }
-        segment.seek = (self.start(segment.seek as f64 / frames_per_second) * frames_per_second).round() as usize;
-        segment.start = self.start(segment.start);
-        segment.end = self.end(segment.end).max(segment.start);
-        for word in &mut segment.words {
-            word.start = self.start(word.start);
-            word.end = self.end(word.end).max(word.start);
-        }
+        // Seconds 10 to 11.5 and 20 to 21 of a sound.
+        let place = SpeechWindow { stretches: vec![160_000..184_000, 320_000..336_000] };
+        let mut moved = segment.clone();
+        restore(&mut moved, Some(&place), 100.0);
+        assert_eq!((moved.seek, moved.start, moved.end), (1100, 11.0, 20.5));
+        assert_eq!(moved.words, [word(11.0, 11.5), word(20.0, 20.5)]);
+        let mut same = segment.clone();
+        restore(&mut same, None, 100.0);
+        assert_eq!(same, segment);
     }
 }
