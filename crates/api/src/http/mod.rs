@@ -46,9 +46,10 @@ use std::{
 };
 
 use access::Access;
-pub use audio::AudioLimits;
-pub(crate) use audio::transcript_json as audio_json;
 pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
+pub use audio::AudioLimits;
+use audio::SpeechModels;
+pub(crate) use audio::transcript_json as audio_json;
 use axum::{
     Router,
     body::Body,
@@ -58,7 +59,6 @@ use axum::{
 };
 pub use choices::reason_name;
 pub use client::Peer;
-use audio::SpeechModels;
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;

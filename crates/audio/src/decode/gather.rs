@@ -16,6 +16,8 @@ pub(super) struct Gather<'a> {
     limits: &'a Limits,
     stated: Option<Stated>,
     samples: Vec<f32>,
+    /// Samples before the first of them.
+    left_out: usize,
     /// Known from the first packet on.
     rate: Option<u32>,
     loudest: f32,
@@ -33,6 +35,7 @@ impl<'a> Gather<'a> {
             limits,
             stated,
             samples: Vec::new(),
+            left_out: 0,
             rate: None,
             loudest: 0.0,
             planes: Vec::new(),
@@ -53,8 +56,8 @@ impl<'a> Gather<'a> {
         self.complaint = complaint;
     }
 
-    /// Mixes a packet down.
-    pub fn add(&mut self, packet: &GenericAudioBufferRef<'_>) -> Result<(), DecodeError> {
+    /// Mixes a packet down. The first `lead` seconds of all are left out.
+    pub fn add(&mut self, packet: &GenericAudioBufferRef<'_>, lead: f64) -> Result<(), DecodeError> {
         let frames = packet.frames();
         if frames == 0 {
             return Ok(());
@@ -73,11 +76,14 @@ impl<'a> Gather<'a> {
         }
         packet.copy_to_vecs_planar::<f32>(&mut self.planes);
 
+        let lead = (lead * f64::from(rate)).round() as usize;
+        let early = lead.saturating_sub(self.left_out).min(frames);
+        self.left_out += early;
         let most = (self.limits.duration.as_secs_f64() * f64::from(rate)) as usize;
-        if self.samples.len() + frames > most {
+        if self.samples.len() + frames - early > most {
             return Err(self.too_long());
         }
-        for at in 0..frames {
+        for at in early..frames {
             let mut sum = 0.0;
             for plane in &self.planes[..channels] {
                 let sample = plane[at];
@@ -137,9 +143,12 @@ impl<'a> Gather<'a> {
         if let Some(Stated { seconds, exact }) = self.stated {
             // Packets have up to 4096 samples and Opus's 120 ms; encoders put one or two before the sound.
             let slack = if exact { 0.5 / f64::from(rate) } else { 0.15 + 8192.0 / f64::from(rate) };
-            if found + slack < seconds {
+            if found + self.left_out as f64 / f64::from(rate) + slack < seconds {
                 return Err(DecodeError::Truncated { found, stated: seconds });
             }
+        }
+        if self.samples.is_empty() {
+            return Err(DecodeError::Empty);
         }
         if self.loudest < SILENCE {
             return Err(DecodeError::Silent);

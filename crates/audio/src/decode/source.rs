@@ -22,8 +22,9 @@ impl Source {
         Ok(Self { inner: Box::new(inner), length })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
+    /// In bytes.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 }
 

@@ -109,6 +109,8 @@ struct Encoder {
     positions: Tensor,
     blocks: Vec<EncoderBlock>,
     norm: LayerNorm,
+    /// The width.
+    state: usize,
 }
 
 impl Encoder {
@@ -132,6 +134,7 @@ impl Encoder {
             positions,
             blocks: (0..sizes.n_audio_layer).map(block).collect::<Result<_>>()?,
             norm: ctx.layer_norm("ln_post", state, EPS)?,
+            state,
         })
     }
 
@@ -140,6 +143,8 @@ impl Encoder {
         let x = self.ops.activate(&self.conv1.forward(mel)?, Activation::Gelu)?;
         let x = self.ops.activate(&self.conv2.forward(&x)?, Activation::Gelu)?;
         let mut x = self.ops.add(&x, &self.positions)?;
+        // An MLP of twice four squares, and the four projections of an attention.
+        kv.of_work(2 * 12 * self.state * self.state);
         let batch = kv.segments(&[usize::try_from(x.dim(0)).unwrap_or(0)], None)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, layer, &batch, kv)?;

@@ -98,3 +98,56 @@ pub(super) fn arg_max(numbers: &[f32]) -> usize {
     }
     best.0
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::whisper::sampling::{Random, choose};
+    use crate::whisper::tests::{fixture, noise, vocabulary};
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        size: usize,
+        suppressed: Vec<TokenId>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        seed: u64,
+        boost: f32,
+        timestamps: bool,
+        text: Vec<TokenId>,
+        /// Begins and ends of what may follow.
+        left: Vec<usize>,
+        token: usize,
+        logprob: f32,
+    }
+
+    #[test]
+    fn what_may_follow_is_what_openai_whisper_lets() {
+        let vocabulary = vocabulary();
+        let fixture: Fixture = fixture("rules.json");
+        assert_eq!((vocabulary.size(), &vocabulary.suppressed), (fixture.size, &fixture.suppressed));
+        let begin = vocabulary.timestamp_begin as usize;
+        for case in fixture.cases {
+            let mut logits: Vec<f32> = noise(case.seed, fixture.size).map(|number| (number * 10.0) as f32).collect();
+            logits[begin..].iter_mut().for_each(|logit| *logit += case.boost);
+            Rules { vocabulary: &vocabulary, timestamps: case.timestamps }.apply(&case.text, &mut logits);
+            let mut left = vec![];
+            for (token, pair) in
+                [&[f32::NEG_INFINITY], logits.as_slice(), &[f32::NEG_INFINITY]].concat().windows(2).enumerate()
+            {
+                if pair[0].is_finite() != pair[1].is_finite() {
+                    left.push(token);
+                }
+            }
+            assert_eq!(left, case.left, "after {:?}", case.text);
+            let (token, logprob) = choose(&logits, 0.0, &mut Random(0));
+            assert_eq!(token, case.token, "after {:?}", case.text);
+            assert!((logprob - case.logprob).abs() < 1e-5, "after {:?}: {logprob}, not {}", case.text, case.logprob);
+        }
+    }
+}

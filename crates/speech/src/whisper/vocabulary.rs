@@ -71,7 +71,7 @@ impl Vocabulary {
         let (translate, transcribe) = (token("<|translate|>")?, token("<|transcribe|>")?);
         let (sot_lm, sot_prev) = (token("<|startoflm|>")?, token("<|startofprev|>")?);
         // Its name was changed between the papers' tokenizer and the converted ones.
-        let no_speech = token("<|nospeech|>").or_else(|_| token("<|nocaptions|>"))?;
+        let no_speech = token("<|nospeech|>").or_else(|missing| token("<|nocaptions|>").map_err(|_| missing))?;
         let no_timestamps = token("<|notimestamps|>")?;
         let timestamp_begin = no_timestamps + 1;
         let needed = timestamp_begin as usize + TIMES;

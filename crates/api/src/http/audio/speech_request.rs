@@ -54,7 +54,8 @@ impl SpeechRequest {
             }
         };
         if fields.string("instructions")?.is_some_and(|text| !text.trim().is_empty()) {
-            let message = "instructions: the models here can't be told how to speak; choose another voice, or another speed";
+            let message =
+                "instructions: the models here can't be told how to speak; choose another voice, or another speed";
             return Err(ApiError::unsupported("instructions", message));
         }
         let language = fields.string("lang_code")?;

@@ -36,7 +36,7 @@ impl Speaker {
     pub fn start(model: Arc<ServedSpeaker>, settings: &Settings, client: Option<Arc<str>>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<String>(SENTENCES);
         let (out, said) = mpsc::channel(4);
-        let speaking = Speaking { voice: settings.voice.clone(), speed: settings.speed, ..Speaking::default() };
+        let mut speaking = Speaking { voice: settings.voice.clone(), speed: settings.speed, ..Speaking::default() };
         let rate = settings.output.rate();
         tokio::spawn(async move {
             while let Some(sentence) = waiting.recv().await {
@@ -45,6 +45,8 @@ impl Speaker {
                     let _ = out.send(Err(error)).await;
                     return;
                 }
+                // While one sentence is heard there is time for the next.
+                speaking.soon = false;
             }
         });
         Self { sentences: SentenceStream::default(), queue: Some(queue), said }
