@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let spec = SpeechSpec { model, names: Vec::new(), hub, load, role: SpeechRole::Speak };
     let model = load_speaker(&spec, &progress::bars())?;
     let (voice, language) = (args.voice.clone(), args.language.clone());
-    let plan = model.plan(&text, &Speaking { voice, language, speed: args.speed, seed: args.seed })?;
+    let plan = model.plan(&text, &Speaking { voice, language, speed: args.speed, seed: args.seed, soon: false })?;
     let bar = if io::stderr().is_terminal() { bar(plan.utterances().len()) } else { ProgressBar::hidden() };
     let sound = model.speak(plan, None, None)?;
     let rate = model.sample_rate();
