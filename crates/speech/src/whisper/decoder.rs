@@ -187,8 +187,8 @@ pub(super) fn needs_fallback(decoded: &Decoded, options: &DecodingOptions) -> bo
 
 /// How many times smaller a text becomes when compressed by zlib as Python does; 0 if it is empty.
 ///
-/// The threshold was chosen for zlib itself: zlib-rs comes within a byte or so of it, where other encoders of the format are off by
-/// a tenth on texts this short.
+/// The threshold was chosen for zlib itself: zlib-rs comes within a byte of it on average, where other encoders of the format are
+/// off by a tenth on texts this short.
 #[must_use]
 pub fn compression_ratio(text: &str) -> f32 {
     let mut compressed = vec![0; compress_bound(text.len())];

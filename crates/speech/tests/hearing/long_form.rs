@@ -215,8 +215,8 @@ fn segments_are_those_of_openai_whisper() {
             near(&name, [found.start, found.end], [wanted.start, wanted.end], 1e-9);
             let numbers = [found.avg_logprob, found.no_speech_prob].map(f64::from);
             near(&name, numbers, [wanted.avg_logprob, wanted.no_speech_prob].map(f64::from), 1e-5);
-            // Their lengths differ by a byte here and there.
-            near(&name, [f64::from(found.compression_ratio)], [f64::from(wanted.compression_ratio)], 0.05);
+            // The compressor finds some bytes more or less.
+            near(&name, [f64::from(found.compression_ratio)], [f64::from(wanted.compression_ratio)], 0.1);
             assert_eq!(found.words.len(), wanted.words.len(), "{name}: {:?}", found.words);
             for (found, wanted) in found.words.iter().zip(&wanted.words) {
                 assert_eq!(found.text, wanted.word, "{name}");

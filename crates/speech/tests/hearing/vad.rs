@@ -161,19 +161,20 @@ fn files_with_something_else_are_refused() {
 
 #[test]
 fn windows_are_filled_in_order() {
-    type Stretches = &'static [Range<usize>];
+    /// Begins and ends.
+    type Stretches = &'static [(usize, usize)];
+    let ranges = |stretches: Stretches| stretches.iter().map(|&(begin, end)| begin..end).collect::<Vec<_>>();
     let cases: [(&str, Stretches, usize, &[Stretches]); 6] = [
         ("nothing", &[], 10, &[]),
-        ("one", &[3..7], 10, &[&[3..7]]),
-        ("two in one", &[0..4, 10..16], 10, &[&[0..4, 10..16]]),
-        ("one too many", &[0..4, 10..17], 10, &[&[0..4], &[10..17]]),
-        ("too long", &[0..25, 30..33], 10, &[&[0..10], &[10..20], &[20..25, 30..33]]),
-        ("empty", &[5..5, 6..8], 10, &[&[6..8]]),
+        ("one", &[(3, 7)], 10, &[&[(3, 7)]]),
+        ("two in one", &[(0, 4), (10, 16)], 10, &[&[(0, 4), (10, 16)]]),
+        ("one too many", &[(0, 4), (10, 17)], 10, &[&[(0, 4)], &[(10, 17)]]),
+        ("too long", &[(0, 25), (30, 33)], 10, &[&[(0, 10)], &[(10, 20)], &[(20, 25), (30, 33)]]),
+        ("empty", &[(5, 5), (6, 8)], 10, &[&[(6, 8)]]),
     ];
     for (name, stretches, max, wanted) in cases {
-        let wanted: Vec<SpeechWindow> =
-            wanted.iter().map(|&stretches| SpeechWindow { stretches: stretches.to_vec() }).collect();
-        assert_eq!(windows(stretches, max), wanted, "{name}");
+        let wanted: Vec<SpeechWindow> = wanted.iter().map(|&window| SpeechWindow { stretches: ranges(window) }).collect();
+        assert_eq!(windows(&ranges(stretches), max), wanted, "{name}");
     }
 }
 
@@ -252,9 +253,11 @@ fn turns_begin_before_they_are_heard_and_end_after_a_silence() {
         silence_duration: Duration::from_millis(silence * 32),
         ..TurnOptions::default()
     };
+    /// How many chunks, and whether they are loud.
     type Chunks = &'static [(usize, bool)];
-    // In chunks: when a turn starts (true) and stops.
-    let cases: [(&str, Chunks, TurnOptions, &[(bool, u64)]); 6] = [
+    /// Whether a turn starts, and at which chunk it does or stops.
+    type Events = &'static [(bool, u64)];
+    let cases: [(&str, Chunks, TurnOptions, Events); 6] = [
         ("silence", &[(20, false)], options(2, 4), &[]),
         ("a turn", &[(10, false), (5, true), (10, false)], options(2, 4), &[(true, 8), (false, 19)]),
         ("from the beginning", &[(3, true), (10, false)], options(2, 4), &[(true, 0), (false, 7)]),
