@@ -145,8 +145,8 @@ fn words_have_times_where_they_are_asked_for() {
     let words: Vec<_> = heard.segments.iter().flat_map(|segment| &segment.words).collect();
     let texts: Vec<_> = words.iter().map(|word| word.text.as_str()).collect();
     assert_eq!(texts, [" three", " four", " five", " six"]);
-    // A word ends where the next is heard, and is not taken to be longer than others are.
-    for (word, [start, end]) in words.iter().zip([[0.5, 10.0], [10.0, 20.0], [20.0, 30.0], [35.0, 40.0]]) {
+    // A word ends where the next is heard; a window's first begins with it, and so up to 1.4 s before it is heard.
+    for (word, [start, end]) in words.iter().zip([[0.0, 10.0], [10.0, 20.0], [20.0, 30.0], [34.2, 35.6]]) {
         assert!(start - 0.1 < word.start && word.start < word.end && word.end < end + 0.1, "{start}..{end}: {word:?}");
         assert!(word.probability > 0.9, "{word:?}");
     }
