@@ -5,14 +5,26 @@
 //! [`Activations`](crate::Activations) say so, as integers.
 
 mod around;
+mod integers;
+mod job;
+mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod packed;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod transposed;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::{Conv1d, Filters, Pool, WeightArena, conv1d, with_scratch};
 
 use around::discharge;
 pub use around::{Inlet, Nonlinearity, Outlet, admit};
+use job::{Job, Target};
+use kernel::Kernel;
+use packed::Packed;
 pub use transposed::{TransposedTaps, convolve_transposed};
 
 /// Weights of a convolution in one dimension, and its bias.
@@ -30,7 +42,11 @@ pub struct Taps {
 enum Form {
     /// [outputs, kernel, inputs]
     Dense(Vec<f32>),
+    Packed(Packed, &'static Kernel),
 }
+
+/// Channels or outputs below which integers are not worth their preparation.
+const LEAST_WIDTH: usize = 16;
 
 impl Taps {
     /// Weights [outputs, kernel, inputs / groups] and a bias `[outputs]`, for convolutions on `pool`.
@@ -46,12 +62,20 @@ impl Taps {
         groups: usize,
         bias: Option<&[f32]>,
     ) -> Self {
-        let _ = (pool, arena);
         assert_eq!(weights.len(), outputs * kernel * inputs, "taps of [{outputs}, {kernel}, {inputs}]");
         assert!(groups > 0 && outputs.is_multiple_of(groups), "{outputs} outputs in {groups} groups");
         let bias = bias.unwrap_or_default();
         assert!(bias.is_empty() || bias.len() == outputs, "a bias of {} for {outputs} outputs", bias.len());
-        Self { form: Form::Dense(weights.into()), outputs, kernel, inputs, groups, bias: bias.into() }
+        let kernel_of = Kernel::of(pool.isa(), pool.activations());
+        let wide = groups == 1 && inputs >= 2 * LEAST_WIDTH && outputs >= LEAST_WIDTH && kernel > 0;
+        let packed = kernel_of.filter(|_| wide).and_then(|kernel_of| {
+            Some((Packed::new(pool, arena, kernel_of, weights, [outputs, kernel, inputs])?, kernel_of))
+        });
+        let form = match packed {
+            Some((packed, kernel_of)) => Form::Packed(packed, kernel_of),
+            None => Form::Dense(weights.into()),
+        };
+        Self { form, outputs, kernel, inputs, groups, bias: bias.into() }
     }
 
     /// Channels of the result.
@@ -82,9 +106,10 @@ impl Taps {
     #[must_use]
     pub fn nbytes(&self) -> usize {
         let weights = match &self.form {
-            Form::Dense(weights) => weights.len(),
+            Form::Dense(weights) => 4 * weights.len(),
+            Form::Packed(packed, _) => packed.nbytes(),
         };
-        4 * (weights + self.bias.len())
+        weights + 4 * self.bias.len()
     }
 }
 
@@ -123,6 +148,16 @@ pub fn convolve(
                 });
             }
             discharge(pool, y, &taps.bias, outlet);
+        }
+        Form::Packed(packed, kernel) => {
+            let places = conv.output(length, taps.kernel);
+            assert_eq!(y.len(), batch * places * taps.outputs, "convolve: y of [{batch}, {places}, {}]", taps.outputs);
+            if y.is_empty() {
+                return;
+            }
+            let target = Target { skipped: 0, len: places * taps.outputs };
+            let bias = &*taps.bias;
+            Job { kernel, packed, x, length, conv, places, bias, inlet, outlet, target }.run(pool, y);
         }
     }
 }
