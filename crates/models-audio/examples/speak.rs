@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, voice, phonemes, rest @ ..] = args.as_slice() else { return Err("MODEL VOICE.bin PHONEMES".into()) };
     let options = SpeechOptions { threads: Some(2), ..SpeechOptions::default() };
-    let mut model = MlxSynthesizer::load(Path::new(model), &options)?;
+    let model = MlxSynthesizer::load(Path::new(model), &options)?;
     let info = model.info().clone();
     let symbols: Vec<u32> =
         phonemes.chars().filter_map(|c| info.symbols.get(c.encode_utf8(&mut [0; 4]))).copied().collect();

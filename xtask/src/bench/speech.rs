@@ -103,7 +103,8 @@ pub fn run(args: &SpeechArgs) -> Result<()> {
     }
     let place = paths::target().join("bench");
     fs::create_dir_all(&place)?;
-    let kept: Vec<_> = samples.iter().map(|((what, who), all)| json!({ "what": what, "who": who, "samples": all })).collect();
+    let kept: Vec<_> =
+        samples.iter().map(|((what, who), all)| json!({ "what": what, "who": who, "samples": all })).collect();
     fs::write(place.join("speech.json"), serde_json::to_vec_pretty(&kept)?)?;
     server.stop(Duration::from_secs(30))
 }
@@ -209,7 +210,8 @@ fn round_trip(binary: &Path, kokoro: &Path, port: u16, mut peers: Option<&mut Pe
         }
     }
     fs::remove_dir_all(&folder)?;
-    let mut said = format!("Said and written down again, words that are wrong: vllm-mlx {:.1} %", error_rate::percent(&ours));
+    let mut said =
+        format!("Said and written down again, words that are wrong: vllm-mlx {:.1} %", error_rate::percent(&ours));
     if !theirs.is_empty() {
         // Writing to a string cannot fail.
         let _ = write!(said, ", mlx-audio {:.1} %", error_rate::percent(&theirs));

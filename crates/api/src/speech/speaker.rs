@@ -1,15 +1,10 @@
 //! A model that speaks.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use vllm_platform::TokenId;
 use vllm_scheduler::{SpeakRequest, SpeechStream, Spoken, SubmitError, SynthesisHandle};
 use vllm_speech::{
-    phonemes::{Language, PhonemeError, Phonemizer},
+    phonemes::{Language, PhonemeError, Phonemizer, symbols},
     sentences,
     voices::{Voice, VoiceError, Voices},
 };
@@ -33,8 +28,6 @@ pub struct ServedSpeaker {
     pub voices: Voices,
     /// Where speech comes from.
     pub engine: SynthesisHandle,
-    /// Those of the languages that were spoken: making one reads its dictionaries.
-    phonemizers: Mutex<HashMap<Language, Arc<Phonemizer>>>,
 }
 
 /// How a text is spoken.
@@ -75,9 +68,6 @@ pub enum SpeakError {
     /// The text can't be read out.
     #[error(transparent)]
     Phonemes(#[from] PhonemeError),
-    /// There is nothing in it that could be said.
-    #[error("input has nothing in it that can be said")]
-    Nothing,
 }
 
 /// A text, ready to be spoken.
@@ -106,7 +96,7 @@ impl ServedSpeaker {
     /// Puts the parts together.
     #[must_use]
     pub fn new(names: Vec<String>, aliases: Vec<String>, voices: Voices, engine: SynthesisHandle) -> Self {
-        Self { names, aliases, created: super::now(), voices, engine, phonemizers: Mutex::default() }
+        Self { names, aliases, created: super::now(), voices, engine }
     }
 
     /// Samples a second of what it says.
@@ -126,7 +116,8 @@ impl ServedSpeaker {
     /// # Errors
     /// [`SpeakError`] if the language can't be spoken here.
     pub fn warm(&self) -> Result<(), SpeakError> {
-        self.default_voice().and_then(Language::of_voice).map_or(Ok(()), |language| self.phonemizer(language).map(drop))
+        let language = self.default_voice().and_then(Language::of_voice);
+        Ok(language.map_or(Ok(()), |language| Phonemizer::new(language).prepare())?)
     }
 
     /// What there is to say, sentence by sentence. Blocks for as long as that takes.
@@ -142,13 +133,17 @@ impl ServedSpeaker {
             Some(tag) => Some(Language::parse(tag).ok_or_else(|| SpeakError::Language(tag.clone()))?),
         };
         // A voice whose name says nothing is an American.
-        let phonemizer = self.phonemizer(language.unwrap_or(Language::AmericanEnglish))?;
+        let phonemizer = Phonemizer::new(language.unwrap_or(Language::AmericanEnglish));
         let mut utterances = Vec::new();
         for sentence in sentences::utterances(text, speaking.soon.then_some(OPENING_WORDS)) {
-            self.say(sentence, &phonemizer, &voice, &mut utterances)?;
+            match self.say(sentence, phonemizer, &voice, &mut utterances) {
+                // A line of signs among others.
+                Ok(()) | Err(PhonemeError::Nothing) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         if utterances.is_empty() {
-            return Err(SpeakError::Nothing);
+            return Err(PhonemeError::Nothing.into());
         }
         Ok(Plan { utterances, speed: speaking.speed, seed: speaking.seed })
     }
@@ -167,52 +162,23 @@ impl ServedSpeaker {
         self.engine.submit(SpeakRequest { utterances, speed, seed, client, timeout })
     }
 
-    /// Whether there is such a voice, or such a blend of some.
-    ///
-    /// # Errors
-    /// [`SpeakError::Voice`].
-    pub fn check_voice(&self, name: &str) -> Result<(), SpeakError> {
-        Ok(self.voices.get(name).map(drop)?)
-    }
-
-    fn phonemizer(&self, language: Language) -> Result<Arc<Phonemizer>, SpeakError> {
-        let mut all = self.phonemizers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&language) {
-            return Ok(Arc::clone(known));
-        }
-        let made = Arc::new(Phonemizer::new(language)?);
-        all.insert(language, Arc::clone(&made));
-        Ok(made)
-    }
-
     /// Adds what a sentence is to be said as: in one go, or in several if it is too long for one.
     fn say(
         &self,
-        text: &str,
-        phonemizer: &Phonemizer,
+        sentence: &str,
+        phonemizer: Phonemizer,
         voice: &Voice,
         utterances: &mut Vec<Spoken>,
-    ) -> Result<(), SpeakError> {
-        let max = self.engine.info().max_symbols;
-        let symbols = self.symbols(&phonemizer.phonemes(text)?);
-        if symbols.len() > max
-            && let Some((first, second)) = sentences::halves(text)
-        {
-            self.say(first, phonemizer, voice, utterances)?;
-            return self.say(second, phonemizer, voice, utterances);
-        }
-        // One character of many phonemes has no place to be cut at.
-        for symbols in symbols.chunks(max.max(1)) {
+    ) -> Result<(), PhonemeError> {
+        let info = self.engine.info();
+        for part in phonemizer.within(sentence, info.max_symbols)? {
+            let mut symbols = symbols(&part.phonemes, &info.symbols)?;
+            // A phoneme that the model hasn't learnt can take two of its symbols: at the very end of an utterance as long as can be,
+            // one goes.
+            symbols.truncate(info.max_symbols);
             let style = voice.style(symbols.len()).into();
-            utterances.push(Spoken { symbols: symbols.to_vec(), style, pause: Duration::ZERO });
+            utterances.push(Spoken { symbols, style, pause: Duration::ZERO });
         }
         Ok(())
-    }
-
-    /// As the model knows them; what it doesn't know is not said.
-    fn symbols(&self, phonemes: &str) -> Vec<TokenId> {
-        let known = &self.engine.info().symbols;
-        let mut buffer = [0; 4];
-        phonemes.chars().filter_map(|phoneme| known.get(&*phoneme.encode_utf8(&mut buffer)).copied()).collect()
     }
 }

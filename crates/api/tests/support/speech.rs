@@ -51,8 +51,13 @@ fn add(server: &Server, name: &str, aliases: &[&str], engine: TranscriptionHandl
     server.app.add_transcriber(Arc::new(ServedTranscriber::new(vec![name.to_owned()], aliases, engine)));
 }
 
+/// What Kokoro has learnt, as far as English needs it.
+const PHONEMES: &str = ";:,.!?—…\"() AIOQSTWYᵊabdfhijklmnopstuvwzæðŋɑɔəɛɜɡɪɹɾʃʊʌʒʔʤʧˈˌθᵻː";
+
 /// Adds a model that speaks, `mouth`, also known as `kokoro`, with the voices `af_heart` and `am_adam`.
 pub fn speaking(server: &Server, fake: FakeSynthesizerConfig) -> Arc<FakeSynthesizerProbe> {
+    let symbols = PHONEMES.chars().zip(1..).map(|(phoneme, symbol)| (phoneme.to_string(), symbol)).collect();
+    let fake = FakeSynthesizerConfig { symbols, ..fake };
     let folder = tempfile::tempdir().unwrap();
     let style_len = fake.style_len;
     for (name, number) in [("af_heart", 0.25f32), ("am_adam", 0.5)] {

@@ -59,9 +59,6 @@ impl<'a> Gather<'a> {
     /// Mixes a packet down. The first `lead` seconds of all are left out.
     pub fn add(&mut self, packet: &GenericAudioBufferRef<'_>, lead: f64) -> Result<(), DecodeError> {
         let frames = packet.frames();
-        if frames == 0 {
-            return Ok(());
-        }
         self.good += 1;
         let rate = packet.spec().rate();
         if self.rate != Some(rate) {
@@ -141,8 +138,8 @@ impl<'a> Gather<'a> {
         };
         let found = self.samples.len() as f64 / f64::from(rate);
         if let Some(Stated { seconds, exact }) = self.stated {
-            // Packets have up to 4096 samples and Opus's 120 ms; encoders put one or two before the sound.
-            let slack = if exact { 0.5 / f64::from(rate) } else { 0.15 + 8192.0 / f64::from(rate) };
+            // A packet or two, of at most 2048 samples as a rule, or of Opus, whose length includes what is left out in front.
+            let slack = if exact { 0.5 / f64::from(rate) } else { 0.1 + 4096.0 / f64::from(rate) };
             if found + self.left_out as f64 / f64::from(rate) + slack < seconds {
                 return Err(DecodeError::Truncated { found, stated: seconds });
             }

@@ -57,9 +57,14 @@ pub fn decode(
     if source.length() == 0 {
         return Err(DecodeError::Empty);
     }
+    let trouble = source.trouble();
     // Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
-    catch_unwind(AssertUnwindSafe(|| read(source, hint, limits)))
-        .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())))
+    let heard = catch_unwind(AssertUnwindSafe(|| read(source, hint, limits)))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())));
+    match trouble.take() {
+        Some(error) => Err(DecodeError::Io(error)),
+        None => heard,
+    }
 }
 
 fn read(mut source: Source, hint: Option<&str>, limits: &Limits) -> Result<Sound, DecodeError> {
@@ -114,6 +119,8 @@ fn open(source: Source, hint: Option<&str>) -> Result<Box<dyn FormatReader>, Dec
     let probe = symphonia::default::get_probe();
     probe.probe(&told, stream, FormatOptions::default(), MetadataOptions::default()).map_err(|error| match error {
         Error::Unsupported(what) if what.starts_with("core (probe)") => DecodeError::NotAudio,
+        // A part that every such file has: an MP4 that was cut lacks its table of contents.
+        Error::Unsupported(what) if what.contains("missing") => DecodeError::Damaged(what.to_owned()),
         Error::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             DecodeError::Damaged("it ends within its header".into())
         }
@@ -201,7 +208,6 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
 /// What a reader or decoder found wrong, if not the end of the file.
 fn fault(error: Error) -> DecodeError {
     match error {
-        Error::IoError(error) => DecodeError::Io(error),
         Error::DecodeError(what) | Error::LimitError(what) => DecodeError::Damaged(what.to_owned()),
         Error::Unsupported(what) => DecodeError::Unsupported(format!("the audio can't be read: {what}")),
         error => DecodeError::Damaged(error.to_string()),

@@ -82,11 +82,11 @@ impl Answer {
             if text.trim().is_empty() {
                 return Ok(());
             }
-            let message =
-                Message { id: new_item_id(), index: self.index(), text: String::new(), spoken: Vec::new() };
+            let message = Message { id: new_item_id(), index: self.index(), text: String::new(), spoken: Vec::new() };
             self.added(message.index, self.message_item(&message, "in_progress")).await?;
             let part = self.part("");
-            let fields = json!({ "item_id": message.id, "output_index": message.index, "content_index": 0, "part": part });
+            let fields =
+                json!({ "item_id": message.id, "output_index": message.index, "content_index": 0, "part": part });
             self.message = Some(message);
             self.event("response.content_part.added", fields).await?;
         }
@@ -94,7 +94,8 @@ impl Answer {
         message.text.push_str(text);
         let mut fields = message.place();
         fields["delta"] = json!(text);
-        let kind = if self.settings.speaks { "response.output_audio_transcript.delta" } else { "response.output_text.delta" };
+        let kind =
+            if self.settings.speaks { "response.output_audio_transcript.delta" } else { "response.output_text.delta" };
         self.event(kind, fields).await
     }
 
@@ -168,7 +169,11 @@ impl Answer {
     }
 
     fn part(&self, text: &str) -> Value {
-        if self.settings.speaks { json!({ "type": "audio", "transcript": text }) } else { json!({ "type": "text", "text": text }) }
+        if self.settings.speaks {
+            json!({ "type": "audio", "transcript": text })
+        } else {
+            json!({ "type": "text", "text": text })
+        }
     }
 
     fn message_item(&self, message: &Message, status: &str) -> Value {

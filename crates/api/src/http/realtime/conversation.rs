@@ -54,7 +54,10 @@ impl Conversation {
     /// 400 if that one isn't there, or there is one of the same id.
     pub fn insert(&mut self, previous: Option<&str>, entry: Entry) -> Result<Option<String>, ApiError> {
         if self.entries.iter().any(|other| other.id == entry.id) {
-            return Err(ApiError::field("item.id", format!("item.id is {:?}: there is such an item already", entry.id)));
+            return Err(ApiError::field(
+                "item.id",
+                format!("item.id is {:?}: there is such an item already", entry.id),
+            ));
         }
         let at = match previous {
             None => self.entries.len(),
@@ -183,7 +186,12 @@ pub fn check_item(mut item: Value, id: impl FnOnce() -> String) -> Result<(Entry
     }
     match item["type"].as_str().unwrap_or_default() {
         "message" | "function_call" | "function_call_output" => {}
-        other => return refused("item.type", format!("is {other:?}: it must be message, function_call or function_call_output")),
+        other => {
+            return refused(
+                "item.type",
+                format!("is {other:?}: it must be message, function_call or function_call_output"),
+            );
+        }
     }
     let id = match &item["id"] {
         Value::Null => id(),
@@ -301,14 +309,20 @@ mod tests {
             let entry = talk.get_mut("a").unwrap();
             assert_eq!(entry.item["content"][0]["transcript"], wanted, "{heard_ms} ms");
             let left: f64 = entry.spoken.iter().map(|piece| piece.seconds).sum();
-            assert!(left <= heard_ms as f64 / 1000.0 + 1e-6 || wanted == transcript, "{left} s are left of {heard_ms} ms");
+            assert!(
+                left <= heard_ms as f64 / 1000.0 + 1e-6 || wanted == transcript,
+                "{left} s are left of {heard_ms} ms"
+            );
         }
         let mut talk = Conversation::default();
         talk.insert(None, said(transcript, &spoken)).unwrap();
         talk.insert(None, text("t", "assistant", "output_text", "written")).unwrap();
-        for (id, part, heard_ms, wanted) in
-            [("a", 0, 4000, "3500 ms"), ("a", 1, 100, "no speech"), ("t", 0, 0, "no speech"), ("b", 0, 0, "no such item")]
-        {
+        for (id, part, heard_ms, wanted) in [
+            ("a", 0, 4000, "3500 ms"),
+            ("a", 1, 100, "no speech"),
+            ("t", 0, 0, "no speech"),
+            ("b", 0, 0, "no such item"),
+        ] {
             let error = talk.truncate(id, part, heard_ms).unwrap_err();
             assert!(error.message().contains(wanted), "{}", error.message());
         }
@@ -348,7 +362,8 @@ mod tests {
             let error = check_item(item, new_item_id).unwrap_err();
             assert!(error.message().contains(wanted), "{}", error.message());
         }
-        let (entry, sounds) = check_item(message("user", json!({ "type": "input_audio", "audio": "AAAA" })), new_item_id).unwrap();
+        let (entry, sounds) =
+            check_item(message("user", json!({ "type": "input_audio", "audio": "AAAA" })), new_item_id).unwrap();
         assert_eq!((sounds, entry.pending), (vec![(0, "AAAA".to_owned())], 1));
         assert_eq!(entry.item["content"], json!([{ "type": "input_audio", "transcript": null }]));
     }

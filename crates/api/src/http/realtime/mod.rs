@@ -61,7 +61,8 @@ pub(super) async fn connect(
         ApiError::invalid(None, message).with_code("websocket_expected")
     })?;
     if headers.get("openai-beta").is_some_and(|value| value.as_bytes().starts_with(b"realtime")) {
-        let message = "the beta of the realtime API is not served: leave out the header OpenAI-Beta and use its present events";
+        let message =
+            "the beta of the realtime API is not served: leave out the header OpenAI-Beta and use its present events";
         return Err(ApiError::unsupported("OpenAI-Beta", message));
     }
     if asked.call_id.is_some() {

@@ -7,14 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 use vllm_scheduler::FinishReason;
 
-use super::{
-    answer::Answer,
-    conversation::Entry,
-    models,
-    outbox::Gone,
-    settings::Settings,
-    speak::Speaker,
-};
+use super::{answer::Answer, conversation::Entry, models, outbox::Gone, settings::Settings, speak::Speaker};
 use crate::{
     answer::{End, Piece},
     http::{
@@ -107,7 +100,9 @@ pub async fn respond(app: App, asked: Asked, reporter: Reporter, mut cancel: one
         Outcome::Completed => ("completed", Value::Null),
         Outcome::Incomplete => ("incomplete", json!({ "type": "incomplete", "reason": "max_output_tokens" })),
         Outcome::Cancelled(Cancel::Turn) => ("cancelled", json!({ "type": "cancelled", "reason": "turn_detected" })),
-        Outcome::Cancelled(Cancel::Client) => ("cancelled", json!({ "type": "cancelled", "reason": "client_cancelled" })),
+        Outcome::Cancelled(Cancel::Client) => {
+            ("cancelled", json!({ "type": "cancelled", "reason": "client_cancelled" }))
+        }
         Outcome::Failed(error) => {
             let mut details = error.to_json();
             details["type"] = json!("failed");

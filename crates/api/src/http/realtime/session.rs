@@ -202,7 +202,8 @@ impl Session {
             let heard = format.decode("audio", &audio).and_then(|samples| {
                 let seconds = input.seconds() + samples.len() as f64 / f64::from(format.rate());
                 if seconds > limit {
-                    let message = format!("the buffer would hold {seconds:.0} s of sound: it may hold {limit}; commit it");
+                    let message =
+                        format!("the buffer would hold {seconds:.0} s of sound: it may hold {limit}; commit it");
                     return Err(ApiError::field("audio", message));
                 }
                 Ok(input.push(&samples))
@@ -233,7 +234,9 @@ impl Session {
         match heard {
             Heard::Started { ms } => {
                 let id = self.speaking.insert(new_item_id()).clone();
-                self.out.send("input_audio_buffer.speech_started", json!({ "audio_start_ms": ms, "item_id": id })).await?;
+                self.out
+                    .send("input_audio_buffer.speech_started", json!({ "audio_start_ms": ms, "item_id": id }))
+                    .await?;
                 if self.settings.turns.is_some_and(|turns| turns.interrupt) {
                     self.next = None;
                     self.end_response(Cancel::Turn);
@@ -242,7 +245,9 @@ impl Session {
             }
             Heard::Stopped { ms, samples } => {
                 let id = self.speaking.take().unwrap_or_else(new_item_id);
-                self.out.send("input_audio_buffer.speech_stopped", json!({ "audio_end_ms": ms, "item_id": id })).await?;
+                self.out
+                    .send("input_audio_buffer.speech_stopped", json!({ "audio_end_ms": ms, "item_id": id }))
+                    .await?;
                 self.commit_samples(id, samples).await?;
                 if self.settings.kind == Kind::Talk && self.settings.turns.is_some_and(|turns| turns.respond) {
                     self.next = Some(self.asked(self.settings.clone(), Value::Null));
@@ -289,7 +294,15 @@ impl Session {
         let wanted = self.settings.transcription.clone().unwrap_or_default();
         let told = self.settings.transcription.is_some().then(|| self.out.clone());
         let books = (self.request_id.clone(), self.headers.clone());
-        tokio::spawn(transcribe(self.app.clone(), books, wanted, told, (item, part), samples, self.transcripts.0.clone()));
+        tokio::spawn(transcribe(
+            self.app.clone(),
+            books,
+            wanted,
+            told,
+            (item, part),
+            samples,
+            self.transcripts.0.clone(),
+        ));
     }
 
     /// A transcript has come, or never will.

@@ -187,7 +187,8 @@ impl Settings {
                 [only] if only == "text" => false,
                 [only] if only == "audio" => true,
                 _ => {
-                    let message = format!("{param} must be [\"text\"] or [\"audio\"]: spoken answers come with a transcript");
+                    let message =
+                        format!("{param} must be [\"text\"] or [\"audio\"]: spoken answers come with a transcript");
                     return Err(ApiError::field(&param, message));
                 }
             };
@@ -271,9 +272,10 @@ impl Settings {
 
     /// As `session.created` and `session.updated` show them.
     pub fn to_json(&self, id: &str) -> Value {
-        let transcription = self.transcription.as_ref().map(|wanted| {
-            json!({ "model": wanted.model, "language": wanted.language, "prompt": wanted.prompt })
-        });
+        let transcription = self
+            .transcription
+            .as_ref()
+            .map(|wanted| json!({ "model": wanted.model, "language": wanted.language, "prompt": wanted.prompt }));
         let turns = self.turns.map(|turns| {
             json!({
                 "type": "server_vad",

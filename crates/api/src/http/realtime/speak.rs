@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use vllm_audio::Resampler;
-use vllm_speech::sentences::SentenceStream;
+use vllm_speech::{phonemes::PhonemeError, sentences::SentenceStream};
 
 use super::{conversation::Spoken, settings::Settings};
 use crate::{
@@ -92,7 +92,7 @@ async fn say(
     let plan = blocking(move || match speaker.plan(&sentence, &speaking) {
         Ok(plan) => Ok(Some(plan)),
         // A line of asterisks, say: it is part of the text, and takes no time.
-        Err(SpeakError::Nothing) => Ok(None),
+        Err(SpeakError::Phonemes(PhonemeError::Nothing)) => Ok(None),
         Err(error) => Err(error.into()),
     });
     let Some(plan) = plan.await? else {

@@ -30,8 +30,8 @@ pub(super) use routes::{cancel, input_items, remove, retrieve};
 use serde_json::Value;
 use store::NewEntry;
 pub use store::Store;
-pub(super) use truncate::make_room;
 use stream::ResponseEncoder;
+pub(super) use truncate::make_room;
 use writer::ResponseWriter;
 
 use super::{
