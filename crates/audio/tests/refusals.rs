@@ -100,7 +100,7 @@ fn each_bad_file_gets_its_own_answer() {
         ("a million samples a second", wav(&whole, 1_000_000, 1, full), "unsupported"),
         ("no samples a second", wav(&whole, 0, 1, full), "unsupported"),
         ("17 channels", wav(&whole[..1598], 16_000, 17, full - 4), "unsupported"),
-        ("no channels", wav(&whole, 16_000, 0, full), "unsupported"),
+        ("no channels", wav(&whole, 16_000, 0, full), "damaged"),
     ];
     for (name, bytes, wanted) in cases {
         let found = heard(&bytes);
