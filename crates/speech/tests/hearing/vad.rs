@@ -173,7 +173,8 @@ fn windows_are_filled_in_order() {
         ("empty", &[(5, 5), (6, 8)], 10, &[&[(6, 8)]]),
     ];
     for (name, stretches, max, wanted) in cases {
-        let wanted: Vec<SpeechWindow> = wanted.iter().map(|&window| SpeechWindow { stretches: ranges(window) }).collect();
+        let wanted: Vec<SpeechWindow> =
+            wanted.iter().map(|&window| SpeechWindow { stretches: ranges(window) }).collect();
         assert_eq!(windows(&ranges(stretches), max), wanted, "{name}");
     }
 }
