@@ -5,3 +5,4 @@
 pub mod phonemes;
 pub mod sentences;
 pub mod voices;
+pub mod wer;
