@@ -29,6 +29,7 @@
 //! assert_eq!(answer.len(), 4);
 //! ```
 
+mod background;
 mod config;
 mod encoder;
 mod engine;
@@ -40,6 +41,9 @@ mod planner;
 mod request;
 mod sequence;
 mod stats;
+mod stream;
+mod synthesis;
+mod transcription;
 mod turn;
 mod vision;
 mod waiting;
@@ -57,6 +61,16 @@ pub use request::{
     Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
     SpanKind, Timings, Usage,
 };
-pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, Profile, RequestStatus, Stats};
+pub use stats::{
+    BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, Profile, RequestStatus, Stats, WorkStats,
+};
+pub use stream::AnswerStream;
+pub use synthesis::{
+    SpeakRequest, SpeechStats, SpeechStream, Spoken, SynthesisConfig, SynthesisEngine, SynthesisHandle,
+};
+pub use transcription::{
+    SpeechText, TranscribeRequest, TranscriptEvent, TranscriptStream, TranscriptionConfig, TranscriptionEngine,
+    TranscriptionHandle, TranscriptionStats,
+};
 pub use vision::{VisionConfig, VisionEngine, VisionHandle, VisionStats};
 pub use vllm_cache::SsdStats;

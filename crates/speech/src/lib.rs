@@ -2,7 +2,16 @@
 //! subtitles; and, the other way, sentences and phonemes. No tensors, no engine.
 #![forbid(unsafe_code)]
 
+mod transcript;
+
+pub mod mel;
 pub mod phonemes;
 pub mod sentences;
+pub mod subtitles;
+pub mod transducer;
+pub mod vad;
 pub mod voices;
 pub mod wer;
+pub mod whisper;
+
+pub use transcript::{Segment, Transcript, Word};

@@ -177,6 +177,18 @@ impl Fields {
         }
     }
 
+    /// Refuses the fields that nobody asked for.
+    ///
+    /// # Errors
+    /// 400 if there is one.
+    pub fn refuse_rest(mut self) -> Result<(), ApiError> {
+        self.map.retain(|_, value| !value.is_null());
+        self.map.keys().next().map_or(Ok(()), |name| {
+            let path = self.path(name);
+            Err(ApiError::field(&path, format!("there is no field {path:?} here")).with_code("unknown_parameter"))
+        })
+    }
+
     fn wrong(&self, name: &str, value: &Value, allowed: &str) -> ApiError {
         let name = self.path(name);
         ApiError::field(&name, format!("{name} is {}: it must be {allowed}", show(value)))
