@@ -66,12 +66,12 @@ fn main() {
         let (scale, shift, alpha) = (vec![1.1f32; channels], vec![0.1f32; channels], vec![0.9f32; channels]);
         print!("{length:>5} {outputs:>4}×{kernel:>2}×{channels:>4} {}:", conv.dilation);
         for pool in &pools {
-            let taps = Taps::new(pool, &WeightArena::new(), &w, shape, 1, None);
+            let taps = Taps::new(pool, &WeightArena::new(), &w, shape, conv, None);
             let mut y = vec![0.0f32; places * outputs];
             let best = |inlet: &Inlet<'_>, outlet: &Outlet<'_>, y: &mut [f32]| {
                 let runs = (0..30).map(|_| {
                     let start = Instant::now();
-                    convolve(pool, black_box(&x), [1, length], &taps, conv, inlet, outlet, y);
+                    convolve(pool, black_box(&x), [1, length], &taps, inlet, outlet, y);
                     start.elapsed().as_secs_f64()
                 });
                 flops / runs.fold(f64::INFINITY, f64::min) / 1e9

@@ -181,7 +181,7 @@ fn kokoro() -> PathBuf {
 fn kokoro_speaks_as_mlx_audio_does() {
     let reference = Reference::open(&fixture("real.safetensors"));
     // (activations, tolerances of pitch and of sound). Pitch is what phases add up from: a little of it is much of the sound.
-    let ways = [(Activations::F32, 1e-3, 2e-2), (Activations::Int16, 3e-3, 1e-1)];
+    let ways = [(Activations::F32, 1e-3, 2e-2), (Activations::Int16, 3e-3, 1e-1), (Activations::Int8, 3e-2, 0.5)];
     for (activations, pitch, sound) in ways {
         let model = MlxSynthesizer::load(&kokoro(), &options(activations)).unwrap();
         let info = model.info();
