@@ -211,10 +211,10 @@ fn round_trip(binary: &Path, kokoro: &Path, port: u16, mut peers: Option<&mut Pe
     }
     fs::remove_dir_all(&folder)?;
     let mut said =
-        format!("Said and written down again, words that are wrong: vllm-mlx {:.1} %", error_rate::percent(&ours));
+        format!("Said and written down again, words that are wrong: vllm-mlx {:.1} %", error_rate::percent(&ours)?);
     if !theirs.is_empty() {
         // Writing to a string cannot fail.
-        let _ = write!(said, ", mlx-audio {:.1} %", error_rate::percent(&theirs));
+        let _ = write!(said, ", mlx-audio {:.1} %", error_rate::percent(&theirs)?);
     }
     Ok(said)
 }

@@ -148,6 +148,14 @@ impl ServedSpeaker {
         Ok(Plan { utterances, speed: speaking.speed, seed: speaking.seed })
     }
 
+    /// Whether there is such a voice, or such a blend of some.
+    ///
+    /// # Errors
+    /// [`SpeakError::Voice`].
+    pub fn check_voice(&self, name: &str) -> Result<(), SpeakError> {
+        Ok(self.voices.get(name).map(drop)?)
+    }
+
     /// Begins to speak.
     ///
     /// # Errors
