@@ -5,3 +5,6 @@
 //!
 //! *Invariant*: no file here names a device, and nobody but the binary names this crate.
 #![forbid(unsafe_code)]
+
+mod kokoro;
+mod whisper;

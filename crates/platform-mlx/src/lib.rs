@@ -40,11 +40,14 @@ pub use batch::{Batch, StepLayout};
 pub use encoder_runner::MlxEncoder;
 pub use error::{Error, Result};
 pub use layout::{Layout, Span};
-pub use load::{Bias, LoadContext};
+pub use load::{Bias, Directions, LoadContext};
 pub use mlx_rs::{self, Array as Tensor, Dtype};
-pub use ops::{Activation, ExpertWeights, Matrix, Ops, Projection, QuantizedMatrix, Routing};
+pub use ops::{
+    Activation, ChannelMap, ConvGeometry, ConvWeights, ExpertWeights, Inlet, LstmWeights, Matrix, Nonlinearity, Ops,
+    Outlet, Projection, QuantizedMatrix, Routing, TransposedConvWeights, TransposedGeometry,
+};
 pub use platform::MlxPlatform;
 pub use runner::MlxRunner;
-pub use speech::MlxSynthesizer;
+pub use speech::{MlxListener, MlxSynthesizer};
 pub use vision_runner::MlxVision;
 pub use vllm_platform::inventory;

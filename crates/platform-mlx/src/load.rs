@@ -1,6 +1,8 @@
 //! Loading a model: typed configuration, tensors by name and wanted shape, and a tally of what was taken.
 
+mod convolution;
 mod experts;
+mod integers;
 mod patches;
 mod transposed;
 mod view;
@@ -26,6 +28,7 @@ use crate::{
     nn::{Embedding, LayerNorm, Linear, MediaFeatures, RmsNorm},
 };
 
+pub use convolution::Directions;
 pub(crate) use view::View;
 
 /// What the names of a language model begin with, its output layer's aside.
@@ -219,6 +222,17 @@ impl<'a> LoadContext<'a> {
         self.shared.view.has(&self.path(name))
     }
 
+    /// The shape that a tensor has in the file, for sizes that no configuration says.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        Ok(match self.shared.view.tensor(&self.path(name))? {
+            TensorData::Dense(tensor) => tensor.shape,
+            TensorData::Quantized(tensor) => tensor.shape,
+        })
+    }
+
     /// What puts features of pictures in the place of tokens, if this is the language part of a model that sees.
     #[must_use]
     pub fn media(&self) -> MediaFeatures {
@@ -308,6 +322,17 @@ impl<'a> LoadContext<'a> {
         let array = self.dense(dense)?.as_dtype(self.shared.dtype)?;
         array.eval()?;
         self.shared.take(path, array.size(), array.nbytes());
+        Ok(array)
+    }
+
+    /// Numbers that the model knows by itself, in the activations' type.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn constant(&self, numbers: &[f32], shape: &[usize]) -> Result<Tensor> {
+        let shape: Vec<i32> = shape.iter().map(|&n| dim(n)).collect();
+        let array = Tensor::from_slice(numbers, &shape).as_dtype(self.shared.dtype)?;
+        array.eval()?;
         Ok(array)
     }
 

@@ -41,7 +41,9 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn new(ops: Ops, weight: Tensor, bias: Option<Tensor>, eps: f32) -> Self {
+    /// With a weight and a bias `[size]` of the caller's.
+    #[must_use]
+    pub fn new(ops: Ops, weight: Tensor, bias: Option<Tensor>, eps: f32) -> Self {
         std::iter::once(&weight).chain(&bias).for_each(|array| ops.constant(array));
         Self { ops, weight, bias, eps }
     }
@@ -60,5 +62,13 @@ impl LayerNorm {
     /// MLX's own.
     pub fn forward_residual(&self, x: &Tensor, r: &Tensor) -> Result<Tensor> {
         self.ops.add_layer_norm(x, r, &self.weight, self.bias.as_ref(), self.eps)
+    }
+
+    /// The residual sum and its norm: `(x + r, norm(x + r))`, as one operation where the device gains by it.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward_with_sum(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.ops.sum_and_layer_norm(x, r, &self.weight, self.bias.as_ref(), self.eps)
     }
 }

@@ -1,5 +1,8 @@
 //! MLX's own kernels.
 
+pub(super) mod convolve;
+pub(super) mod lstm;
+
 use mlx_rs::{
     fast::rope_dynamic,
     ops::{

@@ -4,7 +4,9 @@
 //! where the cores can do hundreds; `docs/decisions/0002-cpu-primitives.md`), so on the CPU the hot ones are MLX primitives
 //! of ours that call `vllm-kernels-cpu`. The graph, and the models, are the same.
 
+mod convolve;
 mod cpu;
+mod lstm;
 mod matrix;
 mod mlx;
 
@@ -13,6 +15,10 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use mlx_rs::Stream;
 use vllm_kernels_cpu::Pool;
 
+pub use convolve::{
+    ChannelMap, ConvGeometry, ConvWeights, Inlet, Nonlinearity, Outlet, TransposedConvWeights, TransposedGeometry,
+};
+pub use lstm::LstmWeights;
 pub use matrix::{ExpertWeights, Matrix, Projection, QuantizedMatrix, Routing};
 
 use crate::{Batch, Result, Tensor, ffi};
@@ -163,6 +169,17 @@ impl Ops {
         }
     }
 
+    /// `activation(x·Wᵀ + b)`: x [tokens, inputs] → [tokens, outputs].
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn linear_activated(&self, x: &Tensor, projection: Projection<'_>, activation: Activation) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.linear_activated(x, projection, activation),
+            Backend::Mlx => mlx::activate(&mlx::linear(x, projection)?, activation),
+        }
+    }
+
     /// Rows of a matrix [vocab, hidden]: ids `[tokens]`, u32 → [tokens, hidden].
     ///
     /// # Errors
@@ -208,6 +225,28 @@ impl Ops {
         match &self.0 {
             Backend::Cpu(cpu) => cpu.layer_norm(x, weight, bias, eps),
             Backend::Mlx => Ok(mlx_rs::fast::layer_norm(x, Some(weight), bias, eps)?),
+        }
+    }
+
+    /// `(x + r, layer_norm(x + r))`.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn sum_and_layer_norm(
+        &self,
+        x: &Tensor,
+        r: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Result<(Tensor, Tensor)> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.sum_and_layer_norm(x, r, weight, bias, eps),
+            Backend::Mlx => {
+                let sum = x.add(r)?;
+                let norm = mlx_rs::fast::layer_norm(&sum, Some(weight), bias, eps)?;
+                Ok((sum, norm))
+            }
         }
     }
 

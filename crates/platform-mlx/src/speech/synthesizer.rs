@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, path::Path};
 
 use mlx_rs::{Dtype, with_stream};
 use vllm_checkpoint::Checkpoint;
-use vllm_platform::{LoadProgress, MemoryInfo, Synthesizer, SynthesizerInfo, TokenId, Utterance};
+use vllm_platform::{LoadProgress, MemoryInfo, SpeechOptions, Synthesizer, SynthesizerInfo, TokenId, Utterance};
 
 use super::{LoadSpeech, Machine, speech_family_of};
-use crate::{Error, Result, Tensor, device, load::LoadContext};
+use crate::{
+    Error, Result, Tensor, device,
+    load::{LoadContext, View},
+};
 
 /// What a [`SynthesizerModel`] is asked to say.
 pub struct Voiced<'a> {
@@ -37,11 +40,12 @@ pub trait SynthesizerModel {
 
     /// The sound, `[samples]`.
     ///
-    /// `pause` is to be called every few tens of milliseconds, when all that was asked of the device has been computed.
+    /// `done` is to be called every few tens of milliseconds, when all that was asked of the device has been computed, with the
+    /// name of a stage and what came out of it.
     ///
     /// # Errors
     /// MLX's own.
-    fn synthesize(&self, utterance: &Voiced<'_>, pause: &mut dyn FnMut()) -> Result<Tensor>;
+    fn synthesize(&self, utterance: &Voiced<'_>, done: &mut dyn FnMut(&'static str, &Tensor)) -> Result<Tensor>;
 }
 
 /// A loaded model that speaks. Belongs to the thread that loaded it.
@@ -60,7 +64,8 @@ pub(super) fn load(
     load: fn(&LoadContext<'_>) -> Result<Box<dyn SynthesizerModel>>,
     progress: LoadProgress<'_>,
 ) -> Result<MlxSynthesizer> {
-    let (model, weights) = machine.load(checkpoint, progress, load)?;
+    // Phases go on over a whole utterance and spectra span orders of magnitude: half the bits would be heard.
+    let (model, weights) = machine.load_view(&View::whole(checkpoint)?, Dtype::Float32, progress, load)?;
     let info = SynthesizerInfo {
         architecture: weights.architecture,
         device: machine.device,
@@ -76,20 +81,45 @@ pub(super) fn load(
 }
 
 impl MlxSynthesizer {
-    /// Loads the checkpoint at `path` to run on the CPU over MLX's own operations, which are those of the other devices: slow,
-    /// and what tests compare ours with.
+    /// Loads the checkpoint at `path`.
     ///
     /// # Errors
-    /// If it is of no family that speaks, or a tensor missing, surplus or mis-shaped.
+    /// If the device is absent, the model of no family that speaks, or a tensor missing, surplus or mis-shaped.
+    pub fn load(path: &Path, options: &SpeechOptions) -> Result<Self> {
+        Self::load_on(path, Machine::new(options)?)
+    }
+
+    /// The same, to run on the CPU over MLX's own operations, which are those of the other devices: slow, and what tests compare
+    /// ours with.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
     pub fn load_over_mlx(path: &Path) -> Result<Self> {
+        Self::load_on(path, Machine::mlx()?)
+    }
+
+    fn load_on(path: &Path, machine: Machine) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         match speech_family_of(&checkpoint)?.map(|family| family.load) {
-            Some(LoadSpeech::Synthesizer(family)) => load(&checkpoint, Machine::mlx()?, family, &mut |_, _| {}),
+            Some(LoadSpeech::Synthesizer(family)) => load(&checkpoint, machine, family, &mut |_, _| {}),
             _ => Err(Error::Config("a model that does not speak".into())),
         }
     }
 
-    fn run(&self, utterance: &Utterance<'_>, pause: &mut dyn FnMut()) -> Result<Vec<f32>> {
+    /// [`Synthesizer::synthesize`], with what comes out of each stage: for tests, and to see where time goes.
+    ///
+    /// # Errors
+    /// As [`Synthesizer::synthesize`].
+    pub fn synthesize_by_stages(
+        &self,
+        utterance: &Utterance<'_>,
+        done: &mut dyn FnMut(&'static str, &Tensor),
+    ) -> vllm_platform::Result<Vec<f32>> {
+        let stream = self.machine.stream.clone();
+        with_stream(&stream, || self.run(utterance, done)).map_err(Error::into_step_error)
+    }
+
+    fn run(&self, utterance: &Utterance<'_>, done: &mut dyn FnMut(&'static str, &Tensor)) -> Result<Vec<f32>> {
         let Utterance { symbols, style, speed, seed } = *utterance;
         let info = &self.info;
         if symbols.is_empty() || symbols.len() > info.max_symbols || style.len() != info.style_len {
@@ -106,7 +136,7 @@ impl MlxSynthesizer {
         }
         let width = crate::batch::dim(style.len());
         let style = Tensor::from_slice(style, &[1, width]).as_dtype(self.dtype)?;
-        let sound = self.model.synthesize(&Voiced { symbols, style, speed, seed }, pause)?;
+        let sound = self.model.synthesize(&Voiced { symbols, style, speed, seed }, done)?;
         let sound = sound.as_dtype(Dtype::Float32)?.contiguous()?;
         sound.eval()?;
         let samples = sound.try_as_slice::<f32>().map_err(|e| Error::Plan(format!("the sound: {e}")))?;
@@ -124,7 +154,6 @@ impl Synthesizer for MlxSynthesizer {
     }
 
     fn synthesize(&mut self, utterance: &Utterance<'_>, pause: &mut dyn FnMut()) -> vllm_platform::Result<Vec<f32>> {
-        let stream = self.machine.stream.clone();
-        with_stream(&stream, || self.run(utterance, pause)).map_err(Error::into_step_error)
+        self.synthesize_by_stages(utterance, &mut |_, _| pause())
     }
 }
