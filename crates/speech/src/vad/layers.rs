@@ -1,7 +1,7 @@
 //! Matrix times vector, laid out for the vector units of a processor.
 
 /// Rows that are computed together: their sums stay in registers.
-const BLOCK: usize = 8;
+const BLOCK: usize = 16;
 
 /// A layer: out = bias + weights · in.
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Of `bias.len()` rows, a multiple of 8; `weight(row, input)` says each weight.
+    /// Of `bias.len()` rows, a multiple of 16; `weight(row, input)` says each weight.
     pub fn new(inputs: usize, bias: Vec<f32>, weight: impl Fn(usize, usize) -> f32) -> Self {
         assert!(bias.len().is_multiple_of(BLOCK), "{} rows", bias.len());
         let places = (0..bias.len() / BLOCK).flat_map(|block| (0..inputs).map(move |input| (block, input)));
@@ -35,25 +35,21 @@ impl Layer {
         }
     }
 
-    /// As [`apply`](Self::apply) to four inputs, each of whose results goes to its own part of `out`, with what is negative made 0.
-    /// The weights are read once.
-    pub fn apply_relu_to_four(&self, inputs: [&[f32]; 4], out: &mut [f32]) {
-        debug_assert!(inputs.iter().all(|input| input.len() == self.inputs) && out.len() == 4 * self.bias.len());
-        let [a, b, c, d] = inputs;
-        let rows = self.bias.len();
+    /// As [`apply_relu`](Self::apply_relu) to two inputs, each of whose results goes to its own half of `out`. The weights are read
+    /// once.
+    pub fn apply_relu_to_two(&self, inputs: [&[f32]; 2], out: &mut [f32]) {
+        debug_assert!(inputs.iter().all(|input| input.len() == self.inputs) && out.len() == 2 * self.bias.len());
+        let (first, second) = out.split_at_mut(self.bias.len());
+        let outs = first.as_chunks_mut::<BLOCK>().0.iter_mut().zip(second.as_chunks_mut::<BLOCK>().0);
         let blocks = self.weights.chunks_exact(self.inputs).zip(self.bias.as_chunks::<BLOCK>().0);
-        for (block, (weights, bias)) in blocks.enumerate() {
-            let mut sums = [*bias; 4];
-            for ((((weights, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
-                for (sums, input) in sums.iter_mut().zip([a, b, c, d]) {
-                    add(sums, weights, input);
-                }
+        for ((weights, bias), (first, second)) in blocks.zip(outs) {
+            let (mut one, mut two) = (*bias, *bias);
+            for ((weights, &first), &second) in weights.iter().zip(inputs[0]).zip(inputs[1]) {
+                add(&mut one, weights, first);
+                add(&mut two, weights, second);
             }
-            for (sums, out) in sums.iter().zip(out.chunks_exact_mut(rows)) {
-                for (out, sum) in out[block * BLOCK..][..BLOCK].iter_mut().zip(sums) {
-                    *out = sum.max(0.0);
-                }
-            }
+            *first = one.map(|sum| sum.max(0.0));
+            *second = two.map(|sum| sum.max(0.0));
         }
     }
 

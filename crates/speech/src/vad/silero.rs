@@ -166,8 +166,10 @@ impl Silero {
     pub(super) fn push(&self, state: &mut State, chunk: &[f32; CHUNK]) -> f32 {
         self.transform(state, chunk);
         let [first, second, third, fourth] = &self.convolutions;
-        let around: [&[f32]; FRAMES] = std::array::from_fn(|frame| &state.magnitudes[frame * BINS..(frame + 3) * BINS]);
-        first.apply_relu_to_four(around, &mut state.first[128..(FRAMES + 1) * 128]);
+        for frame in (0..FRAMES).step_by(2) {
+            let around = [frame, frame + 1].map(|frame| &state.magnitudes[frame * BINS..(frame + 3) * BINS]);
+            first.apply_relu_to_two(around, &mut state.first[(frame + 1) * 128..(frame + 3) * 128]);
+        }
         for frame in 0..FRAMES / 2 {
             let heard = &state.first[2 * frame * 128..(2 * frame + 3) * 128];
             second.apply_relu(heard, &mut state.second[frame * 64..(frame + 1) * 64]);
