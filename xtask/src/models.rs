@@ -3,6 +3,7 @@
 mod gguf;
 pub mod random;
 pub mod seeing;
+mod speech;
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ struct ModelFile {
     sha256: &'static str,
 }
 
-const MODELS: [Model; 2] = [SMOLLM2, MINILM];
+const MODELS: [Model; 4] = [SMOLLM2, MINILM, SILERO, CLIPS];
 
 const SMOLLM2: Model = Model {
     name: "smollm2",
@@ -120,11 +121,90 @@ const MINILM: Model = Model {
     }],
 };
 
+const SILERO: Model = Model {
+    name: "silero-vad",
+    about: "Silero VAD 6, 16 kHz, f32",
+    licence: "MIT",
+    sources: &[Source {
+        wheel: Wheel {
+            package: "silero-vad",
+            version: "6.2.3",
+            platform: "any",
+            bytes: 11_317_527,
+            sha256: "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+        },
+        files: &[ModelFile {
+            member: "silero_vad/data/silero_vad_16k.safetensors",
+            name: "silero_vad_16k.safetensors",
+            bytes: 1_239_748,
+            sha256: "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+        }],
+    }],
+};
+
+const CLIPS: Model = Model {
+    name: "clips",
+    about: "English speech, four sounds of 2 to 44 s",
+    licence: "MIT",
+    sources: &[
+        Source {
+            wheel: Wheel {
+                package: "pytest-audioeval",
+                version: "0.1.3",
+                platform: "any",
+                bytes: 3_959_807,
+                sha256: "8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",
+            },
+            files: &[
+                ModelFile {
+                    member: "pytest_audioeval/samples/audio/en/counting.wav",
+                    name: "counting.wav",
+                    bytes: 191_164,
+                    sha256: "2b69b8f7894de9774e7433db6bfa1874944e25ed806826c507bed27b9e69fe15",
+                },
+                ModelFile {
+                    member: "pytest_audioeval/samples/audio/en/hello_world.wav",
+                    name: "hello_world.wav",
+                    bytes: 73_256,
+                    sha256: "264c92e881fcc3bb7585ff666d129095fb5717c2cc333d10f253a34186be78ac",
+                },
+                ModelFile {
+                    member: "pytest_audioeval/samples/audio/en/quick_brown_fox.wav",
+                    name: "quick_brown_fox.wav",
+                    bytes: 184_952,
+                    sha256: "adc24a9b99267932370842f0d5be866dc2cd09e65af9762469c198493e36870b",
+                },
+            ],
+        },
+        Source {
+            // The sound is the same in every platform's wheel.
+            wheel: Wheel {
+                package: "moonshine-voice",
+                version: "0.1.5",
+                platform: "manylinux_2_34_x86_64",
+                bytes: 19_897_307,
+                sha256: "1ed9e0ccf94be4845d69e7fa862dcf4c8b5801a758796966494c694f48184496",
+            },
+            files: &[ModelFile {
+                member: "moonshine_voice/assets/two_cities.wav",
+                name: "two_cities.wav",
+                bytes: 4_260_326,
+                sha256: "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e",
+            }],
+        },
+    ],
+};
+
 pub fn list() -> Result<()> {
     for model in &MODELS {
         let bytes = model.sources.iter().flat_map(|source| source.files).map(|file| file.bytes).sum();
         let there = if missing(model, &folder(model)).is_empty() { "fetched" } else { "" };
         println!("{:15} {:>9}  {:12} {} {there}", model.name, progress::megabytes(bytes), model.licence, model.about);
+    }
+    for model in &speech::MODELS {
+        let there = if model.is_there(&model.folder()) { "fetched" } else { "" };
+        let bytes = progress::megabytes(model.bytes());
+        println!("{:15} {bytes:>9}  {:12} {} {there}", model.name, model.licence, model.about);
     }
     for model in &random::MODELS {
         let there = if model.is_there(&random::folder()) { "made" } else { "" };
@@ -145,9 +225,15 @@ pub fn fetch(name: &str, out: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(model) = seeing::MODELS.iter().find(|model| model.name == name) {
         return model.make(&out.unwrap_or_else(random::folder));
     }
+    if let Some(model) = speech::MODELS.iter().find(|model| model.name == name) {
+        let folder = out.unwrap_or_else(|| model.folder());
+        model.make(&folder)?;
+        return Ok(folder);
+    }
     let Some(model) = MODELS.iter().find(|model| model.name == name) else {
         let fetched = MODELS.iter().map(|model| model.name);
         let known: Vec<&str> = fetched
+            .chain(speech::MODELS.iter().map(|model| model.name))
             .chain(random::MODELS.iter().map(|model| model.name))
             .chain(seeing::MODELS.iter().map(|model| model.name))
             .collect();

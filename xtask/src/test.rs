@@ -9,8 +9,9 @@ use crate::{command, models, paths, setup, venv};
 /// Prepares MLX, the models, the Python environment and the binary, then runs `cargo test`.
 pub fn run(args: &[String]) -> Result<()> {
     setup::run(None)?;
-    models::fetch("smollm2", None)?;
-    models::fetch("minilm", None)?;
+    for model in ["smollm2", "minilm", "whisper-tiny.en", "kokoro-82m", "silero-vad", "clips"] {
+        models::fetch(model, None)?;
+    }
     let requirements = paths::root().join("tests/requirements.txt");
     let text = fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     venv::ready(&paths::target().join("venv"), &text)?;

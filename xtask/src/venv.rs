@@ -11,14 +11,26 @@ use crate::{command, disk, progress};
 
 /// Makes `folder` a virtual environment that holds what `requirements` names, and returns its Python. Does nothing if it is one already.
 pub fn ready(folder: &Path, requirements: &str) -> Result<PathBuf> {
-    let python = folder.join("bin/python");
-    let marker = folder.join("requirements.txt");
-    let is_ready = || fs::read_to_string(&marker).is_ok_and(|made_from| made_from == requirements) && python.exists();
-    if is_ready() {
-        return Ok(python);
+    if is_ready(folder, requirements) {
+        return Ok(python_of(folder));
     }
     let _lock = disk::Lock::acquire()?;
-    if is_ready() {
+    ready_locked(folder, requirements)
+}
+
+fn python_of(folder: &Path) -> PathBuf {
+    folder.join("bin/python")
+}
+
+fn is_ready(folder: &Path, requirements: &str) -> bool {
+    let made_from = fs::read_to_string(folder.join("requirements.txt"));
+    made_from.is_ok_and(|made_from| made_from == requirements) && python_of(folder).exists()
+}
+
+/// [`ready`] for somebody who holds the [`disk::Lock`].
+pub fn ready_locked(folder: &Path, requirements: &str) -> Result<PathBuf> {
+    let python = python_of(folder);
+    if is_ready(folder, requirements) {
         return Ok(python);
     }
     let spinner = progress::spinner(&format!("making the Python environment {}", folder.display()));
@@ -35,7 +47,7 @@ pub fn ready(folder: &Path, requirements: &str) -> Result<PathBuf> {
     command::output(&mut pip).context(
         "pip could not install the environment's packages. Offline? Set PIP_FIND_LINKS to a folder that holds them",
     )?;
-    fs::rename(&wanted, &marker)?;
+    fs::rename(&wanted, folder.join("requirements.txt"))?;
     spinner.finish_and_clear();
     Ok(python)
 }

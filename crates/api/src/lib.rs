@@ -17,5 +17,6 @@ mod memory;
 pub mod model;
 mod random;
 pub mod residency;
+pub mod speech;
 pub mod telemetry;
 pub mod vision;

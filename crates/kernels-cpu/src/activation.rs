@@ -2,7 +2,7 @@
 
 use crate::{
     Pool, SharedMut,
-    rows::for_numbers,
+    rows::{for_numbers, for_rows},
     simd::{
         Simd,
         kernel::{Kernel, run},
@@ -40,6 +40,46 @@ pub fn activate(pool: &Pool, activation: Activation, x: &[f32], y: &mut [f32]) {
 pub fn gated(pool: &Pool, activation: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
     assert_eq!(gate.len(), up.len(), "activation: gate has {} numbers, up {}", gate.len(), up.len());
     apply(pool, activation, gate, Some(up), y);
+}
+
+/// `y = activation(y + bias)` for each row of `y`, `[rows, bias.len()]`; what is `None` is left out.
+///
+/// # Panics
+/// If `y` is not whole rows.
+pub fn biased(pool: &Pool, activation: Option<Activation>, bias: Option<&[f32]>, y: &mut [f32]) {
+    let Some(activation) = activation else {
+        return bias.into_iter().for_each(|bias| crate::elementwise::add_row_assign(pool, y, bias));
+    };
+    let width = bias.map_or(LINE.min(y.len()), <[f32]>::len);
+    assert!(
+        y.is_empty() || width > 0 && (bias.is_none() || y.len().is_multiple_of(width)),
+        "activation: {} numbers are not whole rows of {width}",
+        y.len()
+    );
+    let (rows, len) = (y.len().div_ceil(width.max(1)), y.len());
+    let y = SharedMut::new(y);
+    for_rows(pool, rows, width, |range| {
+        // SAFETY: the ranges do not overlap.
+        let y = unsafe { y.slice(range.start * width..len.min(range.end * width)) };
+        match bias {
+            Some(bias) => y.chunks_exact_mut(width).for_each(|y| biased_here(pool, activation, Some(bias), y)),
+            None => biased_here(pool, activation, None, y),
+        }
+    });
+}
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
+
+/// As [`biased`] on the calling thread, of one row.
+pub(crate) fn biased_here(pool: &Pool, activation: Activation, bias: Option<&[f32]>, y: &mut [f32]) {
+    match activation {
+        Activation::Silu => run(pool, InPlace { bias, y, function: Silu }),
+        Activation::Gelu => run(pool, InPlace { bias, y, function: Gelu }),
+        Activation::GeluTanh => run(pool, InPlace { bias, y, function: GeluTanh }),
+        Activation::QuickGelu => run(pool, InPlace { bias, y, function: QuickGelu }),
+        Activation::Relu => run(pool, InPlace { bias, y, function: Relu }),
+    }
 }
 
 /// `y = silu(x)`; see [`activate`].
@@ -178,6 +218,34 @@ impl<F: Function> Kernel for Map<'_, F> {
     }
 }
 
+/// `y = function(y + bias)`, without the sum if there is no bias. The slices are equally long.
+struct InPlace<'a, F> {
+    function: F,
+    bias: Option<&'a [f32]>,
+    y: &'a mut [f32],
+}
+
+impl<F: Function> Kernel for InPlace<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { function, bias, y } = self;
+        let y_at = y.as_mut_ptr();
+        for i in (0..y.len()).step_by(S::LANES) {
+            let lanes = S::LANES.min(y.len() - i);
+            // SAFETY: `lanes` numbers from i on are in both slices.
+            unsafe {
+                let mut v = S::load_first(y_at.add(i), lanes);
+                if let Some(bias) = bias {
+                    v = S::add(v, S::load_first(bias.as_ptr().add(i), lanes));
+                }
+                S::store_first(y_at.add(i), function.of::<S>(v), lanes);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +288,28 @@ mod tests {
                     gated(&pool, activation, &x, &up, &mut y);
                     let wanted = x.iter().zip(&up).map(|(&x, &up)| reference(activation, x.into()) * f64::from(up));
                     assert_close(&y, wanted, 1e-6, &what);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn biases_are_added_first() {
+        for pool in every_isa() {
+            for activation in ALL {
+                for (rows, width) in [(0, 5), (1, 16), (7, 33), (90, 1536)] {
+                    let (x, bias) = (random(rows * width, 5), random(width, 6));
+                    let what = format!("{:?} {activation:?} {rows} rows of {width}", pool.isa());
+                    let mut y = x.clone();
+                    biased(&pool, Some(activation), Some(&bias), &mut y);
+                    let sums = x.iter().enumerate().map(|(i, x)| f64::from(x + bias[i % width]));
+                    assert_close(&y, sums.map(|x| reference(activation, x)), 1e-6, &what);
+                    y.copy_from_slice(&x);
+                    biased(&pool, Some(activation), None, &mut y);
+                    assert_close(&y, x.iter().map(|&x| reference(activation, x.into())), 1e-6, &what);
+                    y.copy_from_slice(&x);
+                    biased(&pool, None, Some(&bias), &mut y);
+                    assert!(y.iter().enumerate().all(|(i, y)| *y == x[i] + bias[i % width]), "{what}");
                 }
             }
         }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vllm_kernels_cpu::{Positions, RaggedBatch};
-use vllm_platform::{BlockId, Features, KvCacheSpec, KvGroup, NO_BLOCK, Row, SeqId, StepPlan, rope_positions};
+use vllm_platform::{BlockId, Features, KvCacheSpec, KvDtype, KvGroup, NO_BLOCK, Row, SeqId, StepPlan, rope_positions};
 
-use crate::{Error, Result};
+use crate::{Error, Result, speech::HeardText};
 
 /// Where the sequences of a [`Batch`](crate::Batch) stand in its rows, and where their KV lives.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Layout {
     starts: Vec<u32>,
     /// One for each group of layers.
     groups: Vec<Tables>,
+    /// One for each sequence, if they are texts about sounds.
+    heard: Vec<Arc<HeardText>>,
 }
 
 /// The block tables of all sequences, for one group of layers.
@@ -62,6 +64,15 @@ impl Placed {
         }
         Ok(&features.level(level)[self.first * width..(self.first + self.len) * width])
     }
+}
+
+/// What a text about a sound goes on with.
+pub(crate) struct TextTokens<'a> {
+    /// Tokens that it has.
+    pub start: usize,
+    pub tokens: &'a [u32],
+    /// For how many of the last tokens results are asked for.
+    pub wanted: usize,
 }
 
 /// One sequence of a [`Batch`](crate::Batch).
@@ -137,6 +148,33 @@ impl Layout {
             layout.axes = Some([second, vec![0; rows]]);
         }
         Ok(layout)
+    }
+
+    /// Rows of texts about sounds. `heard` has what each has written and hears, on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no row, or a row is empty.
+    pub(crate) fn of_texts(texts: &[TextTokens<'_>], heard: Vec<Arc<HeardText>>) -> Result<Self> {
+        let none = KvCacheSpec { block_size: 1, dtype: KvDtype::F32, groups: Vec::new(), rewind: None };
+        let row = |(seq, &TextTokens { start, tokens, .. })| Row {
+            seq: SeqId(seq),
+            tokens,
+            start,
+            tables: &[],
+            media: &[],
+            sample: None,
+        };
+        let rows = (0..).zip(texts).map(row).collect();
+        let mut layout = Self::new(&StepPlan { rows, ..StepPlan::default() }, &none)?;
+        let ends = layout.row_offsets[1..].iter().zip(texts);
+        layout.wanted = ends.flat_map(|(&end, text)| end - narrow(text.wanted)..end).collect();
+        layout.heard = heard;
+        Ok(layout)
+    }
+
+    /// What each sequence, in the order of [`spans`](Self::spans), has written and hears.
+    pub(crate) fn heard(&self) -> &[Arc<HeardText>] {
+        &self.heard
     }
 
     /// Adds the rotary positions of a row's tokens, and its features.

@@ -2,6 +2,7 @@
 
 mod convolution;
 mod experts;
+mod integers;
 mod patches;
 mod transposed;
 mod view;
@@ -321,6 +322,17 @@ impl<'a> LoadContext<'a> {
         let array = self.dense(dense)?.as_dtype(self.shared.dtype)?;
         array.eval()?;
         self.shared.take(path, array.size(), array.nbytes());
+        Ok(array)
+    }
+
+    /// Numbers that the model knows by itself, in the activations' type.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn constant(&self, numbers: &[f32], shape: &[usize]) -> Result<Tensor> {
+        let shape: Vec<i32> = shape.iter().map(|&n| dim(n)).collect();
+        let array = Tensor::from_slice(numbers, &shape).as_dtype(self.shared.dtype)?;
+        array.eval()?;
         Ok(array)
     }
 

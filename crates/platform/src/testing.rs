@@ -10,16 +10,26 @@
 //! that are hashed, and where it stands on the axes of the rotary embedding, so that KV of another picture under the same
 //! tokens gives another answer.
 //!
-//! [`FakeEncoder`] is the same for texts that are encoded as a whole, [`FakeVision`] for pictures.
+//! [`FakeEncoder`] is the same for texts that are encoded as a whole, [`FakeVision`] for pictures, [`FakeListener`],
+//! [`FakeTransducer`] and [`FakeSynthesizer`] for sound.
 
+mod bursts;
 mod encoder;
+mod listener;
 mod media;
+mod synthesizer;
 #[cfg(test)]
 mod tests;
+mod transducer;
 mod vision;
+mod whisper_tokens;
 
 pub use encoder::{FakeEncoder, FakeEncoderConfig, FakeEncoderProbe};
+pub use listener::{FakeListener, FakeListenerConfig, FakeListenerProbe};
+pub use synthesizer::{FakeSynthesizer, FakeSynthesizerConfig, FakeSynthesizerProbe};
+pub use transducer::{FakeTransducer, FakeTransducerConfig, FakeTransducerProbe};
 pub use vision::{FakeVision, FakeVisionConfig, FakeVisionProbe};
+pub use whisper_tokens::whisper_tokenizer;
 
 use std::{
     collections::HashSet,

@@ -90,6 +90,17 @@ pub enum SubmitError {
         /// What is wrong with it.
         what: String,
     },
+    /// Something to say cannot be said.
+    #[error("utterance {index} {what}")]
+    Utterance {
+        /// Which of the request's.
+        index: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A sound cannot be heard, or not as asked.
+    #[error("{0}")]
+    Sound(String),
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Params(#[from] InvalidParam),

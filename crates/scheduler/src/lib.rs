@@ -6,9 +6,11 @@
 //! shared by prefill chunks and decode tokens.
 //!
 //! [`EncoderEngine`] does the same for models that encode whole texts, [`VisionEngine`] for encoders that look at the
-//! pictures in [`Request::media`]; where they have work beside it, generation goes first.
+//! pictures in [`Request::media`], [`TranscriptionEngine`] for models that hear and [`SynthesisEngine`] for models that speak;
+//! where they have work beside it, generation goes first.
 //!
-//! **Invariant:** token ids and block ids only. No tensor, no text, no wire format; of tokio only the channels.
+//! **Invariant:** numbers only, of tokens, blocks, samples; what they mean to a model that hears, `vllm-speech` knows. No
+//! tensor, no wire format; of tokio only the channels.
 //!
 //! ```
 //! use vllm_platform::testing::{FakeConfig, FakeRunner};
@@ -29,6 +31,7 @@
 //! assert_eq!(answer.len(), 4);
 //! ```
 
+mod background;
 mod config;
 mod encoder;
 mod engine;
@@ -40,6 +43,9 @@ mod planner;
 mod request;
 mod sequence;
 mod stats;
+mod stream;
+mod synthesis;
+mod transcription;
 mod turn;
 mod vision;
 mod waiting;
@@ -57,6 +63,16 @@ pub use request::{
     Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
     SpanKind, Timings, Usage,
 };
-pub use stats::{BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, Profile, RequestStatus, Stats};
+pub use stats::{
+    BlockStats, EngineState, Histograms, Phase, PrefixCacheStats, Profile, RequestStatus, Stats, WorkStats,
+};
+pub use stream::AnswerStream;
+pub use synthesis::{
+    SpeakRequest, SpeechStats, SpeechStream, Spoken, SynthesisConfig, SynthesisEngine, SynthesisHandle,
+};
+pub use transcription::{
+    SpeechText, TranscribeRequest, TranscriptEvent, TranscriptStream, TranscriptionConfig, TranscriptionEngine,
+    TranscriptionHandle, TranscriptionStats,
+};
 pub use vision::{VisionConfig, VisionEngine, VisionHandle, VisionStats};
 pub use vllm_cache::SsdStats;

@@ -21,6 +21,27 @@ pub enum EngineState {
     Broken,
 }
 
+/// What engines that hear and speak have among their figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkStats {
+    /// Where the engine stands.
+    pub state: EngineState,
+    /// Requests that nothing has been done for yet.
+    pub waiting: usize,
+    /// Requests that are under way.
+    pub running: usize,
+    /// Requests that were answered.
+    pub finished: u64,
+    /// Requests whose clients went away.
+    pub cancelled: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Time that calls of the model took, giving way to others in their midst included.
+    pub busy: Duration,
+    /// When the last of them ended.
+    pub last_call: Option<Instant>,
+}
+
 /// Figures since the start, as of the end of the last step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {

@@ -51,7 +51,7 @@ fn every_text_gets_its_own_vector_in_steps_of_bounded_size() {
         let encoded = ticket.blocking_wait().unwrap();
         let answer = |input: &EncodeInput| encoder.answer(&EncoderInput { tokens: &input.tokens, types: &[] });
         assert_eq!(encoded.vectors, request.inputs.iter().map(answer).collect::<Vec<_>>());
-        assert_eq!(encoded.tokens, request.inputs.iter().map(|input| input.tokens.len()).sum());
+        assert_eq!(encoded.tokens, request.inputs.iter().map(|input| input.tokens.len()).sum::<usize>());
     }
     assert!(probe.widest.load(Relaxed) <= 32);
     let stats = engine.stats();

@@ -358,7 +358,8 @@ fn share(text: &str) -> Result<f64, String> {
     positive(text).ok().filter(|&share| share <= 1.0).ok_or_else(|| "must be above 0 and at most 1".into())
 }
 
-fn activations(text: &str) -> Result<Activations, String> {
+/// What activations are rounded to.
+pub fn activations(text: &str) -> Result<Activations, String> {
     match text {
         "int16" => Ok(Activations::Int16),
         "int8" => Ok(Activations::Int8),

@@ -64,15 +64,11 @@ impl EncoderArgs {
     }
 }
 
-/// What `serve MODEL` is for, if it isn't to generate. Whatever is wrong with it is for its loading to say.
-pub async fn role_of(model: &str, hub: HubOptions) -> Option<Role> {
+/// What `serve MODEL` is for. Whatever is wrong with it is for its loading to say.
+pub async fn purpose_of(model: &str, hub: HubOptions) -> Option<ModelPurpose> {
     let model = model.to_owned();
     let found = tokio::task::spawn_blocking(move || purpose(&resolve(&model, &hub, &progress::bars()).ok()?).ok());
-    match found.await.ok().flatten()? {
-        ModelPurpose::Generate | ModelPurpose::Transcribe | ModelPurpose::Speak => None,
-        ModelPurpose::Embed => Some(Role::Embed),
-        ModelPurpose::Score => Some(Role::Score),
-    }
+    found.await.ok().flatten()
 }
 
 /// Loads them one after the other.

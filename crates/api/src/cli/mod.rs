@@ -21,7 +21,12 @@ mod reload;
 mod report;
 mod rm;
 mod serve;
+mod speak;
+mod speech;
+mod speech_args;
+mod transcribe;
 mod warm;
+mod whole_file;
 
 use std::process::ExitCode;
 
@@ -45,6 +50,10 @@ enum Command {
     Chat(chat::Args),
     /// Serve a model over HTTP, with OpenAI's API
     Serve(Box<serve::Args>),
+    /// Write down what is said in sound files
+    Transcribe(transcribe::Args),
+    /// Say a text, into a sound file
+    Speak(speak::Args),
     /// Say what a model is and whether it fits, without loading it
     Info(info::Args),
     /// Fetch a model from the hub
@@ -91,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Serve(args) => serve::run(&args, settings),
+        Command::Transcribe(args) => transcribe::run(&args),
+        Command::Speak(args) => speak::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::List(args) => list::run(&args),

@@ -20,14 +20,17 @@ use super::{
     media_args::MediaArgs,
     progress,
     reload::Reloader,
+    speech,
+    speech_args::{self, SpeechArgs},
     warm,
 };
 use crate::{
-    encoder::{EncoderSpec, ServedEncoder},
+    encoder::{EncoderSpec, Role, ServedEncoder},
     http::{App, HttpConfig, MediaLimits},
     listener::Listener,
     model::load,
     residency::{Catalog, LeaseError, Residency},
+    speech::{SpeechRole, SpeechSpec},
     telemetry::{LogArgs, Tracer, watch},
 };
 
@@ -35,7 +38,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A folder, a GGUF file, or org/name on the Hugging Face hub
-    #[arg(required_unless_present_any = ["models_config", "embedding_model", "rerank_model"], conflicts_with = "models_config")]
+    #[arg(required_unless_present_any = ["models_config", "embedding_model", "rerank_model", "transcription_model", "speech_model"], conflicts_with = "models_config")]
     model: Option<String>,
     #[command(flatten)]
     source: SourceArgs,
@@ -43,6 +46,8 @@ pub struct Args {
     residency: ResidencyArgs,
     #[command(flatten)]
     encoders: EncoderArgs,
+    #[command(flatten)]
+    speech: SpeechArgs,
     #[command(flatten)]
     formats: FormatArgs,
     #[command(flatten)]
@@ -165,6 +170,7 @@ impl Args {
             timeout: duration(self.timeout),
             media: self.media.limits(),
             sampling: self.media.frames.sampling(),
+            audio: self.speech.limits(),
             metrics: !self.disable_metrics,
             stall: duration(self.watchdog_seconds),
             ..HttpConfig::default()
@@ -230,8 +236,8 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
     let mut server = tokio::spawn(listener.serve(router, async { drop(draining.await) }));
 
     let warm_prompts = args.residency.warm_prompts.as_deref().map(warm::read).transpose()?;
-    let (models, encoders) = tokio::select! {
-        loaded = load_all(args) => loaded?,
+    let (models, encoders, speech) = tokio::select! {
+        loaded = load_all(args, app) => loaded?,
         () = signals.next() => return Ok(()),
         ended = &mut server => {
             ended?;
@@ -265,6 +271,7 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
         }
         why = models.lost() => anyhow::bail!("{why}"),
         why = encoders::lost(&encoders) => anyhow::bail!("{why}"),
+        why = speech.lost() => anyhow::bail!("{why}"),
     }
     // The terminal may be what has gone.
     let _ = writeln!(std::io::stderr(), "finishing the requests under way; a second signal stops at once");
@@ -274,27 +281,39 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
         () = signals.next() => {}
     }
     encoders::close(&encoders).await;
+    speech.close().await;
     models.close().await;
     Ok(())
 }
 
 /// All models that are to be there from the start.
-async fn load_all(args: &Args) -> anyhow::Result<(Residency, Vec<Arc<ServedEncoder>>)> {
-    let mut wanted = args.encoders.specs(&args.source, &args.runtime);
+async fn load_all(
+    args: &Args,
+    app: &App,
+) -> anyhow::Result<(Residency, Vec<Arc<ServedEncoder>>, speech::LoadedSpeech)> {
+    let mut encoders = args.encoders.specs(&args.source, &args.runtime);
+    let mut spoken = args.speech.models(&args.source, &args.runtime);
     let mut catalog = args.catalog()?;
     if let Some(model) = &args.model {
         // One that is loaded later is loaded as a model that generates.
-        if !args.residency.lazy_load_model
-            && let Some(role) = encoders::role_of(model, args.source.hub()).await
-        {
+        let purpose = match args.residency.lazy_load_model {
+            true => None,
+            false => encoders::purpose_of(model, args.source.hub()).await,
+        };
+        let names = args.served_model_name.clone();
+        if let Some(role) = purpose.and_then(Role::of) {
             let spec = args.encoders.spec(model, role, &args.source, &args.runtime);
-            wanted.insert(0, EncoderSpec { names: args.served_model_name.clone(), ..spec });
+            encoders.insert(0, EncoderSpec { names, ..spec });
+            catalog = Catalog::none();
+        } else if let Some(role) = purpose.and_then(SpeechRole::of) {
+            let spec = speech_args::spec(model, role, &args.source, &args.runtime);
+            spoken.specs.insert(0, SpeechSpec { names, ..spec });
             catalog = Catalog::none();
         }
     } else if args.residency.models_config.is_none() {
         catalog = Catalog::none();
     }
-    Ok((load_models(catalog).await?, encoders::load(wanted).await?))
+    Ok((load_models(catalog).await?, encoders::load(encoders).await?, speech::load(spoken, app).await?))
 }
 
 async fn load_models(catalog: Catalog) -> anyhow::Result<Residency> {

@@ -37,6 +37,18 @@ pub enum Role {
     Score,
 }
 
+impl Role {
+    /// Of a model of that purpose, if it is an encoder's.
+    #[must_use]
+    pub fn of(purpose: ModelPurpose) -> Option<Self> {
+        match purpose {
+            ModelPurpose::Embed => Some(Self::Embed),
+            ModelPurpose::Score => Some(Self::Score),
+            ModelPurpose::Generate | ModelPurpose::Transcribe | ModelPurpose::Speak => None,
+        }
+    }
+}
+
 /// Everything that a request for embeddings or scores needs.
 #[derive(Debug)]
 pub struct ServedEncoder {

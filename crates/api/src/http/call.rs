@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use vllm_scheduler::{Encoded, Failure, FailureKind, FinishReason, RequestId, Timings};
+use vllm_scheduler::{Failure, FailureKind, FinishReason, RequestId, Timings};
 
 use super::{
     App, choices::reason_name, client::Account, media::Media, registry::Registered, request_id::Id, usage::Usage,
@@ -28,6 +28,10 @@ pub enum Endpoint {
     Score,
     AnthropicMessages,
     Responses,
+    Realtime,
+    AudioTranscriptions,
+    AudioTranslations,
+    AudioSpeech,
 }
 
 impl Endpoint {
@@ -42,6 +46,10 @@ impl Endpoint {
             Self::Score => "score",
             Self::AnthropicMessages => "anthropic_messages",
             Self::Responses => "responses",
+            Self::Realtime => "realtime",
+            Self::AudioTranscriptions => "audio_transcriptions",
+            Self::AudioTranslations => "audio_translations",
+            Self::AudioSpeech => "audio_speech",
         }
     }
 
@@ -54,17 +62,33 @@ impl Endpoint {
             Self::Score => "score-",
             Self::AnthropicMessages => "msg_",
             Self::Responses => "resp_",
+            // The books' own: its client knows the response by another.
+            Self::Realtime => "rt_",
+            Self::AudioTranscriptions | Self::AudioTranslations => "trsc-",
+            Self::AudioSpeech => "speech-",
         }
     }
 
     /// OpenTelemetry's `gen_ai.operation.name`.
     const fn operation(self) -> &'static str {
         match self {
-            Self::ChatCompletions | Self::AnthropicMessages | Self::Responses => "chat",
+            Self::ChatCompletions | Self::AnthropicMessages | Self::Responses | Self::Realtime => "chat",
             Self::Completions => "text_completion",
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",
             Self::Score => "score",
+            Self::AudioTranscriptions => "transcription",
+            Self::AudioTranslations => "translation",
+            Self::AudioSpeech => "speech",
+        }
+    }
+
+    /// What has been done when an engine has given its one answer.
+    const fn done(self) -> &'static str {
+        match self {
+            Self::AudioTranscriptions | Self::AudioTranslations => "transcribed",
+            Self::AudioSpeech => "spoken",
+            _ => "encoded",
         }
     }
 }
@@ -216,24 +240,33 @@ impl Call {
         self.answers = vec![AnswerTrace::default(); answers];
     }
 
-    /// Its texts are submitted to be encoded.
-    pub fn encoding(&mut self) {
+    /// It is submitted to an engine that gives it one answer.
+    pub fn working(&mut self) {
         self.result = CallResult::ClientClosed;
         self.answers = vec![AnswerTrace::default()];
     }
 
-    /// Notes what became of its texts.
-    pub fn encoded(&mut self, result: &Result<Encoded, Failure>) {
+    /// The first of that answer has come. Only the first call counts.
+    pub fn first(&mut self) {
+        if let Some(record) = self.answers.first_mut() {
+            record.first_token.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Notes what became of it, and how long it waited and took.
+    pub fn worked(&mut self, result: Result<(Duration, Duration), &Failure>) {
         self.result = match result {
             Ok(_) => CallResult::Success,
             Err(failure) if failure.kind == FailureKind::Timeout => CallResult::Timeout,
             Err(_) => CallResult::Error,
         };
+        let (start, what) = (self.start, self.endpoint.done());
         for record in &mut self.answers {
-            record.reason = Some(if result.is_ok() { "encoded" } else { "error" });
+            record.reason = Some(if result.is_ok() { what } else { "error" });
             record.end = Some(Instant::now());
-            if let Ok(encoded) = result {
-                record.timings = Timings { queue: encoded.queue, ttft: encoded.queue, decode: encoded.compute };
+            if let Ok((queue, compute)) = result {
+                let first = record.first_token.map(|first| first.saturating_duration_since(start));
+                record.timings = Timings { queue, ttft: first.unwrap_or(queue), decode: compute };
             }
         }
     }
@@ -277,6 +310,12 @@ impl Call {
     /// Notes the tokens of all answers.
     pub fn count(&mut self, usage: Usage) {
         self.usage = usage;
+    }
+
+    /// Tokens as they were noted.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage
     }
 
     fn ttft(&self) -> Option<Duration> {

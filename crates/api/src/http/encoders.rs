@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use vllm_platform::TokenId;
 use vllm_scheduler::{EncodeInput, EncodeRequest, Encoded, EncoderStats};
 
-use super::{ApiError, App, Fields, call::Call, fields::show, read_request, usage::Usage};
+use super::{ApiError, App, Fields, audio, call::Call, fields::show, read_request, usage::Usage};
 use crate::{
     encoder::{Role, ServedEncoder},
     residency::LeaseError,
@@ -44,7 +44,8 @@ impl Encoders {
 /// A name that nobody answers to, with all that somebody does.
 pub fn unknown(app: &App, name: &str) -> ApiError {
     let models = app.models().map(|models| models.status()).unwrap_or_default();
-    let known = models.into_iter().flat_map(|model| model.names).chain(app.encoders.names()).collect();
+    let others = app.encoders.names().into_iter().chain(app.speech.names());
+    let known = models.into_iter().flat_map(|model| model.names).chain(others).collect();
     LeaseError::Unknown { name: name.to_owned(), known }.into()
 }
 
@@ -76,6 +77,7 @@ pub async fn open(app: &App, body: Body, role: Role) -> Result<Opened, ApiError>
     match app.encoders.find(&name) {
         Some(encoder) if encoder.role() == role => Ok(Opened { fields, name, encoder }),
         Some(encoder) => Err(other_route(&encoder, &name)),
+        None if let Some(error) = audio::other_route(app, &name) => Err(error),
         None if app.models()?.status().iter().any(|model| model.names.contains(&name)) => {
             let (what, flag) = match role {
                 Role::Embed => ("makes no embeddings", "--embedding-model"),
@@ -142,9 +144,9 @@ pub async fn encode(
 ) -> Result<Encoded, ApiError> {
     let request = EncodeRequest { inputs, client: call.client.clone(), timeout };
     let ticket = encoder.engine.submit(request)?;
-    call.encoding();
+    call.working();
     let result = ticket.wait().await;
-    call.encoded(&result);
+    call.worked(result.as_ref().map(|encoded| (encoded.queue, encoded.compute)));
     let encoded = result?;
     call.count(Usage { prompt_tokens: encoded.tokens, ..Usage::default() });
     if encoded.vectors.iter().flatten().any(|number| !number.is_finite()) {

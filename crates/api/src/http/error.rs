@@ -166,6 +166,8 @@ impl From<SubmitError> for ApiError {
             SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } | SubmitError::Media { .. } => {
                 Self::invalid(None, message)
             }
+            SubmitError::Utterance { .. } => Self::field("input", message),
+            SubmitError::Sound(_) => Self::field("file", message),
             SubmitError::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),
             SubmitError::ClientBusy { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message),
             SubmitError::Draining => Self::shutting_down(),

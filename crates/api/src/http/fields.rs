@@ -86,6 +86,12 @@ impl Fields {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether a field is there, and is null: where that says something else than its absence.
+    #[must_use]
+    pub fn is_null(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_null)
+    }
+
     /// A string.
     ///
     /// # Errors
@@ -175,6 +181,18 @@ impl Fields {
         for name in self.map.keys() {
             tracing::debug!(field = %format!("{}{name}", self.prefix), "unknown field ignored");
         }
+    }
+
+    /// Refuses the fields that nobody asked for.
+    ///
+    /// # Errors
+    /// 400 if there is one.
+    pub fn refuse_rest(mut self) -> Result<(), ApiError> {
+        self.map.retain(|_, value| !value.is_null());
+        self.map.keys().next().map_or(Ok(()), |name| {
+            let path = self.path(name);
+            Err(ApiError::field(&path, format!("there is no field {path:?} here")).with_code("unknown_parameter"))
+        })
     }
 
     fn wrong(&self, name: &str, value: &Value, allowed: &str) -> ApiError {

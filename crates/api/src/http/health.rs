@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use serde_json::json;
-use vllm_scheduler::{EncoderStats, EngineState, Stats};
+use vllm_scheduler::{EncoderStats, EngineState, Stats, WorkStats};
 
 use super::{App, mcp::Totals};
 
@@ -17,8 +17,9 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     }
     let stats: Vec<Stats> = app.loaded().iter().map(|model| model.engine.stats()).collect();
     let encoders: Vec<EncoderStats> = app.encoders().iter().map(|encoder| encoder.engine.stats()).collect();
-    let states: Vec<EngineState> =
-        stats.iter().map(|stats| stats.state).chain(encoders.iter().map(|stats| stats.state)).collect();
+    let speech: Vec<WorkStats> = app.speech.work();
+    let states = stats.iter().map(|stats| stats.state).chain(encoders.iter().map(|stats| stats.state));
+    let states: Vec<EngineState> = states.chain(speech.iter().map(|work| work.state)).collect();
     let worst = |state: EngineState| states.contains(&state);
     let silence = app.stalled();
     let (code, status) = if silence.is_some() {
@@ -34,7 +35,9 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     };
     let sum = |count: fn(&Stats) -> usize| stats.iter().map(count).sum::<usize>();
     let waiting = sum(|stats| stats.waiting) + encoders.iter().map(|stats| stats.waiting).sum::<usize>();
-    let requests = json!({ "running": sum(|stats| stats.running), "waiting": waiting });
+    let waiting = waiting + speech.iter().map(|work| work.waiting).sum::<usize>();
+    let running = sum(|stats| stats.running) + speech.iter().map(|work| work.running).sum::<usize>();
+    let requests = json!({ "running": running, "waiting": waiting });
     let mut body = json!({ "status": status, "requests": requests, "mcp": Totals::of(&app).map(|mcp| mcp.to_json()) });
     if let Some(silence) = silence {
         body["silence_s"] = json!(silence.as_secs_f64());

@@ -1,7 +1,8 @@
-//! The HTTP server: OpenAI's and Anthropic's routes over one model.
+//! The HTTP server: OpenAI's and Anthropic's routes over models that generate, encode, hear and speak.
 
 mod access;
 mod anthropic;
+mod audio;
 mod body_time;
 mod cache;
 mod call;
@@ -24,6 +25,7 @@ mod messages;
 mod metrics;
 mod models;
 mod openapi;
+mod realtime;
 mod registry;
 mod request_id;
 mod requests;
@@ -45,6 +47,9 @@ use std::{
 
 use access::Access;
 pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
+pub use audio::AudioLimits;
+use audio::SpeechModels;
+pub(crate) use audio::transcript_json as audio_json;
 use axum::{
     Router,
     body::Body,
@@ -66,11 +71,13 @@ use staged::{Staged, WithMedia, staged};
 pub use usage::Usage;
 use vllm_mcp::McpClient;
 use vllm_media::Loader;
+use vllm_speech::vad::Silero;
 
 use crate::{
     encoder::ServedEncoder,
     model::ServedModel,
     residency::{Lease, LeaseError, Residency},
+    speech::{ServedSpeaker, ServedTranscriber},
     telemetry::Tracer,
 };
 
@@ -95,6 +102,8 @@ pub struct HttpConfig {
     pub media: MediaLimits,
     /// Which frames of videos are seen whose request doesn't say.
     pub sampling: Sampling,
+    /// Bounds of requests with sound in or out.
+    pub audio: AudioLimits,
     /// Whether `/metrics` is served.
     pub metrics: bool,
     /// How long the engine may have work in hand without ending a step before it counts as stalled.
@@ -113,6 +122,7 @@ impl Default for HttpConfig {
             timeout: Some(Duration::from_secs(300)),
             media: MediaLimits::default(),
             sampling: Sampling::default(),
+            audio: AudioLimits::default(),
             metrics: true,
             stall: Some(Duration::from_secs(60)),
         }
@@ -130,6 +140,7 @@ impl HttpConfig {
 pub struct App {
     models: Arc<OnceLock<Residency>>,
     encoders: Arc<Encoders>,
+    speech: Arc<SpeechModels>,
     config: HttpConfig,
     shared: Arc<Shared>,
     loader: Option<Arc<Loader>>,
@@ -173,6 +184,7 @@ impl App {
         Self {
             models: Arc::default(),
             encoders: Arc::default(),
+            speech: Arc::default(),
             config,
             shared: Arc::new(shared),
             loader: None,
@@ -199,7 +211,8 @@ impl App {
         let models = models.iter().filter_map(|model| self.stalled_for(model));
         let encoders = self.encoders.all().into_iter().filter_map(|encoder| encoder.engine.silence());
         let limit = self.config.stall?;
-        models.chain(encoders.filter(|&silence| silence > limit)).max()
+        let others = encoders.chain(self.speech.silences());
+        models.chain(others.filter(|&silence| silence > limit)).max()
     }
 
     /// [`stalled`](Self::stalled), of one model's engine.
@@ -240,6 +253,21 @@ impl App {
         self.encoders.all()
     }
 
+    /// Serves a model that hears, too.
+    pub fn add_transcriber(&self, model: Arc<ServedTranscriber>) {
+        self.speech.add_transcriber(model);
+    }
+
+    /// Serves a model that speaks, too.
+    pub fn add_speaker(&self, model: Arc<ServedSpeaker>) {
+        self.speech.add_speaker(model);
+    }
+
+    /// Finds with this where somebody speaks. Only the first call counts.
+    pub fn set_vad(&self, vad: Arc<Silero>) {
+        self.speech.set_vad(vad);
+    }
+
     /// Sends the traces that wait to be sent. Blocks, for a few seconds at most; none can be made after that.
     pub fn flush_traces(&self) {
         if let Some(tracer) = &self.shared.tracer {
@@ -268,6 +296,9 @@ impl App {
     pub async fn lease(&self, name: &str) -> Result<Lease, ApiError> {
         if let Some(encoder) = self.encoders.find(name) {
             return Err(encoders::other_route(&encoder, name));
+        }
+        if let Some(error) = audio::other_route(self, name) {
+            return Err(error);
         }
         match self.models()?.lease(name).await {
             Err(LeaseError::Unknown { .. }) => Err(encoders::unknown(self, name)),
@@ -298,6 +329,11 @@ impl App {
             .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::remove))
             .route("/v1/responses/{id}/cancel", post(responses::cancel))
             .route("/v1/responses/{id}/input_items", get(responses::input_items))
+            .route("/v1/audio/transcriptions", post(audio::transcribe))
+            .route("/v1/audio/translations", post(audio::translate))
+            .route("/v1/audio/speech", post(audio::speech))
+            .route("/v1/audio/voices", get(audio::voices))
+            .route("/v1/realtime", get(realtime::connect))
             .route("/tokenize", post(tokenize::tokenize))
             .route("/v1/tokenize", post(tokenize::tokenize))
             .route("/detokenize", post(tokenize::detokenize))

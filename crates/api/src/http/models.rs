@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{ApiError, App, encoders, health::json_response};
+use super::{ApiError, App, audio, encoders, health::json_response};
 use crate::residency::ResidentStatus;
 
 pub(super) async fn list(State(app): State<App>) -> Result<Response, ApiError> {
@@ -14,7 +14,10 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, ApiError> {
     let models = models.iter().flat_map(|model| model.names.iter().map(|name| entry(&app, name, model)));
     let encoders = app.encoders.all();
     let encoders = encoders.iter().flat_map(|encoder| encoder.names.iter().map(|name| encoders::entry(name, encoder)));
-    let data: Vec<Value> = models.chain(encoders).collect();
+    let (transcribers, speakers) = (app.speech.transcribers(), app.speech.speakers());
+    let heard = transcribers.iter().flat_map(|model| model.names.iter().map(|name| audio::entry(name, model.created)));
+    let spoken = speakers.iter().flat_map(|model| model.names.iter().map(|name| audio::entry(name, model.created)));
+    let data: Vec<Value> = models.chain(encoders).chain(heard).chain(spoken).collect();
     Ok(json_response(&json!({ "object": "list", "data": data })))
 }
 
@@ -22,9 +25,10 @@ pub(super) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> 
     let models = app.models()?.status();
     match models.iter().find(|model| model.names.contains(&id)) {
         Some(model) => Ok(json_response(&entry(&app, &id, model))),
-        None => match app.encoders.find(&id) {
-            Some(encoder) => Ok(json_response(&encoders::entry(&id, &encoder))),
-            None => Err(encoders::unknown(&app, &id)),
+        None => match (app.encoders.find(&id), app.speech.created(&id)) {
+            (Some(encoder), _) => Ok(json_response(&encoders::entry(&id, &encoder))),
+            (None, Some(created)) => Ok(json_response(&audio::entry(&id, created))),
+            (None, None) => Err(encoders::unknown(&app, &id)),
         },
     }
 }

@@ -19,6 +19,7 @@ use crate::residency::Residency;
 const BASE: &str = include_str!("../../openapi/base.yaml");
 const FAMILIES: &[&str] = &[
     include_str!("../../openapi/anthropic.yaml"),
+    include_str!("../../openapi/audio.yaml"),
     include_str!("../../openapi/chat.yaml"),
     include_str!("../../openapi/completions.yaml"),
     include_str!("../../openapi/mcp.yaml"),
@@ -45,6 +46,7 @@ pub(super) async fn document(State(app): State<App>) -> Response {
     let models = app.models().map(Residency::status).unwrap_or_default();
     let mut names: Vec<String> = models.into_iter().flat_map(|model| model.names).collect();
     names.extend(app.encoders.names());
+    names.extend(app.speech.names());
     if !names.is_empty() {
         let model = &mut document["components"]["schemas"]["Model"];
         model["examples"] = Value::from(vec![names[0].clone()]);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vllm_platform::MemoryInfo;
 use vllm_scheduler::{EngineState, Histogram, Phase, RequestStatus, Stats};
 
-use super::{App, cache::cache_json, encoders, health::json_response};
+use super::{App, audio, cache::cache_json, encoders, health::json_response};
 use crate::{
     model::ServedModel,
     residency::{self, Residency},
@@ -30,6 +30,13 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let encoders = app.encoders();
     if !encoders.is_empty() {
         body["encoders"] = encoders.iter().map(|encoder| encoders::status(encoder)).collect();
+    }
+    let (transcribers, speakers) = (app.speech.transcribers(), app.speech.speakers());
+    if !transcribers.is_empty() {
+        body["transcribers"] = transcribers.iter().map(|model| audio::status_of_transcriber(model)).collect();
+    }
+    if !speakers.is_empty() {
+        body["speakers"] = speakers.iter().map(|model| audio::status_of_speaker(model)).collect();
     }
     if let Ok(residency) = app.models()
         && !residency.is_single()

@@ -117,6 +117,7 @@ impl Wanted {
         }
         let mut files: BTreeSet<String> = names().filter(|name| is_small_file(name)).map(str::to_owned).collect();
         files.extend(weights);
+        files.extend(names().filter(|name| is_voice(name)).map(str::to_owned));
         Ok(Self { files, gguf: None })
     }
 
@@ -151,6 +152,11 @@ fn is_small_file(name: &str) -> bool {
             !name.contains('/') && (matches!(extension, Some("json" | "jinja" | "txt")) || name == "tokenizer.model")
         }
     }
+}
+
+/// `voices/af_heart.safetensors`, of a model that speaks.
+fn is_voice(name: &str) -> bool {
+    name.strip_prefix("voices/").is_some_and(|voice| voice.ends_with(".safetensors") && !voice.contains('/'))
 }
 
 /// `1_Pooling/config.json` and the like.
@@ -208,6 +214,10 @@ mod tests {
         assert_eq!(choose("o/n", &whole, Some(index)).unwrap(), sharded, "the index decides");
         let old = choose("o/n", &["config.json", "weights.00.safetensors"], None).unwrap();
         assert_eq!(old, ["config.json", "weights.00.safetensors"], "another name");
+        let voices =
+            ["config.json", "kokoro.safetensors", "voices/a.safetensors", "voices/a.pt", "voices/x/b.safetensors"];
+        let spoken = choose("o/n", &voices, None).unwrap();
+        assert_eq!(spoken, ["config.json", "kokoro.safetensors", "voices/a.safetensors"], "a model that speaks");
         assert_eq!(choose("o/n:x.gguf", &whole, None).unwrap(), ["x.gguf"], "a GGUF file that was asked for");
         assert_eq!(choose("o/n", &["README.md", "only.gguf"], None).unwrap(), ["only.gguf"], "nothing else there");
     }

@@ -32,7 +32,7 @@ impl LoadContext<'_> {
     pub fn conv1d(&self, name: &str, shape: [usize; 3], geometry: ConvGeometry, bias: Bias) -> Result<Conv1d> {
         let scope = self.at(name);
         let [outputs, inputs, kernel] = shape;
-        let weights = scope.filters(shape, |o, i, k| [o, k, i])?;
+        let weights = scope.turned_filters(shape, |o, i, k| [o, k, i])?;
         let bias = scope.bias_numbers(outputs, bias)?;
         let shape = [outputs, kernel, inputs];
         let arena = &self.shared.arena;
@@ -57,9 +57,9 @@ impl LoadContext<'_> {
         let [inputs, outputs, kernel] = shape;
         let weights = if geometry.depthwise {
             check_shape(&scope.path("weight"), &[outputs], &[1])?;
-            scope.filters(shape, |c, one, k| [c, k, one])?
+            scope.turned_filters(shape, |c, one, k| [c, k, one])?
         } else {
-            scope.filters(shape, |i, o, k| [o, k, i])?
+            scope.turned_filters(shape, |i, o, k| [o, k, i])?
         };
         let bias = scope.bias_numbers(if geometry.depthwise { inputs } else { outputs }, bias)?;
         // Our kernels have the inputs first.
@@ -117,7 +117,7 @@ impl LoadContext<'_> {
     }
 
     /// A convolution's weights, in `file`'s order, PyTorch's, or in MLX's, which `mlx` makes of that; in MLX's order.
-    fn filters(&self, file: [usize; 3], mlx: fn(usize, usize, usize) -> [usize; 3]) -> Result<Vec<f32>> {
+    fn turned_filters(&self, file: [usize; 3], mlx: fn(usize, usize, usize) -> [usize; 3]) -> Result<Vec<f32>> {
         let [a, b, c] = file;
         let turned = mlx(a, b, c);
         let (numbers, in_order) = if self.has("weight") {

@@ -1,6 +1,6 @@
 //! Linear projection.
 
-use crate::{Matrix, Ops, Projection, Result, Tensor};
+use crate::{Activation, Matrix, Ops, Projection, Result, Tensor};
 
 /// `y = x·Wᵀ + b`, with W [outputs, inputs] dense or quantized.
 pub struct Linear {
@@ -29,6 +29,14 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [y] = Self::forward_all(x, [self])?;
         Ok(y)
+    }
+
+    /// `activation(x·Wᵀ + b)`, as one operation where the device gains by it.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.ops.linear_activated(x, self.projection(), activation)
     }
 
     /// Several projections of the same rows, as one operation where the device gains by it.

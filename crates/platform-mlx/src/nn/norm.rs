@@ -63,4 +63,12 @@ impl LayerNorm {
     pub fn forward_residual(&self, x: &Tensor, r: &Tensor) -> Result<Tensor> {
         self.ops.add_layer_norm(x, r, &self.weight, self.bias.as_ref(), self.eps)
     }
+
+    /// The residual sum and its norm: `(x + r, norm(x + r))`, as one operation where the device gains by it.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn forward_with_sum(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.ops.sum_and_layer_norm(x, r, &self.weight, self.bias.as_ref(), self.eps)
+    }
 }

@@ -4,6 +4,7 @@ mod convolve;
 mod elementwise;
 mod lstm;
 mod moe;
+mod norm;
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
@@ -140,16 +141,22 @@ impl<'a> Layer<'a> {
 
     /// `y = x·Wᵀ + b`
     fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        if let Some(bias) = self.apply_unbiased(pool, x, y) {
+            kernels::elementwise::add_row_assign(pool, y, bias);
+        }
+    }
+
+    /// `y = x·Wᵀ`, and what is still to be added to it: the bias, unless the kernel has done so.
+    fn apply_unbiased(&self, pool: &Pool, x: &[f32], y: &mut [f32]) -> Option<&'a [f32]> {
         match &self.weight {
             Bound::Dense(w) => kernels::matmul(pool, x, w, y),
             Bound::Quantized(w) => kernels::quantized_matmul(pool, x, w, y),
             Bound::Packed(w) => {
-                return kernels::packed_matmul(pool, x, &[kernels::Linear { w, bias: self.bias }], &mut [y]);
+                kernels::packed_matmul(pool, x, &[kernels::Linear { w, bias: self.bias }], &mut [y]);
+                return None;
             }
         }
-        if let Some(bias) = self.bias {
-            kernels::elementwise::add_row_assign(pool, y, bias);
-        }
+        self.bias
     }
 }
 
@@ -208,6 +215,25 @@ impl Cpu {
             }
             Ok(())
         })
+    }
+
+    pub(super) fn linear_activated(
+        &self,
+        x: &Tensor,
+        projection: Projection<'_>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        require_f32(x)?;
+        let (form, shape) = (ProjectionForm::of(projection), output_shape(x, projection));
+        let (pool, activation) = (Arc::clone(&self.pool), function(activation));
+        let (inputs, outputs) = (operands(x, &[projection]), [Output::f32(&shape)]);
+        let [y] = cpu_primitive(&self.stream, c"linear_activated", &inputs, outputs, move |inputs, outputs| {
+            let (layer, y) = (form.bind(inputs, &mut 1)?, outputs[0].f32());
+            let added = layer.apply_unbiased(&pool, inputs[0].f32(), y);
+            kernels::activation::biased(&pool, Some(activation), added, y);
+            Ok(())
+        })?;
+        Ok(y)
     }
 
     pub(super) fn gated_linear(
@@ -274,74 +300,6 @@ impl Cpu {
                 Bound::Quantized(weight) => kernels::dequantize_rows(&pool, &weight, ids, y),
                 Bound::Packed(weight) => weight.dequantize_rows(&pool, ids, y),
             }
-            Ok(())
-        })?;
-        Ok(y)
-    }
-
-    pub(super) fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-        require_f32(x)?;
-        let pool = Arc::clone(&self.pool);
-        let [y] = cpu_primitive(
-            &self.stream,
-            c"rms_norm",
-            &[x, weight],
-            [Output::f32(x.shape())],
-            move |inputs, outputs| {
-                kernels::rms_norm(&pool, inputs[0].f32(), inputs[1].floats(), 0.0, eps, outputs[0].f32());
-                Ok(())
-            },
-        )?;
-        Ok(y)
-    }
-
-    pub(super) fn add_rms_norm(&self, x: &Tensor, r: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
-        require_f32(x)?;
-        let pool = Arc::clone(&self.pool);
-        let outputs = [Output::f32(x.shape()), Output::f32(x.shape())];
-        let [sum, norm] =
-            cpu_primitive(&self.stream, c"add_rms_norm", &[x, r, weight], outputs, move |inputs, outputs| {
-                let [sum, norm] = outputs else { return Err("two outputs".into()) };
-                kernels::elementwise::add(&pool, inputs[0].f32(), inputs[1].f32(), sum.f32());
-                kernels::rms_norm(&pool, sum.f32(), inputs[2].floats(), 0.0, eps, norm.f32());
-                Ok(())
-            })?;
-        Ok((sum, norm))
-    }
-
-    pub(super) fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
-        require_f32(x)?;
-        let pool = Arc::clone(&self.pool);
-        let mut inputs = vec![x, weight];
-        inputs.extend(bias);
-        let output = Output::f32(x.shape());
-        let [y] = cpu_primitive(&self.stream, c"layer_norm", &inputs, [output], move |inputs, outputs| {
-            let bias = inputs.get(2).map(View::floats);
-            kernels::layer_norm(&pool, inputs[0].f32(), inputs[1].floats(), bias, eps, outputs[0].f32());
-            Ok(())
-        })?;
-        Ok(y)
-    }
-
-    pub(super) fn add_layer_norm(
-        &self,
-        x: &Tensor,
-        r: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        eps: f32,
-    ) -> Result<Tensor> {
-        require_f32(x)?;
-        let pool = Arc::clone(&self.pool);
-        let mut inputs = vec![x, r, weight];
-        inputs.extend(bias);
-        // The second is room for the sum.
-        let outputs = [Output::f32(x.shape()); 2];
-        let [y, _] = cpu_primitive(&self.stream, c"add_layer_norm", &inputs, outputs, move |inputs, outputs| {
-            let [y, sum] = outputs else { return Err("two outputs".into()) };
-            let (sum, bias) = (sum.f32(), inputs.get(3).map(View::floats));
-            kernels::elementwise::add(&pool, inputs[0].f32(), inputs[1].f32(), sum);
-            kernels::layer_norm(&pool, sum, inputs[2].floats(), bias, eps, y.f32());
             Ok(())
         })?;
         Ok(y)

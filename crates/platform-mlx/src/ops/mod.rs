@@ -169,6 +169,17 @@ impl Ops {
         }
     }
 
+    /// `activation(x·Wᵀ + b)`: x [tokens, inputs] → [tokens, outputs].
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn linear_activated(&self, x: &Tensor, projection: Projection<'_>, activation: Activation) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.linear_activated(x, projection, activation),
+            Backend::Mlx => mlx::activate(&mlx::linear(x, projection)?, activation),
+        }
+    }
+
     /// Rows of a matrix [vocab, hidden]: ids `[tokens]`, u32 → [tokens, hidden].
     ///
     /// # Errors
@@ -214,6 +225,28 @@ impl Ops {
         match &self.0 {
             Backend::Cpu(cpu) => cpu.layer_norm(x, weight, bias, eps),
             Backend::Mlx => Ok(mlx_rs::fast::layer_norm(x, Some(weight), bias, eps)?),
+        }
+    }
+
+    /// `(x + r, layer_norm(x + r))`.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn sum_and_layer_norm(
+        &self,
+        x: &Tensor,
+        r: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Result<(Tensor, Tensor)> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.sum_and_layer_norm(x, r, weight, bias, eps),
+            Backend::Mlx => {
+                let sum = x.add(r)?;
+                let norm = mlx_rs::fast::layer_norm(&sum, Some(weight), bias, eps)?;
+                Ok((sum, norm))
+            }
         }
     }
 

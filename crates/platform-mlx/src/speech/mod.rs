@@ -1,21 +1,26 @@
 //! What families of models that hear or speak implement, where they register, and how they are loaded.
 
+mod listener;
 mod synthesizer;
 
 use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
 use vllm_platform::{DeviceKind, LoadProgress, ModelPurpose, SpeechOptions, Synthesizer, Transcriber, inventory};
 
+pub(crate) use self::listener::HeardText;
+use self::listener::LoadListener;
+pub use self::listener::{Hearing, ListenerModel, MlxListener};
 pub use self::synthesizer::{MlxSynthesizer, SynthesizerModel, Voiced};
 use crate::{
     Error, Ops, Result, device,
     load::{LoadContext, Loading, View},
-    platform::{Threads, activation_dtype, device_ops},
+    platform::{Threads, device_ops},
 };
 
 /// How to load a model, and what it is for.
 #[derive(Clone, Copy)]
 pub(crate) enum LoadSpeech {
+    Listener(LoadListener),
     Synthesizer(fn(&LoadContext<'_>) -> Result<Box<dyn SynthesizerModel>>),
 }
 
@@ -37,9 +42,21 @@ impl SpeechFamily {
         Self { architecture, load: LoadSpeech::Synthesizer(load) }
     }
 
+    /// Models that write down what they hear in a window of fixed length. `names` gives what a tensor of a checkpoint is called in
+    /// the model, whichever layout the checkpoint has.
+    #[must_use]
+    pub const fn listener(
+        architecture: &'static str,
+        names: fn(&str) -> String,
+        load: fn(&LoadContext<'_>) -> Result<Box<dyn ListenerModel>>,
+    ) -> Self {
+        Self { architecture, load: LoadSpeech::Listener(LoadListener { names, load }) }
+    }
+
     /// What its models are for.
     pub(crate) fn purpose(&self) -> ModelPurpose {
         match self.load {
+            LoadSpeech::Listener(_) => ModelPurpose::Transcribe,
             LoadSpeech::Synthesizer(_) => ModelPurpose::Speak,
         }
     }
@@ -81,8 +98,18 @@ pub(crate) fn load_synthesizer(
 ///
 /// # Errors
 /// As [`load_synthesizer`].
-pub(crate) fn load_transcriber(checkpoint: &Checkpoint, _: &SpeechOptions, _: LoadProgress<'_>) -> Result<Transcriber> {
-    Err(other_purpose(checkpoint, "hears", |family| family.purpose() == ModelPurpose::Transcribe))
+pub(crate) fn load_transcriber(
+    checkpoint: &Checkpoint,
+    options: &SpeechOptions,
+    progress: LoadProgress<'_>,
+) -> Result<Transcriber> {
+    match speech_family_of(checkpoint)?.map(|family| family.load) {
+        Some(LoadSpeech::Listener(load)) => {
+            let machine = Machine::new(options)?;
+            Ok(Transcriber::Listener(Box::new(listener::load(checkpoint, machine, load, progress)?)))
+        }
+        _ => Err(other_purpose(checkpoint, "hears", |family| family.purpose() == ModelPurpose::Transcribe)),
+    }
 }
 
 fn other_purpose(checkpoint: &Checkpoint, does: &str, suits: fn(&SpeechFamily) -> bool) -> Error {
@@ -121,33 +148,19 @@ impl Machine {
         Ok(Self { device: DeviceKind::Cpu, stream: device::stream(DeviceKind::Cpu)?, ops: Ops::mlx() })
     }
 
-    /// Loads a whole checkpoint: what `load` makes of it, and what was loaded.
+    /// Loads a view of a checkpoint, with activations of that type: what `load` makes of it, and what was loaded.
     ///
     /// # Errors
     /// If a tensor is missing, surplus or mis-shaped.
-    pub fn load<T>(
+    pub fn load_view<T>(
         &self,
-        checkpoint: &Checkpoint,
-        progress: LoadProgress<'_>,
-        load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
-    ) -> Result<(T, Weights)> {
-        self.load_as(activation_dtype(checkpoint.config(), self.device), checkpoint, progress, load)
-    }
-
-    /// The same, with activations of a type that the caller knows to be right.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_as<T>(
-        &self,
+        view: &View<'_>,
         dtype: Dtype,
-        checkpoint: &Checkpoint,
         progress: LoadProgress<'_>,
         load: impl FnOnce(&LoadContext<'_>) -> Result<T>,
     ) -> Result<(T, Weights)> {
-        let view = View::whole(checkpoint)?;
         with_stream(&self.stream.clone(), || {
-            let loading = Loading::new(&view, self.ops.clone(), dtype, self.device, progress);
+            let loading = Loading::new(view, self.ops.clone(), dtype, self.device, progress);
             let model = load(&LoadContext::root(&loading))?;
             loading.finish()?;
             let weights = Weights {

@@ -7,7 +7,10 @@ use vllm_checkpoint::Checkpoint;
 use vllm_platform::{LoadProgress, MemoryInfo, SpeechOptions, Synthesizer, SynthesizerInfo, TokenId, Utterance};
 
 use super::{LoadSpeech, Machine, speech_family_of};
-use crate::{Error, Result, Tensor, device, load::LoadContext};
+use crate::{
+    Error, Result, Tensor, device,
+    load::{LoadContext, View},
+};
 
 /// What a [`SynthesizerModel`] is asked to say.
 pub struct Voiced<'a> {
@@ -62,7 +65,7 @@ pub(super) fn load(
     progress: LoadProgress<'_>,
 ) -> Result<MlxSynthesizer> {
     // Phases go on over a whole utterance and spectra span orders of magnitude: half the bits would be heard.
-    let (model, weights) = machine.load_as(Dtype::Float32, checkpoint, progress, load)?;
+    let (model, weights) = machine.load_view(&View::whole(checkpoint)?, Dtype::Float32, progress, load)?;
     let info = SynthesizerInfo {
         architecture: weights.architecture,
         device: machine.device,
