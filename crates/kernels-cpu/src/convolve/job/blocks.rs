@@ -9,7 +9,6 @@ use super::{
 use crate::{
     Pool, SharedMut,
     convolve::{
-        Inlet,
         integers::Quantize,
         kernel::{Numbers, PANELS, ROWS, Reads, Tile},
         packed::{LANES, Packed},
@@ -97,24 +96,24 @@ impl Job<'_> {
         let start = |group: usize| group / dilation * TOGETHER * dilation + group % dilation;
         let first = start(groups.start);
         let seen = start(groups.start + rows - 1) - first + (POINTS - 1) * dilation + 1;
-        let mut scratch = scratch::take((POINTS * rows * (row_words + 1) + (seen + POINTS + 1) * channels).max(1));
+        let mut scratch = scratch::take(POINTS * rows * (row_words + 1) + (seen + POINTS) * channels);
         let (integers, rest) = scratch.split_at_mut(POINTS * rows * row_words);
         let (units, rest) = rest.split_at_mut(POINTS * rows);
-        let (frames, rest) = rest.split_at_mut(seen * channels);
-        let (values, room) = rest.split_at_mut(POINTS * channels);
+        let (frames, room) = rest.split_at_mut(seen * channels);
         let integers = as_words(integers);
         let Stretch { before, frames: x } = self.stretch(entry, first, seen);
         run(pool, Frames { x, channels, inlet: self.inlet, before, out: &mut *frames });
-        for row in 0..rows {
-            let from = start(groups.start + row) - first;
-            run(pool, Values { frames: &frames[from * channels..], channels, dilation, out: &mut *values });
-            for (point, x) in values.chunks_exact(channels).enumerate() {
-                let at = point * rows + row;
-                let (rows, units) = (&mut integers[at * row_words..][..row_words], &mut units[at..=at]);
-                let (inlet, numbers) = (&Inlet::default(), self.kernel.numbers);
-                run(pool, Quantize { x, channels, inlet, numbers, room: &mut *room, rows, units });
-            }
-        }
+        // The first group is one of the first of its cycle: blocks are whole cycles.
+        let values = Values {
+            frames,
+            channels,
+            dilation,
+            numbers: self.kernel.numbers,
+            room,
+            rows: &mut *integers,
+            units: &mut *units,
+        };
+        run(pool, values);
         // The products of each point, with room for a whole tile at the last.
         let apart = groups.len() + ROWS;
         let mut products = scratch::take(POINTS * apart * PANELS * LANES);
