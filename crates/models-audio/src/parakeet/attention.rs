@@ -58,7 +58,8 @@ impl Attention {
         let by_distance = shifted(&by_distance.matmul(turned(&distance)?)?, places)?;
         let scale = (self.width as f32).powf(-0.5);
         let weights = self.ops.softmax(&self.ops.scale(&scores.add(by_distance)?, scale)?)?;
-        let seen = weights.matmul(value)?.transpose_axes(&[1, 0, 2])?.reshape(&[places, dim(self.heads * self.width)])?;
+        let seen =
+            weights.matmul(value)?.transpose_axes(&[1, 0, 2])?.reshape(&[places, dim(self.heads * self.width)])?;
         self.output.forward(&seen)
     }
 }

@@ -120,7 +120,11 @@ impl Config {
             (encoder.feat_in != preprocessor.features, "encoder.feat_in must be preprocessor.features".into()),
             (
                 joint.vocabulary.is_empty() || joint.vocabulary.len() != decoder.vocab_size,
-                format!("joint.vocabulary has {} pieces, decoder.vocab_size is {}", joint.vocabulary.len(), decoder.vocab_size),
+                format!(
+                    "joint.vocabulary has {} pieces, decoder.vocab_size is {}",
+                    joint.vocabulary.len(),
+                    decoder.vocab_size
+                ),
             ),
             (
                 decoder.prednet.rnn_hidden_size.is_some_and(|size| size > 0 && size != hidden),
@@ -136,7 +140,10 @@ impl Config {
                 decoding.durations.contains(&0) && decoding.max_symbols() == Some(0),
                 "decoding.greedy.max_symbols must be at least 1".into(),
             ),
-            (preprocessor.window_stride.is_nan() || preprocessor.mel().hop == 0, "preprocessor.window_stride is too short".into()),
+            (
+                preprocessor.window_stride.is_nan() || preprocessor.mel().hop == 0,
+                "preprocessor.window_stride is too short".into(),
+            ),
         ];
         match wrong.into_iter().find(|(is, _)| *is) {
             Some((_, problem)) => Err(Error::Config(problem)),

@@ -57,7 +57,8 @@ impl Convolution {
         let (model, kernel) = (config.d_model, config.conv_kernel_size);
         let bias = if config.use_bias { Bias::Added } else { Bias::None };
         let norm = ctx.at("batch_norm");
-        let [weight, shift, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map(|name| norm.tensor(name, &[model]));
+        let [weight, shift, mean, variance] =
+            ["weight", "bias", "running_mean", "running_var"].map(|name| norm.tensor(name, &[model]));
         let (variance, mean, shift) = (variance?, mean?, shift?);
         // Counts training steps.
         norm.ignore(|name| name == "num_batches_tracked");
@@ -70,7 +71,12 @@ impl Convolution {
         Ok(Self {
             ops: ctx.ops(),
             gates: ctx.conv1d("pointwise_conv1", [2 * model, model, 1], point, bias)?,
-            around: ctx.conv1d("depthwise_conv", [model, 1, kernel], ConvGeometry { groups: model, ..ConvGeometry::same(kernel, 1) }, bias)?,
+            around: ctx.conv1d(
+                "depthwise_conv",
+                [model, 1, kernel],
+                ConvGeometry { groups: model, ..ConvGeometry::same(kernel, 1) },
+                bias,
+            )?,
             scale,
             shift,
             output: ctx.conv1d("pointwise_conv2", [model, model, 1], point, bias)?,
@@ -131,15 +137,33 @@ struct Conv2d {
 }
 
 impl Conv2d {
-    fn load(ctx: &LoadContext<'_>, name: &str, [outputs, inputs]: [usize; 2], kernel: usize, groups: usize) -> Result<Self> {
+    fn load(
+        ctx: &LoadContext<'_>,
+        name: &str,
+        [outputs, inputs]: [usize; 2],
+        kernel: usize,
+        groups: usize,
+    ) -> Result<Self> {
         let scope = ctx.at(name);
         let weight = scope.tensor("weight", &[outputs, kernel, kernel, inputs / groups])?;
-        Ok(Self { weight, bias: scope.tensor("bias", &[outputs])?, stride: if kernel == 1 { 1 } else { 2 }, groups: dim(groups) })
+        Ok(Self {
+            weight,
+            bias: scope.tensor("bias", &[outputs])?,
+            stride: if kernel == 1 { 1 } else { 2 },
+            groups: dim(groups),
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let padding = i32::from(self.stride == 2);
-        let y = conv2d(x, &self.weight, Some((self.stride, self.stride)), Some((padding, padding)), None, Some(self.groups))?;
+        let y = conv2d(
+            x,
+            &self.weight,
+            Some((self.stride, self.stride)),
+            Some((padding, padding)),
+            None,
+            Some(self.groups),
+        )?;
         Ok(y.add(&self.bias)?)
     }
 }
@@ -177,7 +201,8 @@ impl Subsampling {
         }
         // Channel by channel, as PyTorch lays them out.
         let (places, bands, channels) = (x.dim(1), x.dim(2), x.dim(3));
-        let x = x.reshape(&[places, bands, channels])?.transpose_axes(&[0, 2, 1])?.reshape(&[places, channels * bands])?;
+        let x =
+            x.reshape(&[places, bands, channels])?.transpose_axes(&[0, 2, 1])?.reshape(&[places, channels * bands])?;
         self.output.forward(&x)
     }
 }

@@ -49,7 +49,8 @@ pub(super) struct Predictor {
 impl Predictor {
     pub fn load(ctx: &LoadContext<'_>, config: &Config) -> Result<Self> {
         let (decoder, joint) = (ctx.at("decoder.prediction"), ctx.at("joint"));
-        let (hidden, inner, tokens) = (config.decoder.prednet.pred_hidden, config.joint.jointnet.joint_hidden, config.decoder.vocab_size);
+        let (hidden, inner, tokens) =
+            (config.decoder.prednet.pred_hidden, config.joint.jointnet.joint_hidden, config.decoder.vocab_size);
         let durations = config.decoding.durations.len();
         let rows = tokens + usize::from(config.decoder.blank_as_pad);
         let cell = |layer: usize| {
@@ -57,7 +58,10 @@ impl Predictor {
             let bias = scope.tensor("bias", &[4 * hidden])?;
             let input = scope.matrix("Wx", 4 * hidden, hidden)?;
             let recurrent = scope.matrix("Wh", 4 * hidden, hidden)?;
-            Ok(Cell { input: Linear::new(ctx.ops(), input, Some(bias)), hidden: Linear::new(ctx.ops(), recurrent, None) })
+            Ok(Cell {
+                input: Linear::new(ctx.ops(), input, Some(bias)),
+                hidden: Linear::new(ctx.ops(), recurrent, None),
+            })
         };
         Ok(Self {
             ops: ctx.ops(),

@@ -110,11 +110,7 @@ impl Transducer for MlxTransducer {
         device::memory(self.info.device, self.in_place_bytes).map_err(Error::into_step_error)
     }
 
-    fn transcribe(
-        &mut self,
-        sounds: &[&Mel],
-        pause: &mut dyn FnMut(),
-    ) -> vllm_platform::Result<Vec<Vec<HeardToken>>> {
+    fn transcribe(&mut self, sounds: &[&Mel], pause: &mut dyn FnMut()) -> vllm_platform::Result<Vec<Vec<HeardToken>>> {
         let stream = self.machine.stream.clone();
         with_stream(&stream, || self.run(sounds, pause)).map_err(Error::into_step_error)
     }
