@@ -194,7 +194,8 @@ mod tests {
         for (flags, wanted) in cases {
             let args = ["speak", "hi"].into_iter().chain(flags.split(' '));
             let cli = <Cli as clap::Parser>::try_parse_from(args).unwrap();
-            assert_eq!(cli.args.format().ok(), wanted, "{flags}");
+            let output = cli.args.output.as_deref().expect("an output");
+            assert_eq!(cli.args.format(output).ok(), wanted, "{flags}");
         }
         assert_eq!(bar(3).length(), Some(3));
         assert!(ProgressStyle::with_template("speaking {wide_bar} {pos}/{len} sentences").is_ok());
