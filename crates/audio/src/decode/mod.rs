@@ -53,13 +53,34 @@ pub fn decode(
     hint: Option<&str>,
     limits: &Limits,
 ) -> Result<Sound, DecodeError> {
-    let source = Source::new(source)?;
+    contained(Source::new(source)?, hint, None, limits)
+}
+
+/// [`decode`] and [`resample`](crate::resample) in one: the same samples, but those at the file's own rate are never held all at
+/// once. Half an hour of 48 kHz that is wanted at 16 kHz takes 115 MB instead of 460.
+///
+/// # Errors
+/// As [`decode`].
+///
+/// # Panics
+/// If `rate` is 0.
+pub fn decode_at(
+    rate: u32,
+    source: impl Read + Seek + Send + Sync + 'static,
+    hint: Option<&str>,
+    limits: &Limits,
+) -> Result<Sound, DecodeError> {
+    assert!(rate > 0, "a rate of 0");
+    contained(Source::new(source)?, hint, Some(rate), limits)
+}
+
+/// Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
+fn contained(source: Source, hint: Option<&str>, rate: Option<u32>, limits: &Limits) -> Result<Sound, DecodeError> {
     if source.length() == 0 {
         return Err(DecodeError::Empty);
     }
     let trouble = source.trouble();
-    // Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
-    let heard = catch_unwind(AssertUnwindSafe(|| read(source, hint, limits)))
+    let heard = catch_unwind(AssertUnwindSafe(|| read(source, hint, rate, limits)))
         .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())));
     match trouble.take() {
         Some(error) => Err(DecodeError::Io(error)),
@@ -67,12 +88,14 @@ pub fn decode(
     }
 }
 
-fn read(mut source: Source, hint: Option<&str>, limits: &Limits) -> Result<Sound, DecodeError> {
+fn read(mut source: Source, hint: Option<&str>, rate: Option<u32>, limits: &Limits) -> Result<Sound, DecodeError> {
     let leads = edits::leads(&mut source)?;
     let mut reader = open(source, hint)?;
     let mut voice = Voice::of(&*reader)?;
-    let mut gather = Gather::new(voice.stated, limits);
+    let mut gather = Gather::new(voice.stated, rate, limits);
     let mut lead = leads.iter().find(|(track, _)| *track == voice.track).map(|&(_, seconds)| seconds);
+    // Opus's decoder leaves out what its header says: the edit list says it once more.
+    lead = lead.filter(|_| voice.tick.is_some());
     loop {
         let packet = match reader.next_packet() {
             Ok(Some(packet)) => packet,
