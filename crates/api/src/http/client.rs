@@ -7,6 +7,7 @@ use std::{
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// Of this process only, so that a name in a log can't be looked up in a table of hashed keys.
 static SALT: LazyLock<String> = LazyLock::new(crate::random::hex_id);
@@ -14,6 +15,28 @@ static SALT: LazyLock<String> = LazyLock::new(crate::random::hex_id);
 /// Where a connection comes from. The listener puts it into the extensions of each of its requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
+
+/// A connection's place among all that the server serves at once. The listener puts it into the extensions of each request, for
+/// those that go on as something else than HTTP: they hold on to it, and hear when the server ends.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    _slot: Arc<OwnedSemaphorePermit>,
+    ending: watch::Receiver<bool>,
+}
+
+impl Seat {
+    /// A place, and the word of the server's end.
+    #[must_use]
+    pub fn new(slot: OwnedSemaphorePermit, ending: watch::Receiver<bool>) -> Self {
+        Self { _slot: Arc::new(slot), ending }
+    }
+
+    /// Waits until the server ends.
+    pub async fn ending(&mut self) {
+        // Without a sender there is no server any more.
+        let _ = self.ending.wait_for(|&ending| ending).await;
+    }
+}
 
 /// Who sent a request, as far as the server knows.
 #[derive(Debug, Clone, Default)]
@@ -49,14 +72,20 @@ impl Account {
     }
 }
 
-/// The keys in a request's headers: of `Authorization: Bearer`, then of `x-api-key`.
+/// What a key begins with that a browser sends with a WebSocket: as a protocol, for it can't set headers.
+const KEY_AS_PROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
+/// The keys in a request's headers: of `Authorization: Bearer`, then of `x-api-key`, then of `Sec-WebSocket-Protocol`.
 pub fn keys_in(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(b"bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
     });
     let other = headers.get("x-api-key").map(|value| value.as_bytes());
-    bearer.into_iter().chain(other).map(<[u8]>::trim_ascii).filter(|key| !key.is_empty())
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let protocols = protocols.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    let protocols = protocols.filter_map(|protocol| protocol.trim_ascii().strip_prefix(KEY_AS_PROTOCOL));
+    bearer.into_iter().chain(other).chain(protocols).map(<[u8]>::trim_ascii).filter(|key| !key.is_empty())
 }
 
 /// A name for a key; the same for the same key as long as the process lives.
@@ -81,8 +110,14 @@ mod tests {
         assert!(!name.contains("secret"));
         assert_eq!(of("authorization", "bearer secret").as_ref(), Some(&name));
         assert_eq!(of("x-api-key", "secret").as_ref(), Some(&name));
+        assert_eq!(of("sec-websocket-protocol", "realtime, openai-insecure-api-key.secret").as_ref(), Some(&name));
         assert_ne!(of("x-api-key", "Secret").unwrap(), name);
-        for (header, value) in [("authorization", "Basic secret"), ("authorization", "Bearer "), ("x-api-key", " ")] {
+        for (header, value) in [
+            ("authorization", "Basic secret"),
+            ("authorization", "Bearer "),
+            ("x-api-key", " "),
+            ("sec-websocket-protocol", "realtime"),
+        ] {
             assert_eq!(of(header, value), None, "{header}: {value}");
         }
     }

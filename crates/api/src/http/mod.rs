@@ -58,7 +58,7 @@ use axum::{
     routing::{delete, get, post},
 };
 pub use choices::reason_name;
-pub use client::Peer;
+pub use client::{Peer, Seat};
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;

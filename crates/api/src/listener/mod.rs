@@ -6,20 +6,17 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 
 use axum::{Router, body::Body, http::Request, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 pub use tls::{Tls, TlsFiles, TlsSettings};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Semaphore, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::http::Peer;
+use crate::http::{Peer, Seat};
 
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -76,7 +73,7 @@ impl Listener {
     pub async fn serve(self, router: Router, drain: impl Future<Output = ()>) {
         let Self { tcp, tls, limits } = self;
         let slots = Arc::new(Semaphore::new(limits.count.min(Semaphore::MAX_PERMITS)));
-        let graceful = GracefulShutdown::new();
+        let (end, ending) = watch::channel(false);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.head);
         let next = async || {
@@ -94,8 +91,7 @@ impl Listener {
                 http: http.clone(),
                 router: router.clone(),
                 peer: Peer(peer.ip()),
-                watcher: graceful.watcher(),
-                slot,
+                seat: Seat::new(slot, ending.clone()),
             };
             // Tokens are small and should not wait for company.
             let _ = stream.set_nodelay(true);
@@ -104,8 +100,10 @@ impl Listener {
                 Some(tls) => drop(tokio::spawn(connection.run_tls(stream, tls.acceptor()))),
             }
         }
-        drop(tcp);
-        graceful.shutdown().await;
+        drop((tcp, ending));
+        end.send_replace(true);
+        // Until the last connection has gone.
+        end.closed().await;
     }
 }
 
@@ -128,23 +126,29 @@ struct Connection {
     http: http1::Builder,
     router: Router,
     peer: Peer,
-    watcher: Watcher,
-    /// Its place among all connections.
-    slot: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 impl Connection {
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { http, router, peer, watcher, slot } = self;
+        let Self { http, router, peer, mut seat } = self;
+        let given = seat.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(given.clone());
             answer(router.clone(), request.map(Body::new))
         });
-        let served = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await;
-        if let Err(error) = served {
+        let mut served = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let result = tokio::select! {
+            result = &mut served => result,
+            () = seat.ending() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = result {
             tracing::debug!(%error, peer = %peer.0, "a connection broke");
         }
-        drop(slot);
     }
 
     async fn run_tls(self, stream: TcpStream, acceptor: TlsAcceptor) {

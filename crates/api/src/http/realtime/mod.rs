@@ -24,7 +24,7 @@ use axum::{
     extract::{
         Query, State, WebSocketUpgrade,
         rejection::QueryRejection,
-        ws::{Message, WebSocket},
+        ws::{CloseFrame, Message, WebSocket, close_code},
     },
     http::HeaderMap,
     response::Response,
@@ -35,7 +35,7 @@ use session::Session;
 use settings::Kind;
 use tokio::sync::mpsc;
 
-use super::{ApiError, App, request_id::Id};
+use super::{ApiError, App, Seat, request_id::Id};
 
 /// Longest event: OpenAI's own limit for sound in one.
 const LONGEST: usize = 15 << 20;
@@ -51,6 +51,7 @@ pub(super) struct Asked {
 pub(super) async fn connect(
     State(app): State<App>,
     Extension(id): Extension<Id>,
+    seat: Option<Extension<Seat>>,
     headers: HeaderMap,
     asked: Result<Query<Asked>, QueryRejection>,
     socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
@@ -88,15 +89,24 @@ pub(super) async fn connect(
         }
     };
     let socket = socket.max_message_size(LONGEST).max_frame_size(LONGEST).protocols(["realtime"]);
-    Ok(socket.on_upgrade(move |socket| serve(socket, app, id, headers, kind, model)))
+    let seat = seat.map(|Extension(seat)| seat);
+    Ok(socket.on_upgrade(move |socket| serve(socket, app, id, headers, kind, model, seat)))
 }
 
 /// Carries messages between the socket and its session.
-async fn serve(mut socket: WebSocket, app: App, id: Id, headers: HeaderMap, kind: Kind, model: String) {
+async fn serve(
+    mut socket: WebSocket,
+    app: App,
+    id: Id,
+    headers: HeaderMap,
+    kind: Kind,
+    model: String,
+    seat: Option<Seat>,
+) {
     let (sender, mut outgoing) = mpsc::channel(WAITING);
     let (incoming, receiver) = mpsc::channel(WAITING);
     let session = Session::new(app, id, headers, kind, model, Outbox::new(sender));
-    let running = tokio::spawn(session.run(receiver));
+    let running = tokio::spawn(session.run(receiver, seat));
     loop {
         tokio::select! {
             message = outgoing.recv() => match message {
@@ -121,5 +131,6 @@ async fn serve(mut socket: WebSocket, app: App, id: Id, headers: HeaderMap, kind
     }
     // What is under way for it ends with it.
     running.abort();
-    let _ = socket.send(Message::Close(None)).await;
+    let going = CloseFrame { code: close_code::AWAY, reason: "the server is shutting down".into() };
+    let _ = socket.send(Message::Close(Some(going))).await;
 }

@@ -17,7 +17,7 @@ use super::{
     settings::{Abilities, Kind, Settings},
     transcribe::{Transcribed, transcribe},
 };
-use crate::http::{ApiError, App, Fields, blocking, request_id::Id};
+use crate::http::{ApiError, App, Fields, Seat, blocking, request_id::Id};
 
 /// Shortest sound that is worth listening to.
 const SHORTEST: f64 = 0.1;
@@ -84,14 +84,16 @@ impl Session {
         }
     }
 
-    /// Serves it until its client goes away or the server ends.
-    pub async fn run(mut self, mut incoming: mpsc::Receiver<Message>) {
+    /// Serves it until its client goes away, or the server ends and no response is under way.
+    pub async fn run(mut self, mut incoming: mpsc::Receiver<Message>, mut seat: Option<Seat>) {
         let created = json!({ "session": self.settings.to_json(&self.id) });
         if self.out.send("session.created", created).await.is_err() {
             return;
         }
         loop {
+            let idle = self.response.is_none();
             let flow = tokio::select! {
+                () = ending(&mut seat), if idle => return,
                 message = incoming.recv() => match message {
                     Some(Message::Text(text)) => self.told(text.as_bytes()).await,
                     Some(Message::Binary(bytes)) => self.told(&bytes).await,
@@ -482,6 +484,14 @@ impl Session {
         // An id of ours is new.
         let previous = self.conversation.insert(None, entry).unwrap_or_default();
         self.out.send("conversation.item.done", json!({ "previous_item_id": previous, "item": item })).await
+    }
+}
+
+/// The server's end; never, where nobody can tell.
+async fn ending(seat: &mut Option<Seat>) {
+    match seat {
+        Some(seat) => seat.ending().await,
+        None => std::future::pending().await,
     }
 }
 
