@@ -64,6 +64,17 @@ pub fn minilm() -> PathBuf {
     path.canonicalize().expect("an existing path")
 }
 
+/// A folder that `cargo xtask models fetch` makes.
+///
+/// # Panics
+/// If it wasn't fetched.
+#[must_use]
+pub fn fetched(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models").join(name);
+    assert!(path.is_dir(), "{} is missing: run `cargo xtask models fetch {name}`", path.display());
+    path.canonicalize().expect("an existing path").to_str().expect("a UTF-8 path").to_owned()
+}
+
 /// A folder of `fixtures`: `seeing` is a tiny model of random weights that sees, `pictures` is what it is shown.
 ///
 /// # Panics
@@ -130,8 +141,18 @@ impl Server {
     /// If it cannot be started.
     #[must_use]
     pub fn start_with(args: &[&str]) -> Self {
+        Self::start_in(&[], args)
+    }
+
+    /// The same, with these variables.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_in(variables: &[(&str, &Path)], args: &[&str]) -> Self {
         let port = free_port();
         let mut child = Command::new(binary())
+            .envs(variables.iter().copied())
             .args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()])
             .args(args)
             .stdin(Stdio::null())

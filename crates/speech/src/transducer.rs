@@ -130,7 +130,7 @@ mod tests {
             ("nothing", &[], &[]),
             ("two", &["▁Hel", "lo", ".", "▁You", "?"], &[" Hello.", " You?"]),
             ("no end", &["▁Hel", "lo"], &[" Hello"]),
-            ("a full stop within", &["▁3", ".", "5", "▁is", "▁it", "."], &[" 3.5 is it."]),
+            ("a full stop within", &["▁3", ".", "5m", "▁is", "▁it", "."], &[" 3.5m is it."]),
             ("quoted", &["▁\"Yes", ".\"", "▁He", "▁said"], &[" \"Yes.\"", " He said"]),
             ("a pause", &["▁one", "5", "▁two", "20", "▁three"], &[" one two", " three"]),
             ("too long", &long, &[&many, " la"]),

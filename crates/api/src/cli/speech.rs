@@ -56,7 +56,7 @@ pub async fn load(models: SpeechModels, app: &App) -> anyhow::Result<LoadedSpeec
             SpeechRole::Speak => {
                 let load = move || load_speaker(&spec, &progress::bars());
                 let model = Arc::new(tokio::task::spawn_blocking(load).await??);
-                let (device, voices) = (model.engine.info().device, model.voices.names().len());
+                let (device, voices) = (model.engine.info().device, model.voices.names().count());
                 say(&format!("ready: {} on {device}, speaks with {voices} voices", model.names.join(", ")));
                 app.add_speaker(Arc::clone(&model));
                 loaded.speakers.push(model);

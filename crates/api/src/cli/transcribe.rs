@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, Cursor, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -121,7 +120,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => None,
     };
     for file in &args.files {
-        let shown = if is_stdin(file) { "stdin".into() } else { file.display() .to_string() };
+        let shown = if is_stdin(file) { "stdin".into() } else { file.display().to_string() };
         let heard = open(file, model.sample_rate()).with_context(|| shown.clone())?;
         let live = in_terminal && args.format == Format::Txt;
         let transcript = listen(&model, heard, vad.as_ref(), options.clone(), live).with_context(|| shown)?;

@@ -25,6 +25,7 @@ mod messages;
 mod metrics;
 mod models;
 mod openapi;
+mod realtime;
 mod registry;
 mod request_id;
 mod requests;
@@ -45,9 +46,10 @@ use std::{
 };
 
 use access::Access;
-pub use audio::AudioLimits;
-pub(crate) use audio::transcript_json as audio_json;
 pub use access::{InvalidKey, InvalidOrigin, KeyRing, Origins, Rate, Rules};
+pub use audio::AudioLimits;
+use audio::SpeechModels;
+pub(crate) use audio::transcript_json as audio_json;
 use axum::{
     Router,
     body::Body,
@@ -57,7 +59,6 @@ use axum::{
 };
 pub use choices::reason_name;
 pub use client::Peer;
-use audio::SpeechModels;
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
@@ -332,6 +333,7 @@ impl App {
             .route("/v1/audio/translations", post(audio::translate))
             .route("/v1/audio/speech", post(audio::speech))
             .route("/v1/audio/voices", get(audio::voices))
+            .route("/v1/realtime", get(realtime::connect))
             .route("/tokenize", post(tokenize::tokenize))
             .route("/v1/tokenize", post(tokenize::tokenize))
             .route("/detokenize", post(tokenize::detokenize))

@@ -16,7 +16,8 @@ pub fn aliases(model: &str) -> Vec<String> {
         "kokoro-82m-4bit" => Some("kokoro-4bit"),
         _ => None,
     };
-    let mut names: Vec<String> = [Some(folder.as_str()), Some(short), known].into_iter().flatten().map(Into::into).collect();
+    let mut names: Vec<String> =
+        [Some(folder.as_str()), Some(short), known].into_iter().flatten().map(Into::into).collect();
     names.dedup();
     names.retain(|name| !name.is_empty() && name != model);
     names

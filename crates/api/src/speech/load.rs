@@ -85,7 +85,8 @@ impl SpeechSpec {
 pub fn load_transcriber(spec: &SpeechSpec, observer: &LoadObserver) -> anyhow::Result<ServedTranscriber> {
     let source = spec.open(observer)?;
     // Models that go along the sound have none.
-    let tokenizer = Checkpoint::open(&source.path).map_err(anyhow::Error::from).and_then(|files| Ok(Tokenizer::load(&files)?));
+    let tokenizer =
+        Checkpoint::open(&source.path).map_err(anyhow::Error::from).and_then(|files| Ok(Tokenizer::load(&files)?));
     let tokenizer = tokenizer.map(Arc::new);
     let text = tokenizer.as_ref().ok().map(|tokenizer| {
         let tokenizer = Arc::clone(tokenizer);

@@ -1,21 +1,19 @@
 //! A model that speaks.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use vllm_platform::TokenId;
 use vllm_scheduler::{SpeakRequest, SpeechStream, Spoken, SubmitError, SynthesisHandle};
 use vllm_speech::{
-    phonemes::{Language, PhonemeError, Phonemizer},
+    phonemes::{Language, PhonemeError, Phonemizer, symbols},
     sentences,
     voices::{Voice, VoiceError, Voices},
 };
 
 /// The voice of requests that name none, if the model has it: the original's.
 const DEFAULT_VOICE: &str = "af_heart";
+
+/// Fewest words of the first utterance, if its sentence is cut after a clause.
+const OPENING_WORDS: usize = 3;
 
 /// Everything that a request for speech needs.
 #[derive(Debug)]
@@ -30,8 +28,6 @@ pub struct ServedSpeaker {
     pub voices: Voices,
     /// Where speech comes from.
     pub engine: SynthesisHandle,
-    /// Those of the languages that were spoken: making one reads its dictionaries.
-    phonemizers: Mutex<HashMap<Language, Arc<Phonemizer>>>,
 }
 
 /// How a text is spoken.
@@ -45,11 +41,13 @@ pub struct Speaking {
     pub speed: f32,
     /// The same seed, the same sound.
     pub seed: u64,
+    /// Whether the first utterance is kept short, so that it is heard sooner.
+    pub soon: bool,
 }
 
 impl Default for Speaking {
     fn default() -> Self {
-        Self { voice: None, language: None, speed: 1.0, seed: 0 }
+        Self { voice: None, language: None, speed: 1.0, seed: 0, soon: true }
     }
 }
 
@@ -63,14 +61,13 @@ pub enum SpeakError {
     #[error("voice is missing: it must be one of {0}")]
     NoVoice(String),
     /// There is no such language.
-    #[error("lang_code is {0:?}: it must be a letter of Kokoro's (a, b, e, f, h, i, j, p, z) or a language's tag, as en-us")]
+    #[error(
+        "lang_code is {0:?}: it must be a letter of Kokoro's (a, b, e, f, h, i, j, p, z) or a language's tag, as en-us"
+    )]
     Language(String),
     /// The text can't be read out.
     #[error(transparent)]
     Phonemes(#[from] PhonemeError),
-    /// There is nothing in it that could be said.
-    #[error("input has nothing in it that can be said")]
-    Nothing,
 }
 
 /// A text, ready to be spoken.
@@ -99,7 +96,7 @@ impl ServedSpeaker {
     /// Puts the parts together.
     #[must_use]
     pub fn new(names: Vec<String>, aliases: Vec<String>, voices: Voices, engine: SynthesisHandle) -> Self {
-        Self { names, aliases, created: super::now(), voices, engine, phonemizers: Mutex::default() }
+        Self { names, aliases, created: super::now(), voices, engine }
     }
 
     /// Samples a second of what it says.
@@ -111,7 +108,7 @@ impl ServedSpeaker {
     /// Whose voice it is where nobody is named.
     #[must_use]
     pub fn default_voice(&self) -> Option<&str> {
-        self.voices.names().iter().map(AsRef::as_ref).find(|name| *name == DEFAULT_VOICE)
+        self.voices.names().find(|name| *name == DEFAULT_VOICE)
     }
 
     /// Makes ready what speaking a voice's language needs, so that the first request need not wait for it. Blocks.
@@ -119,29 +116,44 @@ impl ServedSpeaker {
     /// # Errors
     /// [`SpeakError`] if the language can't be spoken here.
     pub fn warm(&self) -> Result<(), SpeakError> {
-        self.default_voice().and_then(Language::of_voice).map_or(Ok(()), |language| self.phonemizer(language).map(drop))
+        let language = self.default_voice().and_then(Language::of_voice);
+        Ok(language.map_or(Ok(()), |language| Phonemizer::new(language).prepare())?)
     }
 
-    /// Sentence by sentence, what there is to say. Blocks for as long as that takes.
+    /// What there is to say, sentence by sentence. Blocks for as long as that takes.
     ///
     /// # Errors
     /// [`SpeakError`].
     pub fn plan(&self, text: &str, speaking: &Speaking) -> Result<Plan, SpeakError> {
-        let (name, voice) = self.voice(speaking.voice.as_deref())?;
+        let all = || SpeakError::NoVoice(self.voices.names().collect::<Vec<_>>().join(", "));
+        let name = speaking.voice.as_deref().or_else(|| self.default_voice()).ok_or_else(all)?;
+        let voice = self.voices.get(name)?;
         let language = match &speaking.language {
-            None => Language::of_voice(&name),
-            Some(tag) => Some(tag.parse().map_err(|_| SpeakError::Language(tag.clone()))?),
+            None => voice.language(),
+            Some(tag) => Some(Language::parse(tag).ok_or_else(|| SpeakError::Language(tag.clone()))?),
         };
         // A voice whose name says nothing is an American.
-        let phonemizer = self.phonemizer(language.unwrap_or(Language::AmericanEnglish))?;
+        let phonemizer = Phonemizer::new(language.unwrap_or(Language::AmericanEnglish));
         let mut utterances = Vec::new();
-        for sentence in sentences::split(text) {
-            self.say(sentence, &phonemizer, &voice, &mut utterances)?;
+        for sentence in sentences::utterances(text, speaking.soon.then_some(OPENING_WORDS)) {
+            match self.say(sentence, phonemizer, &voice, &mut utterances) {
+                // A line of signs among others.
+                Ok(()) | Err(PhonemeError::Nothing) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         if utterances.is_empty() {
-            return Err(SpeakError::Nothing);
+            return Err(PhonemeError::Nothing.into());
         }
         Ok(Plan { utterances, speed: speaking.speed, seed: speaking.seed })
+    }
+
+    /// Whether there is such a voice, or such a blend of some.
+    ///
+    /// # Errors
+    /// [`SpeakError::Voice`].
+    pub fn check_voice(&self, name: &str) -> Result<(), SpeakError> {
+        Ok(self.voices.get(name).map(drop)?)
     }
 
     /// Begins to speak.
@@ -158,92 +170,23 @@ impl ServedSpeaker {
         self.engine.submit(SpeakRequest { utterances, speed, seed, client, timeout })
     }
 
-    /// A voice with its full name. `nova` is `af_nova`, as long as there is no other Nova.
-    fn voice(&self, name: Option<&str>) -> Result<(String, Voice), SpeakError> {
-        let known = self.voices.names();
-        let Some(name) = name else {
-            let all = || SpeakError::NoVoice(known.join(", "));
-            let name = self.default_voice().ok_or_else(all)?;
-            return Ok((name.to_owned(), self.voices.get(name)?));
-        };
-        let mut given = known.iter().filter(|known| known.split_once('_').is_some_and(|(_, given)| given == name));
-        let full = match (given.next(), given.next()) {
-            (Some(only), None) => only,
-            _ => name,
-        };
-        Ok((full.to_owned(), self.voices.get(full)?))
-    }
-
-    fn phonemizer(&self, language: Language) -> Result<Arc<Phonemizer>, SpeakError> {
-        let mut all = self.phonemizers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&language) {
-            return Ok(Arc::clone(known));
-        }
-        let made = Arc::new(Phonemizer::new(language.clone())?);
-        all.insert(language, Arc::clone(&made));
-        Ok(made)
-    }
-
     /// Adds what a sentence is to be said as: in one go, or in several if it is too long for one.
     fn say(
         &self,
-        text: &str,
-        phonemizer: &Phonemizer,
+        sentence: &str,
+        phonemizer: Phonemizer,
         voice: &Voice,
         utterances: &mut Vec<Spoken>,
-    ) -> Result<(), SpeakError> {
-        let max = self.engine.info().max_symbols;
-        let symbols = self.symbols(&phonemizer.phonemes(text)?);
-        if symbols.len() > max {
-            if let Some(middle) = middle(text) {
-                let (first, second) = text.split_at(middle);
-                self.say(first, phonemizer, voice, utterances)?;
-                return self.say(second, phonemizer, voice, utterances);
-            }
-        }
-        // One word that is too long for the model has no good place to be cut at.
-        for symbols in symbols.chunks(max.max(1)) {
+    ) -> Result<(), PhonemeError> {
+        let info = self.engine.info();
+        for part in phonemizer.within(sentence, info.max_symbols)? {
+            let mut symbols = symbols(&part.phonemes, &info.symbols)?;
+            // A phoneme that the model hasn't learnt can take two of its symbols: at the very end of an utterance as long as can be,
+            // one goes.
+            symbols.truncate(info.max_symbols);
             let style = voice.style(symbols.len()).into();
-            utterances.push(Spoken { symbols: symbols.to_vec(), style, pause: Duration::ZERO });
+            utterances.push(Spoken { symbols, style, pause: Duration::ZERO });
         }
         Ok(())
-    }
-
-    /// As the model knows them; what it doesn't know is not said.
-    fn symbols(&self, phonemes: &str) -> Vec<TokenId> {
-        let known = &self.engine.info().symbols;
-        let mut buffer = [0; 4];
-        phonemes.chars().filter_map(|phoneme| known.get(&*phoneme.encode_utf8(&mut buffer)).copied()).collect()
-    }
-}
-
-/// Where a text is best cut in two: after a comma or the like near its middle, else between words.
-fn middle(text: &str) -> Option<usize> {
-    let half = text.len() / 2;
-    let nearest = |ends: &dyn Fn(char) -> bool| {
-        let after = text.char_indices().filter(|&(_, c)| ends(c)).map(|(at, c)| at + c.len_utf8());
-        let inside = after.filter(|&at| !text[..at].trim().is_empty() && !text[at..].trim().is_empty());
-        inside.min_by_key(|at| at.abs_diff(half))
-    };
-    let near = |at: &usize| at.abs_diff(half) <= text.len() / 4;
-    nearest(&|c| matches!(c, ',' | ';' | ':' | '—' | '、' | '，')).filter(near).or_else(|| nearest(&char::is_whitespace))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_sentences_are_cut_where_they_breathe() {
-        let cases = [
-            ("one two, three four", Some("one two,")),
-            ("one, two three four five six", Some("one, two three ")),
-            ("a b", Some("a ")),
-            ("word", None),
-            (" word ", None),
-        ];
-        for (text, wanted) in cases {
-            assert_eq!(middle(text).map(|at| &text[..at]), wanted, "{text}");
-        }
     }
 }

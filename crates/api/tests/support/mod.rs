@@ -3,6 +3,7 @@
 
 pub mod formats;
 pub mod seeing;
+pub mod speech;
 
 use std::{
     net::SocketAddr,

@@ -3,9 +3,11 @@
 //! A file is decoded packet by packet and each packet mixed down at once, so that what is held is the one channel that is
 //! given back, whatever the number of channels and however long the file says it is.
 
+mod edits;
 mod error;
 mod gather;
 mod limits;
+mod opus;
 mod source;
 
 pub use error::DecodeError;
@@ -20,13 +22,14 @@ use std::{
 use symphonia::core::{
     codecs::{
         CodecParameters,
-        audio::{AudioDecoder, AudioDecoderOptions, CODEC_ID_NULL_AUDIO},
+        audio::{AudioDecoder, AudioDecoderOptions, CODEC_ID_NULL_AUDIO, well_known::CODEC_ID_OPUS},
         registry::CodecRegistry,
     },
     errors::Error,
     formats::{FormatOptions, FormatReader, Track, TrackType, probe::Hint},
     io::MediaSourceStream,
     meta::MetadataOptions,
+    packet::Packet,
 };
 
 use crate::Sound;
@@ -50,19 +53,49 @@ pub fn decode(
     hint: Option<&str>,
     limits: &Limits,
 ) -> Result<Sound, DecodeError> {
-    let source = Source::new(source)?;
-    if source.is_empty() {
-        return Err(DecodeError::Empty);
-    }
-    // Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
-    catch_unwind(AssertUnwindSafe(|| read(source, hint, limits)))
-        .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())))
+    contained(Source::new(source)?, hint, None, limits)
 }
 
-fn read(source: Source, hint: Option<&str>, limits: &Limits) -> Result<Sound, DecodeError> {
+/// [`decode`] and [`resample`](crate::resample) in one: the same samples, but those at the file's own rate are never held all at
+/// once. Half an hour of 48 kHz that is wanted at 16 kHz takes 115 MB instead of 460.
+///
+/// # Errors
+/// As [`decode`].
+///
+/// # Panics
+/// If `rate` is 0.
+pub fn decode_at(
+    rate: u32,
+    source: impl Read + Seek + Send + Sync + 'static,
+    hint: Option<&str>,
+    limits: &Limits,
+) -> Result<Sound, DecodeError> {
+    assert!(rate > 0, "a rate of 0");
+    contained(Source::new(source)?, hint, Some(rate), limits)
+}
+
+/// Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
+fn contained(source: Source, hint: Option<&str>, rate: Option<u32>, limits: &Limits) -> Result<Sound, DecodeError> {
+    if source.length() == 0 {
+        return Err(DecodeError::Empty);
+    }
+    let trouble = source.trouble();
+    let heard = catch_unwind(AssertUnwindSafe(|| read(source, hint, rate, limits)))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())));
+    match trouble.take() {
+        Some(error) => Err(DecodeError::Io(error)),
+        None => heard,
+    }
+}
+
+fn read(mut source: Source, hint: Option<&str>, rate: Option<u32>, limits: &Limits) -> Result<Sound, DecodeError> {
+    let leads = edits::leads(&mut source)?;
     let mut reader = open(source, hint)?;
     let mut voice = Voice::of(&*reader)?;
-    let mut gather = Gather::new(voice.stated, limits);
+    let mut gather = Gather::new(voice.stated, rate, limits);
+    let mut lead = leads.iter().find(|(track, _)| *track == voice.track).map(|&(_, seconds)| seconds);
+    // Opus's decoder leaves out what its header says: the edit list says it once more.
+    lead = lead.filter(|_| voice.tick.is_some());
     loop {
         let packet = match reader.next_packet() {
             Ok(Some(packet)) => packet,
@@ -80,8 +113,9 @@ fn read(source: Source, hint: Option<&str>, limits: &Limits) -> Result<Sound, De
         if packet.track_id != voice.track {
             continue;
         }
+        let lead = *lead.get_or_insert_with(|| voice.lead(&packet));
         match voice.decoder.decode(&packet) {
-            Ok(buffer) => gather.add(&buffer)?,
+            Ok(buffer) => gather.add(&buffer, lead)?,
             Err(Error::DecodeError(what)) => gather.skip(what),
             Err(Error::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => {
                 gather.skip("a packet ends too early")
@@ -108,6 +142,8 @@ fn open(source: Source, hint: Option<&str>) -> Result<Box<dyn FormatReader>, Dec
     let probe = symphonia::default::get_probe();
     probe.probe(&told, stream, FormatOptions::default(), MetadataOptions::default()).map_err(|error| match error {
         Error::Unsupported(what) if what.starts_with("core (probe)") => DecodeError::NotAudio,
+        // A part that every such file has: an MP4 that was cut lacks its table of contents.
+        Error::Unsupported(what) if what.contains("missing") => DecodeError::Damaged(what.to_owned()),
         Error::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             DecodeError::Damaged("it ends within its header".into())
         }
@@ -121,6 +157,8 @@ struct Voice {
     decoder: Box<dyn AudioDecoder>,
     /// How much of it there should be.
     stated: Option<Stated>,
+    /// Seconds a tick of its packets' times, if what lies before the beginning is known by these alone.
+    tick: Option<f64>,
 }
 
 /// What a file says of its length.
@@ -144,7 +182,18 @@ impl Voice {
             )));
         }
         let decoder = CODECS.make_audio_decoder(params, &AudioDecoderOptions::default()).map_err(fault)?;
-        Ok(Self { track: track.id, decoder, stated: stated(reader, track) })
+        // Opus's own header says it to the sample.
+        let tick = track.time_base.filter(|_| params.codec != CODEC_ID_OPUS);
+        let tick = tick.map(|base| f64::from(base.numer.get()) / f64::from(base.denom.get()));
+        Ok(Self { track: track.id, decoder, stated: stated(reader, track), tick })
+    }
+
+    /// Seconds that lie before the beginning, by the first packet's time (Matroska's codec delay).
+    fn lead(&self, first: &Packet) -> f64 {
+        match self.tick {
+            Some(tick) if first.pts.is_negative() && first.trim_start.get() == 0 => -(first.pts.get() as f64) * tick,
+            _ => 0.0,
+        }
     }
 }
 
@@ -175,13 +224,13 @@ fn stated(reader: &dyn FormatReader, track: &Track) -> Option<Stated> {
 static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
     let mut codecs = CodecRegistry::new();
     symphonia::default::register_enabled_codecs(&mut codecs);
+    codecs.register_audio_decoder::<opus::Opus>();
     codecs
 });
 
 /// What a reader or decoder found wrong, if not the end of the file.
 fn fault(error: Error) -> DecodeError {
     match error {
-        Error::IoError(error) => DecodeError::Io(error),
         Error::DecodeError(what) | Error::LimitError(what) => DecodeError::Damaged(what.to_owned()),
         Error::Unsupported(what) => DecodeError::Unsupported(format!("the audio can't be read: {what}")),
         error => DecodeError::Damaged(error.to_string()),

@@ -214,7 +214,8 @@ mod tests {
         assert_eq!(choose("o/n", &whole, Some(index)).unwrap(), sharded, "the index decides");
         let old = choose("o/n", &["config.json", "weights.00.safetensors"], None).unwrap();
         assert_eq!(old, ["config.json", "weights.00.safetensors"], "another name");
-        let voices = ["config.json", "kokoro.safetensors", "voices/a.safetensors", "voices/a.pt", "voices/x/b.safetensors"];
+        let voices =
+            ["config.json", "kokoro.safetensors", "voices/a.safetensors", "voices/a.pt", "voices/x/b.safetensors"];
         let spoken = choose("o/n", &voices, None).unwrap();
         assert_eq!(spoken, ["config.json", "kokoro.safetensors", "voices/a.safetensors"], "a model that speaks");
         assert_eq!(choose("o/n:x.gguf", &whole, None).unwrap(), ["x.gguf"], "a GGUF file that was asked for");

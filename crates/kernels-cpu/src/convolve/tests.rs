@@ -1,7 +1,10 @@
 //! Convolutions with all that stands around them, against plain f64 loops.
 
 use super::*;
-use crate::testing::{assert_close, every_isa, random};
+use crate::{
+    Activations,
+    testing::{assert_close, every_isa, random},
+};
 
 /// What an inlet makes of a number of channel `c`.
 fn admitted(inlet: &Inlet<'_>, c: usize, x: f32) -> f64 {
@@ -55,6 +58,54 @@ fn reference(
     y
 }
 
+/// How far each result may be from exact sums where activations and weights are integers with half a unit for the largest: at most
+/// `x_eps` of the largest of a frame for activations, and `w_eps` of what `size` makes of a tap for weights.
+#[allow(clippy::too_many_arguments)]
+fn bounds(
+    x: &[f32],
+    [batch, length]: [usize; 2],
+    weights: &[f32],
+    [outputs, kernel, channels]: [usize; 3],
+    conv: Conv1d,
+    inlet: &Inlet<'_>,
+    activations: Activations,
+) -> Vec<f64> {
+    let frames: Vec<Vec<f64>> = x
+        .chunks_exact(channels)
+        .map(|frame| frame.iter().enumerate().map(|(c, &v)| admitted(inlet, c, v).abs()).collect())
+        .collect();
+    let mut allowed = Vec::new();
+    for (n, t) in (0..batch).flat_map(|n| (0..conv.output(length, kernel)).map(move |t| (n, t))) {
+        for filter in weights.chunks_exact(kernel * channels) {
+            let sum = |w: &[f32]| w.iter().map(|w| f64::from(w.abs())).sum::<f64>();
+            let most = filter.chunks_exact(channels).map(sum).fold(0.0, f64::max);
+            let largest = filter.iter().fold(0.0, |m: f64, w| m.max(f64::from(w.abs())));
+            let (x_eps, w_unit) = match activations {
+                // Half of 2³¹ / 8191, and a little less. Products at five points come with larger factors; as measured.
+                Activations::Int16 if kernel >= 3 => (2.5 / 8190.0, 5.0 * most / 523_000.0),
+                Activations::Int16 => (0.5 / 8190.0, most / 523_000.0),
+                _ => (0.5 / 126.9, largest / 253.0),
+            };
+            let mut error = 0.0;
+            for (tap, w) in filter.chunks_exact(channels).enumerate() {
+                let at = (t * conv.stride + tap * conv.dilation).wrapping_sub(conv.padding);
+                if at < length {
+                    let frame = &frames[n * length + at];
+                    // Of all that are taken together.
+                    let near = at.saturating_sub(4 * conv.dilation)..length.min(at + 4 * conv.dilation + 1);
+                    let near = &frames[n * length + near.start..n * length + near.end];
+                    let largest = near.iter().flatten().fold(0.0, |m: f64, &v| m.max(v));
+                    error += x_eps * largest * sum(w) + w_unit * frame.iter().sum::<f64>();
+                    error += 3e-6 * frame.iter().zip(w).map(|(x, w)| x * f64::from(w.abs())).sum::<f64>();
+                }
+            }
+            allowed.push(error + 1e-6);
+        }
+    }
+    assert_eq!(allowed.len(), batch * conv.output(length, kernel) * outputs);
+    allowed
+}
+
 /// Numbers of an inlet of so many channels: scales, shifts, α.
 fn lists(channels: usize) -> [Vec<f32>; 3] {
     let around_one = |seed| random(channels, seed).iter().map(|v| 1.0 + 0.5 * v).collect();
@@ -98,15 +149,32 @@ fn convolutions_match_f64() {
                 _ => Outlet { residual: Some(&residual), factor: 0.25 },
             };
             let wanted = reference(&x, size, &weights, shape, conv, with_bias, inlet, &outlet);
+            let given = Some(with_bias).filter(|bias| !bias.is_empty());
             for pool in every_isa() {
-                let pool = pool.with_activations(crate::Activations::F32);
-                let given = Some(with_bias).filter(|bias| !bias.is_empty());
-                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv.groups, given);
+                let pool = pool.with_activations(Activations::F32);
+                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, given);
                 let mut y = vec![f32::NAN; wanted.len()];
-                convolve(&pool, &x, size, &taps, conv, inlet, &outlet, &mut y);
+                convolve(&pool, &x, size, &taps, inlet, &outlet, &mut y);
                 let what = format!("{name}, inlet {i}, {:?}", pool.isa());
                 let tolerance = 1e-6 * ((kernel * inputs).max(64) as f64).sqrt();
                 assert_close(&y, wanted.iter().copied(), tolerance, what);
+            }
+            for activations in [Activations::Int16, Activations::Int8] {
+                if conv.groups > 1 {
+                    continue;
+                }
+                let allowed = bounds(&x, size, &weights, shape, conv, inlet, activations);
+                for pool in every_isa() {
+                    let pool = pool.with_activations(activations);
+                    let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, given);
+                    let mut y = vec![f32::NAN; wanted.len()];
+                    convolve(&pool, &x, size, &taps, inlet, &outlet, &mut y);
+                    for (at, (&y, (wanted, allowed))) in y.iter().zip(wanted.iter().zip(&allowed)).enumerate() {
+                        let error = (f64::from(y) - wanted).abs();
+                        let what = format!("{name}, inlet {i}, {:?}, {activations}, number {at}", pool.isa());
+                        assert!(error <= *allowed, "{what} is {y}, {wanted} wanted, off by {error} of {allowed}");
+                    }
+                }
             }
         }
     }
@@ -137,13 +205,18 @@ fn transposed_convolutions_match_f64() {
                 }
             }
         }
-        for pool in every_isa() {
-            let pool = pool.with_activations(crate::Activations::F32);
-            let taps = TransposedTaps::new(&pool, &WeightArena::new(), &weights, shape, stride, Some(&bias));
-            assert_eq!(taps.output(length, padding, extra), frames, "{name}");
-            let mut y = vec![f32::NAN; wanted.len()];
-            convolve_transposed(&pool, &x, &taps, [padding, extra], &inlet, &mut y);
-            assert_close(&y, wanted.iter().copied(), 1e-5, format_args!("{name}, {:?}", pool.isa()));
+        // Of sums of up to 80 products of at most 1 each, as measured.
+        for (activations, tolerance) in [(Activations::F32, 1e-5), (Activations::Int16, 2e-3), (Activations::Int8, 0.1)]
+        {
+            for pool in every_isa() {
+                let pool = pool.with_activations(activations);
+                let taps = TransposedTaps::new(&pool, &WeightArena::new(), &weights, shape, stride, Some(&bias));
+                assert_eq!(taps.output(length, padding, extra), frames, "{name}");
+                let mut y = vec![f32::NAN; wanted.len()];
+                convolve_transposed(&pool, &x, &taps, [padding, extra], &inlet, &mut y);
+                let what = format!("{name}, {:?}, {activations}", pool.isa());
+                assert_close(&y, wanted.iter().copied(), tolerance, what);
+            }
         }
     }
 }
@@ -170,5 +243,76 @@ fn a_transposed_filter_for_each_channel_matches_f64() {
         let mut y = vec![f32::NAN; wanted.len()];
         convolve_transposed(&pool, &x, &taps, [padding, extra], &Inlet::default(), &mut y);
         assert_close(&y, wanted.iter().copied(), 1e-6, pool.isa());
+    }
+}
+
+/// Cut into other blocks, by other instructions: the same sums.
+#[test]
+fn neither_threads_nor_the_instruction_set_change_integers() {
+    let (length, shape, conv) = (301, [64, 7, 300], Conv1d { padding: 9, dilation: 3, ..Conv1d::default() });
+    let (x, weights) = (random(length * shape[2], 1), random(shape.iter().product(), 2));
+    let [scale, shift, alpha] = lists(shape[2]);
+    let inlet = Inlet { affine: Some([&scale, &shift]), function: Nonlinearity::Snake(&alpha) };
+    let mut first: Option<Vec<f32>> = None;
+    for isa in crate::Isa::available() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::with_isa(threads, isa).unwrap();
+            let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, None);
+            if matches!(taps.form, Form::Integers(..)) {
+                let mut y = vec![f32::NAN; length * shape[0]];
+                convolve(&pool, &x, [1, length], &taps, &inlet, &Outlet::default(), &mut y);
+                match &first {
+                    Some(first) => assert!(*first == y, "{isa}, {threads} threads"),
+                    None => first = Some(y),
+                }
+            }
+        }
+    }
+}
+
+/// What the largest activations and weights that can be do to sums: nothing, they are exact.
+#[test]
+fn sums_stay_within_their_integers() {
+    let (outputs, channels) = (32, 512);
+    for (name, weight) in [("equal", 1.0f32), ("equal and negative", -1.0)] {
+        let (x, weights) = (vec![3.0f32; 20 * channels], vec![weight; outputs * channels]);
+        for activations in [Activations::Int16, Activations::Int8] {
+            for pool in every_isa() {
+                let pool = pool.with_activations(activations);
+                let taps =
+                    Taps::new(&pool, &WeightArena::new(), &weights, [outputs, 1, channels], Conv1d::default(), None);
+                let mut y = vec![f32::NAN; 20 * outputs];
+                convolve(&pool, &x, [1, 20], &taps, &Inlet::default(), &Outlet::default(), &mut y);
+                let wanted = f64::from(3.0 * weight * channels as f32);
+                // A thousandth: a unit's rounding.
+                assert_close(&y, y.iter().map(|_| wanted), 1e-3, format_args!("{name}, {:?}", pool.isa()));
+            }
+        }
+    }
+}
+
+/// A number that is none stays about where it is seen, and does not become one.
+#[test]
+fn a_nan_spreads_little_further_than_the_kernel() {
+    let (length, shape, conv) = (30, [32, 3, 64], Conv1d { padding: 1, ..Conv1d::default() });
+    let weights = random(shape.iter().product(), 2);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut x = random(length * shape[2], 1);
+        x[10 * shape[2] + 7] = bad;
+        for activations in [Activations::F32, Activations::Int16, Activations::Int8] {
+            for pool in every_isa() {
+                let pool = pool.with_activations(activations);
+                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, None);
+                let mut y = vec![0.0; length * shape[0]];
+                convolve(&pool, &x, [1, length], &taps, &Inlet::default(), &Outlet::default(), &mut y);
+                for (t, frame) in y.chunks_exact(shape[0]).enumerate() {
+                    // Results that are made together share it.
+                    let finite = frame.iter().all(|v| v.is_finite());
+                    let what = format!("{:?}, {activations}, frame {t}", pool.isa());
+                    assert!(finite || (7..=13).contains(&t), "{what}");
+                    assert!(!finite || !(9..=11).contains(&t), "{what}");
+                }
+            }
+        }
     }
 }

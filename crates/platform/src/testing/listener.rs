@@ -147,7 +147,7 @@ pub struct FakeListener {
 struct Text {
     window: WindowId,
     tokens: Vec<TokenId>,
-    /// Of these, those fed at once at first.
+    /// Of those fed at first, up to the last mark.
     prompt: usize,
     mumbles: bool,
     /// It was in a step that failed.
@@ -267,7 +267,9 @@ impl FakeListener {
             let Some(text) = self.texts.get_mut(&row.text) else { continue };
             text.tokens.extend(row.tokens);
             if text.prompt == 0 {
-                text.prompt = row.tokens.len();
+                // A text may be fed whole, for what the model thinks of it.
+                let mark = |token: &TokenId| (EOT..TIMESTAMP_BEGIN).contains(token);
+                text.prompt = row.tokens.iter().rposition(mark).map_or(row.tokens.len(), |last| last + 1);
             }
             let text = &self.texts[&row.text];
             let len = text.tokens.len();
@@ -358,17 +360,21 @@ impl Listener for FakeListener {
         let bursts =
             self.windows.get(&window).ok_or_else(|| Error::Step(format!("there is no window {}", window.0)))?;
         let (frames, places) = (self.config.window_frames, self.config.encoded_frames);
-        // Each word attends to its burst, what comes before the words to the beginning, the rest to the end.
+        // A token attends to what comes next: to a word's burst, and less to the silence after it; before the first word to the
+        // beginning, after the last to the end.
+        let place = |frame: usize| frame * places / frames;
         let mut words = 0;
         let mut scores = vec![0.0; tokens.len() * places];
-        for (token, scores) in tokens.iter().zip(scores.chunks_exact_mut(places)) {
-            words += usize::from(WORDS.contains(token));
-            let heard = match words {
+        for (next, scores) in tokens.iter().skip(1).chain([&EOT]).zip(scores.chunks_exact_mut(places)) {
+            words += usize::from(WORDS.contains(next));
+            let burst = match words {
                 0 => 0..1,
-                _ if WORDS.contains(token) => bursts.get(words - 1).cloned().unwrap_or(frames - 1..frames),
-                _ => frames - 1..frames,
+                _ if WORDS.contains(next) => bursts.get(words - 1).cloned().unwrap_or(frames - 1..frames),
+                _ => bursts.last().map_or(frames - 1, |last| last.end)..frames,
             };
-            scores[heard.start * places / frames..(heard.end * places).div_ceil(frames)].fill(10.0);
+            let after = bursts.iter().map(|burst| burst.start).find(|&start| start >= burst.end).unwrap_or(burst.end);
+            scores[place(burst.end)..place(after)].fill(5.0);
+            scores[place(burst.start)..place(burst.end).max(place(burst.start) + 1)].fill(10.0);
         }
         Ok(scores.repeat(self.listener_info.alignment_heads.len()))
     }

@@ -106,7 +106,7 @@ mod tests {
             ("a book and a sentence", &[(None, &[4; 4]), (None, &[4])], &[0, 1, 0, 0, 0]),
             ("long ones count for more", &[(None, &[9, 9]), (None, &[3; 4])], &[0, 1, 1, 1, 0, 1]),
             // The second and third are one client's: together they get as much as the first.
-            ("clients", &[(Some("a"), &[2; 4]), (Some("b"), &[2; 2]), (Some("b"), &[2; 2])], &[0, 1, 0, 2, 0, 1, 0, 2]),
+            ("clients", &[(Some("a"), &[2; 4]), (Some("b"), &[2; 2]), (Some("b"), &[2; 2])], &[0, 1, 2, 0, 1, 0, 2, 0]),
         ];
         for (name, requests, wanted) in cases {
             let mut queue = Queue::default();

@@ -11,10 +11,11 @@ use vllm_speech::whisper::Vocabulary;
 
 use super::{
     TranscriptEvent, TranscriptionConfig,
-    job::{Feeding, Job},
+    job::Job,
     queue::Queue,
     run::{Hearing, done, failed_step},
     sound::Prepared,
+    strand::Feeding,
 };
 use crate::{
     Failure,
@@ -82,8 +83,7 @@ impl Listening {
     }
 
     fn encode(&mut self, room: &mut Room<Hearing>) {
-        let held: usize = self.queue.jobs.iter().map(|job| job.held().count()).sum();
-        let free = self.max_windows.saturating_sub(held).min(self.max_encode);
+        let free = self.max_windows.saturating_sub(self.held()).min(self.max_encode);
         let mut nth = vec![0; self.queue.jobs.len()];
         let mut places: Vec<Place> = Vec::new();
         for job in self.queue.next(free, ENCODE_COST) {
@@ -104,11 +104,12 @@ impl Listening {
         let model = &mut self.model;
         let result = room.call(|pause| model.encode(&windows, pause));
         room.count(|stats| stats.encode_time += start.elapsed());
-        let result = result.and_then(|ids| match ids.len() {
-            found if found == windows.len() => Ok(ids),
-            found => Err(failed_step(format!("the model gave {found} windows for {}", windows.len()))),
-        });
         match result {
+            Ok(ids) if ids.len() != windows.len() => {
+                let why = format!("the model gave {} windows for {}", ids.len(), windows.len());
+                self.forget(ids.into_iter());
+                self.fail(&places, &failed_step(why), room);
+            }
             Ok(ids) => {
                 for (&(job, strand), id) in places.iter().zip(ids) {
                     let job = &mut self.queue.jobs[job];
@@ -213,20 +214,28 @@ impl Listening {
                 ended.push(job.account.id);
             }
         }
+        self.note_held(room);
         for job in self.queue.take(|job| ended.contains(&job.account.id)) {
             done(job.account.caller, job.duration, job.tokens, job.windows, room);
         }
-        let held: usize = self.queue.jobs.iter().map(|job| job.held().count()).sum();
-        room.count(|stats| stats.windows_held = held);
     }
 
     /// Fails the jobs of a call that failed.
     fn fail(&mut self, places: &[Place], failure: &Failure, room: &mut Room<Hearing>) {
         let ids: Vec<u64> = places.iter().map(|&(job, _)| self.queue.jobs[job].account.id).collect();
-        for job in self.queue.take(|job| ids.contains(&job.account.id)) {
-            self.forget(job.held());
-            room.fail(job.account.caller, failure.clone());
-        }
+        let jobs = self.queue.take(|job| ids.contains(&job.account.id));
+        jobs.iter().for_each(|job| self.forget(job.held()));
+        self.note_held(room);
+        jobs.into_iter().for_each(|job| room.fail(job.account.caller, failure.clone()));
+    }
+
+    fn held(&self) -> usize {
+        self.queue.jobs.iter().map(|job| job.held().count()).sum()
+    }
+
+    fn note_held(&self, room: &Room<Hearing>) {
+        let held = self.held();
+        room.count(|stats| stats.windows_held = held);
     }
 
     /// Gives windows back, with their texts.

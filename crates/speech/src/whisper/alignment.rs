@@ -74,23 +74,23 @@ fn softmax(from: &[f32], to: &mut [f32]) {
 
 /// Gives each column of a matrix mean 0 and variance 1; one whose numbers are all the same becomes 0.
 fn standardise(matrix: &mut [f32], columns: usize) {
-    let rows = (matrix.len() / columns) as f32;
-    let mut mean = vec![0.0f32; columns];
-    let mut variance = vec![0.0f32; columns];
+    let rows = (matrix.len() / columns) as f64;
+    let mut mean = vec![0.0f64; columns];
+    let mut variance = vec![0.0f64; columns];
     for row in matrix.chunks_exact(columns) {
         for (mean, number) in mean.iter_mut().zip(row) {
-            *mean += number / rows;
+            *mean += f64::from(*number) / rows;
         }
     }
     for row in matrix.chunks_exact(columns) {
         for ((variance, mean), number) in variance.iter_mut().zip(&mean).zip(row) {
-            *variance += (number - mean) * (number - mean) / rows;
+            *variance += (f64::from(*number) - mean).powi(2) / rows;
         }
     }
-    let scale: Vec<f32> = variance.iter().map(|v| if *v > 0.0 { 1.0 / v.sqrt() } else { 0.0 }).collect();
+    let deviation: Vec<f32> = variance.iter().map(|variance| variance.sqrt() as f32).collect();
     for row in matrix.chunks_exact_mut(columns) {
-        for ((number, mean), scale) in row.iter_mut().zip(&mean).zip(&scale) {
-            *number = (*number - mean) * scale;
+        for ((number, mean), deviation) in row.iter_mut().zip(&mean).zip(&deviation) {
+            *number = if *deviation > 0.0 { (*number - *mean as f32) / deviation } else { 0.0 };
         }
     }
 }
@@ -129,11 +129,11 @@ fn cheapest_path(matrix: &[f32], rows: usize, columns: usize) -> Vec<(usize, usi
     const COLUMN: u8 = 2;
     let mut steps = vec![COLUMN; rows * columns];
     // Costs up to the row above, and to this one, with what is before the first column.
-    let mut above = vec![f32::INFINITY; columns + 1];
+    let mut above = vec![f64::INFINITY; columns + 1];
     let mut here = above.clone();
     above[0] = 0.0;
     for (row, (numbers, steps)) in matrix.chunks_exact(columns).zip(steps.chunks_exact_mut(columns)).enumerate() {
-        here[0] = f32::INFINITY;
+        here[0] = f64::INFINITY;
         for (column, number) in numbers.iter().enumerate() {
             let (both, by_row, by_column) = (above[column], above[column + 1], here[column]);
             let (cost, step) = if both < by_row && both < by_column {
@@ -143,7 +143,7 @@ fn cheapest_path(matrix: &[f32], rows: usize, columns: usize) -> Vec<(usize, usi
             } else {
                 (by_column, COLUMN)
             };
-            here[column + 1] = (f64::from(cost) - f64::from(*number)) as f32;
+            here[column + 1] = cost - f64::from(*number);
             steps[column] = if row == 0 { COLUMN } else { step };
         }
         if row > 0 {

@@ -1,11 +1,9 @@
 //! Decoding one window: which tokens to feed, what the logits say, and when the text is good enough.
 
-use std::io::Write;
 use std::sync::Arc;
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
 use vllm_platform::TokenId;
+use zlib_rs::{DeflateConfig, compress_bound, compress_slice};
 
 use super::rules::{Rules, log_sum_exp};
 use super::sampling::{Random, choose};
@@ -187,11 +185,13 @@ pub(super) fn needs_fallback(decoded: &Decoded, options: &DecodingOptions) -> bo
     (guessing || repeating) && !(silent && guessing)
 }
 
-/// How many times smaller a text becomes when compressed by zlib; 0 if it is empty.
+/// How many times smaller a text becomes when compressed by zlib as Python does; 0 if it is empty.
+///
+/// The threshold was chosen for zlib itself: zlib-rs comes within a byte of it on average, where other encoders of the format are
+/// off by a tenth on texts this short.
 #[must_use]
 pub fn compression_ratio(text: &str) -> f32 {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    // Writing to memory does not fail.
-    let compressed = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).map_or(0, |bytes| bytes.len());
-    if compressed == 0 { 0.0 } else { (text.len() as f64 / compressed as f64) as f32 }
+    let mut compressed = vec![0; compress_bound(text.len())];
+    let (compressed, _) = compress_slice(&mut compressed, text.as_bytes(), DeflateConfig::default());
+    if compressed.is_empty() { 0.0 } else { (text.len() as f64 / compressed.len() as f64) as f32 }
 }

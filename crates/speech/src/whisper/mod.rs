@@ -11,6 +11,8 @@ mod options;
 mod rules;
 mod sampling;
 mod segments;
+#[cfg(test)]
+mod tests;
 mod vocabulary;
 mod words;
 

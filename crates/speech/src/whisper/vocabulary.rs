@@ -71,7 +71,7 @@ impl Vocabulary {
         let (translate, transcribe) = (token("<|translate|>")?, token("<|transcribe|>")?);
         let (sot_lm, sot_prev) = (token("<|startoflm|>")?, token("<|startofprev|>")?);
         // Its name was changed between the papers' tokenizer and the converted ones.
-        let no_speech = token("<|nospeech|>").or_else(|_| token("<|nocaptions|>"))?;
+        let no_speech = token("<|nospeech|>").or_else(|missing| token("<|nocaptions|>").map_err(|_| missing))?;
         let no_timestamps = token("<|notimestamps|>")?;
         let timestamp_begin = no_timestamps + 1;
         let needed = timestamp_begin as usize + TIMES;
@@ -158,7 +158,7 @@ impl Vocabulary {
         [self.sot]
     }
 
-    /// The language most probable by the logits [vocab] after [`detection_prompt`](Self::detection_prompt), and how probable it is
+    /// The language most probable by the logits (one a token) after [`detection_prompt`](Self::detection_prompt), and how probable it is
     /// among all languages; none if the model knows English only.
     #[must_use]
     pub fn detect_language(&self, logits: &[f32]) -> Option<(&'static str, f32)> {

@@ -108,7 +108,7 @@ fn probability(logits: &[f32], token: TokenId) -> f32 {
 }
 
 /// Words of a text, each with how many tokens it is.
-fn split(vocabulary: &Vocabulary, language: Option<&str>, tokens: &[TokenId]) -> Vec<(String, usize)> {
+pub(super) fn split(vocabulary: &Vocabulary, language: Option<&str>, tokens: &[TokenId]) -> Vec<(String, usize)> {
     let parts = split_at_characters(vocabulary, tokens);
     if Vocabulary::without_spaces(language) {
         return parts;

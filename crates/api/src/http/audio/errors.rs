@@ -1,6 +1,7 @@
 //! What is wrong with sounds and texts, in OpenAI's schema.
 
 use vllm_audio::DecodeError;
+use vllm_speech::phonemes::PhonemeError;
 
 use crate::{
     http::ApiError,
@@ -35,8 +36,11 @@ impl From<SpeakError> for ApiError {
         match error {
             SpeakError::Voice(_) | SpeakError::NoVoice(_) => Self::field("voice", message).with_code("invalid_voice"),
             SpeakError::Language(_) => Self::field("lang_code", message).with_code("invalid_value"),
-            SpeakError::Nothing => Self::field("input", message).with_code("invalid_input"),
-            SpeakError::Phonemes(_) => Self::field("input", message).with_code("unsupported_language"),
+            SpeakError::Phonemes(PhonemeError::NotInstalled(_)) => {
+                Self::field("voice", message).with_code("unsupported_language")
+            }
+            SpeakError::Phonemes(PhonemeError::Espeak(_)) => Self::engine(message),
+            SpeakError::Phonemes(_) => Self::field("input", format!("input: {message}")).with_code("invalid_input"),
         }
     }
 }

@@ -147,7 +147,7 @@ pub fn status_of_speaker(model: &ServedSpeaker) -> Value {
     status["utterances"] = json!(stats.utterances);
     status["symbols"] = json!(stats.symbols);
     status["audio_seconds"] = json!(stats.samples as f64 / f64::from(info.sample_rate));
-    status["voices"] = json!(model.voices.names().len());
+    status["voices"] = json!(model.voices.names().count());
     status
 }
 

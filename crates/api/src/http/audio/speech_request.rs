@@ -54,14 +54,15 @@ impl SpeechRequest {
             }
         };
         if fields.string("instructions")?.is_some_and(|text| !text.trim().is_empty()) {
-            let message = "instructions: the models here can't be told how to speak; choose another voice, or another speed";
+            let message =
+                "instructions: the models here can't be told how to speak; choose another voice, or another speed";
             return Err(ApiError::unsupported("instructions", message));
         }
         let language = fields.string("lang_code")?;
         let seed = fields.integer("seed", 0..=i64::MAX)?.unwrap_or(0) as u64;
         let timeout = take_timeout(&mut fields, timeout)?;
         fields.refuse_rest()?;
-        let speaking = Speaking { voice, language, speed, seed };
+        let speaking = Speaking { voice, language, speed, seed, soon: true };
         Ok(Self { model, input, speaking, format, events, timeout })
     }
 }

@@ -9,7 +9,10 @@ use vllm_speech::{
     whisper::{DecodingOptions, Task},
 };
 
-use super::{form::Form, upload::{Received, Upload}};
+use super::{
+    form::Form,
+    upload::{Received, Upload},
+};
 use crate::http::{ApiError, Fields, extras::take_timeout};
 
 /// How a transcript is written.
@@ -168,7 +171,10 @@ fn take_chunking(value: Value) -> Result<VadOptions, ApiError> {
 fn refuse_unsupported(form: &mut Form) -> Result<(), ApiError> {
     let include = form.list("include");
     if let Some(what) = include.first() {
-        return Err(ApiError::unsupported("include", format!("include has {what:?}: there is nothing to include here")));
+        return Err(ApiError::unsupported(
+            "include",
+            format!("include has {what:?}: there is nothing to include here"),
+        ));
     }
     for name in ["known_speaker_names", "known_speaker_references"] {
         if !form.list(name).is_empty() {

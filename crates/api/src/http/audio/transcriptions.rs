@@ -11,8 +11,7 @@ use vllm_speech::whisper::Task;
 
 use super::{
     models::unsuitable,
-    transcript_json,
-    transcript_stream,
+    transcript_json, transcript_stream,
     transcription_request::TranscriptionRequest,
     upload::{Upload, receive},
 };

@@ -90,7 +90,10 @@ async fn read(mut form: Multipart<'_>, limit: u64) -> Result<Received, ApiError>
             received.fields.push((name, text));
         }
         if received.fields.len() > FIELDS || text_bytes > FIELD_BYTES {
-            return Err(ApiError::invalid(None, format!("the form has more than {FIELDS} fields, or too much in them")));
+            return Err(ApiError::invalid(
+                None,
+                format!("the form has more than {FIELDS} fields, or too much in them"),
+            ));
         }
     }
     Ok(received)

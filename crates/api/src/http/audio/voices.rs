@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::Uri, response::Response};
 use serde_json::{Value, json};
+use vllm_speech::{phonemes::Language, voices::Gender};
 
 use super::{form::Form, models::unsuitable};
 use crate::{
@@ -29,16 +30,13 @@ pub async fn list(State(app): State<App>, uri: Uri) -> Result<Response, ApiError
 
 /// The original's list of names, and what is known of each.
 fn voices(model: &ServedSpeaker) -> Value {
-    let names = model.voices.names();
-    let details = names.iter().map(|name| {
-        let mut letters = name.chars();
-        let language = letters.next().and_then(Language::of_letter);
-        let gender = match letters.next() {
-            Some('f') => Some("female"),
-            Some('m') => Some("male"),
-            _ => None,
-        };
-        json!({ "id": name, "language": language.map(|language| language.to_string()), "gender": gender })
+    let names: Vec<&str> = model.voices.names().collect();
+    let details = model.voices.list().map(|voice| {
+        json!({
+            "id": voice.name,
+            "language": voice.language.map(Language::code),
+            "gender": voice.gender.map(Gender::as_str),
+        })
     });
     let details: Vec<Value> = details.collect();
     json!({ "model": model.names.first(), "voices": names, "default": model.default_voice(), "details": details })

@@ -29,6 +29,12 @@ impl Exposition {
         self.sample(name, labels, None, value as f64);
     }
 
+    /// A time that only grows. Its name ends in `_seconds_total`.
+    pub fn seconds(&mut self, name: &str, help: &str, labels: Labels<'_>, value: f64) {
+        self.family(name, "counter", help);
+        self.sample(name, labels, None, value);
+    }
+
     /// A distribution.
     pub fn histogram(&mut self, name: &str, help: &str, labels: Labels<'_>, histogram: &Histogram) {
         self.family(name, "histogram", help);

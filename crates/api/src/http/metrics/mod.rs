@@ -5,6 +5,7 @@ mod engine;
 mod exposition;
 mod http;
 mod inference;
+mod speech;
 mod vision;
 
 use axum::{
@@ -52,6 +53,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         }
     }
     encoder::write(&mut out, &app.encoders());
+    speech::write(&mut out, &app.speech);
     vision::write(&mut out, &models);
     if let Some(mcp) = Totals::of(&app) {
         out.gauge("vllm_mlx_mcp_connected_servers", "MCP servers that are connected.", &[], mcp.connected as f64);
