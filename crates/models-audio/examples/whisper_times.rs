@@ -22,7 +22,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let model = arguments.next().ok_or("MODEL is missing")?;
     let rounds: usize = env::var("ROUNDS").ok().map_or(Ok(5), |rounds| rounds.parse())?;
-    let options = SpeechOptions { threads: Some(2), activations: Activations::F32, ..SpeechOptions::default() };
+    let activations = match env::var("ACTIVATIONS").as_deref() {
+        Ok("int8") => Activations::Int8,
+        Ok("f32") => Activations::F32,
+        _ => Activations::default(),
+    };
+    let options = SpeechOptions { threads: Some(2), activations, ..SpeechOptions::default() };
     let source = ModelSource { path: Path::new(&model).into() };
     let Transcriber::Listener(mut model) = MlxPlatform.load_transcriber(&source, &options, &mut |_, _| {})? else {
         return Err("the model is no listener".into());

@@ -5,9 +5,14 @@ mod support;
 use support::{Reference, difference, fixture, listener, listeners, options};
 use vllm_platform::{Listener, Mel, TextId, TextRow, WindowId};
 
-/// Of the largest number: DESIGN §7's for ours, in f32; MLX's own operations are less exact on the CPU.
-fn tolerance(backend: &str) -> f32 {
-    if backend == "ours" { 1e-4 } else { 2e-3 }
+/// Of the largest number: DESIGN §7's for ours, in f32. A model whose weights have 16 bits keeps what it hears in as many; and MLX's
+/// own operations are less exact on the CPU.
+fn tolerance(layout: &str, backend: &str) -> f32 {
+    match (layout, backend) {
+        (_, "MLX's") => 2e-3,
+        ("whisper/mlx", _) => 6e-4,
+        _ => 1e-4,
+    }
 }
 
 /// Folder, reference, and which of the reference's alignment heads the checkpoint names.
@@ -90,7 +95,7 @@ fn whole_texts() {
                 let id = model.begin(windows[text.window]).unwrap();
                 let found = step(&mut *model, id, &text.tokens, text.tokens.len());
                 let error = difference(&found, &text.logits.concat());
-                assert!(error < tolerance(backend), "{name}, {backend}, {}: {error:.1e}", text.name);
+                assert!(error < tolerance(name, backend), "{name}, {backend}, {}: {error:.1e}", text.name);
             }
         }
     }
@@ -129,7 +134,11 @@ fn texts_side_by_side() {
                 for ((i, range), found) in rows.iter().zip(logits) {
                     let text = &case.texts[*i];
                     let error = difference(&found, &text.logits[range.end - wanted(range)..range.end].concat());
-                    assert!(error < tolerance(backend), "{name}, {backend}, {} {range:?}: {error:.1e}", text.name);
+                    assert!(
+                        error < tolerance(name, backend),
+                        "{name}, {backend}, {} {range:?}: {error:.1e}",
+                        text.name
+                    );
                 }
             }
             assert!(done.iter().zip(&case.texts).all(|(&done, text)| done == text.tokens.len()));
@@ -152,7 +161,7 @@ fn alignment() {
                     .copied()
                     .collect();
                 let error = difference(&found, &wanted);
-                assert!(error < tolerance(backend), "{name}, {backend}, {}: {error:.1e}", text.name);
+                assert!(error < tolerance(name, backend), "{name}, {backend}, {}: {error:.1e}", text.name);
             }
         }
     }

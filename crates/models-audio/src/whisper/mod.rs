@@ -8,10 +8,10 @@ mod config;
 use vllm_platform::{ListenerInfo, MelScale, MelSettings};
 use vllm_platform_mlx::{
     Activation, Batch, Bias, ConvGeometry, LoadContext, Ops, Result, Tensor, inventory,
-    kv::{Attending, AttentionSpec, KvStore},
+    kv::AttentionSpec,
     model::LayerSpec,
     nn::{Conv1d, Embedding, LayerNorm, Linear},
-    speech::{Hearing, ListenerModel, SpeechFamily},
+    speech::{Hearing, ListenerModel, Listening, SpeechFamily},
 };
 
 use config::{Sizes, sinusoids};
@@ -90,14 +90,11 @@ impl EncoderBlock {
     }
 
     /// x [places, state], all of which see each other.
-    fn forward(&self, x: &Tensor, layer: usize, batch: &Batch, kv: &mut Attending<'_>) -> Result<Tensor> {
-        let attention = &self.attention;
-        let [q, k, v] = kv.by_rows(x, |x| attention.project(&self.attention_norm.forward(x)?))?;
-        let seen = kv.attend(layer, &q, &k, &v, batch, attention.spec)?;
-        let [seen] = kv.by_rows(&seen, |x| Ok([attention.out.forward(x)?]))?;
-        let x = self.ops.add(x, &seen)?;
-        let [x] = kv.by_rows(&x, |x| Ok([self.ops.add(x, &self.mlp.forward(&self.mlp_norm.forward(x)?)?)?]))?;
-        Ok(x)
+    fn forward(&self, x: &Tensor, layer: usize, listening: &mut Listening<'_>) -> Result<Tensor> {
+        let [q, k, v] = self.attention.project(&self.attention_norm.forward(x)?)?;
+        let seen = listening.attend(layer, [&q, &k, &v], self.attention.spec)?;
+        let (x, normed) = self.mlp_norm.forward_with_sum(x, &self.attention.out.forward(&seen)?)?;
+        self.ops.add(&x, &self.mlp.forward(&normed)?)
     }
 }
 
@@ -109,8 +106,6 @@ struct Encoder {
     positions: Tensor,
     blocks: Vec<EncoderBlock>,
     norm: LayerNorm,
-    /// The width.
-    state: usize,
 }
 
 impl Encoder {
@@ -121,6 +116,7 @@ impl Encoder {
         } else {
             ctx.constant(&sinusoids(places, state), &[places, state])?
         };
+        ctx.ops().constant(&positions);
         let block = |layer| EncoderBlock::load(&ctx.at(&format!("blocks.{layer}")), sizes);
         Ok(Self {
             ops: ctx.ops(),
@@ -134,20 +130,16 @@ impl Encoder {
             positions,
             blocks: (0..sizes.n_audio_layer).map(block).collect::<Result<_>>()?,
             norm: ctx.layer_norm("ln_post", state, EPS)?,
-            state,
         })
     }
 
     /// Log-mel [frames, bands] → [places, state], of which there are half as many.
-    fn forward(&self, mel: &Tensor, kv: &mut Attending<'_>) -> Result<Tensor> {
+    fn forward(&self, mel: &Tensor, listening: &mut Listening<'_>) -> Result<Tensor> {
         let x = self.ops.activate(&self.conv1.forward(mel)?, Activation::Gelu)?;
         let x = self.ops.activate(&self.conv2.forward(&x)?, Activation::Gelu)?;
         let mut x = self.ops.add(&x, &self.positions)?;
-        // An MLP of twice four squares, and the four projections of an attention.
-        kv.of_work(2 * 12 * self.state * self.state);
-        let batch = kv.segments(&[usize::try_from(x.dim(0)).unwrap_or(0)], None)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, layer, &batch, kv)?;
+            x = block.forward(&x, layer, listening)?;
         }
         self.norm.forward(&x)
     }
@@ -281,8 +273,8 @@ impl ListenerModel for Whisper {
         self.layers[1].clone()
     }
 
-    fn encode(&self, mel: &Tensor, kv: &mut Attending<'_>) -> Result<Tensor> {
-        self.encoder.forward(mel, kv)
+    fn encode(&self, mel: &Tensor, listening: &mut Listening<'_>) -> Result<Tensor> {
+        self.encoder.forward(mel, listening)
     }
 
     fn heard(&self, layer: usize, encoded: &Tensor) -> Result<[Tensor; 2]> {

@@ -162,7 +162,21 @@ impl Program {
         &self,
         scratch: &'m mut Scratch,
         given: &[&[u32]],
+        timings: Option<&mut Timings>,
+    ) -> Result<&'m [f32]> {
+        self.run_with_pauses(scratch, given, timings, &mut || {})
+    }
+
+    /// As [`Program::run`], with `pause` called after each call.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_with_pauses<'m>(
+        &self,
+        scratch: &'m mut Scratch,
+        given: &[&[u32]],
         mut timings: Option<&mut Timings>,
+        pause: &mut dyn FnMut(),
     ) -> Result<&'m [f32]> {
         let base = scratch.reserve(self.bytes)?;
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
@@ -186,6 +200,7 @@ impl Program {
             if let (Some(timings), Some(started)) = (timings.as_deref_mut(), started) {
                 timings.add(name, started.elapsed());
             }
+            pause();
         }
         // SAFETY: the result lies within the memory, which is borrowed for as long as the slice; any bits are an f32.
         Ok(unsafe {

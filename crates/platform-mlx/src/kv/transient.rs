@@ -26,12 +26,9 @@ use crate::{
 /// Tokens of a block: the least there can be, since each text begins a new one.
 const BLOCK_SIZE: usize = 16;
 
-/// Rows that [`Attending::by_rows`] computes at once on the CPU, unless the model says [what a row is](Attending::of_work): some
-/// 20 GFLOP in the blocks of a large vision encoder, a tenth of a second on a small machine, and enough for the matrix kernels to be
-/// at their best.
+/// Rows that [`Attending::by_rows`] computes at once on the CPU: some 20 GFLOP in the blocks of a large vision encoder, a tenth
+/// of a second on a small machine, and enough for the matrix kernels to be at their best.
 const SLICE: usize = 256;
-/// Floating-point operations that it computes at once where the model does say.
-const WORK: usize = 20_000_000_000;
 
 /// Where the keys and values of one layer are while it attends.
 pub struct TransientKv {
@@ -112,7 +109,7 @@ impl TransientKv {
 
     /// For one batch; `pause` is called between layers, while nothing is being computed.
     pub fn attending<'a>(&'a mut self, pause: &'a mut dyn FnMut()) -> Attending<'a> {
-        Attending { kv: self, pause, slice: SLICE }
+        Attending { kv: self, pause }
     }
 
     fn attend_cpu(
@@ -197,16 +194,9 @@ fn shape(layer: &LayerSpec, blocks: usize) -> KvShape {
 pub struct Attending<'a> {
     kv: &'a mut TransientKv,
     pause: &'a mut dyn FnMut(),
-    /// Rows that are computed at once.
-    slice: usize,
 }
 
 impl Attending<'_> {
-    /// Says how many floating-point operations a row takes, between two layers of attention: small models need fewer slices.
-    pub fn of_work(&mut self, per_row: usize) {
-        self.slice = (WORK / per_row.max(1)).max(SLICE);
-    }
-
     /// A batch of segments of these lengths, one after the other, each of which attends within itself: pictures, or windows of
     /// them. `axes`, one position a row each, is where the rows stand for a rotary embedding on two axes; without it a row's
     /// position is its place in the segment. Several batches of the same rows may take turns.
@@ -229,13 +219,13 @@ impl Attending<'_> {
         x: &Tensor,
         mut f: impl FnMut(&Tensor) -> Result<[Tensor; N]>,
     ) -> Result<[Tensor; N]> {
-        let (rows, slice) = (x.dim(0), self.slice);
-        if matches!(self.kv.place, Place::Mlx) || rows as usize <= slice {
+        let rows = x.dim(0);
+        if matches!(self.kv.place, Place::Mlx) || rows <= dim(SLICE) {
             return f(x);
         }
         let mut slices: [Vec<Tensor>; N] = std::array::from_fn(|_| Vec::new());
-        for first in (0..rows).step_by(slice) {
-            let outputs = f(&x.try_index(first..(first + dim(slice)).min(rows))?)?;
+        for first in (0..rows).step_by(SLICE) {
+            let outputs = f(&x.try_index(first..(first + dim(SLICE)).min(rows))?)?;
             eval(&outputs)?;
             (self.pause)();
             slices.iter_mut().zip(outputs).for_each(|(slices, output)| slices.push(output));

@@ -33,7 +33,7 @@ pub(crate) fn note(operation: impl FnOnce() -> Recorded) {
 }
 
 /// Builds a graph and notes the operations of ours in it, in order.
-pub(super) fn record<T>(build: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Recorded>)> {
+pub(crate) fn record<T>(build: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Recorded>)> {
     RECORDING.set(Some(Vec::new()));
     let built = build();
     let operations = RECORDING.take().unwrap_or_default();
@@ -45,7 +45,7 @@ pub(super) fn record<T>(build: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Rec
 /// # Errors
 /// Which operation reads something that the program couldn't know: what another operation than ours computes, or an
 /// array that `is_constant` doesn't vouch for.
-pub(super) fn compile(
+pub(crate) fn compile(
     operations: Vec<Recorded>,
     result: &Tensor,
     given: &[&Tensor],

@@ -10,7 +10,7 @@ use vllm_platform::{DeviceKind, LoadProgress, ModelPurpose, SpeechOptions, Synth
 
 pub(crate) use self::listener::HeardText;
 use self::listener::LoadListener;
-pub use self::listener::{Hearing, ListenerModel, MlxListener};
+pub use self::listener::{Hearing, ListenerModel, Listening, MlxListener};
 pub use self::synthesizer::{MlxSynthesizer, SynthesizerModel, Voiced};
 use self::transducer::LoadTransducer;
 pub use self::transducer::{MlxTransducer, TransducerModel};

@@ -124,7 +124,7 @@ impl Hearing {
     }
 }
 
-fn attention_of(spec: AttentionSpec, causal: bool) -> Attention {
+pub(super) fn attention_of(spec: AttentionSpec, causal: bool) -> Attention {
     Attention { heads: spec.heads, scale: spec.scale, causal, window: None, softcap: None }
 }
 

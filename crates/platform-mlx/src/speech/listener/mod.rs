@@ -3,10 +3,11 @@
 mod alignment;
 mod heard;
 mod hearing;
+mod listening;
 
 use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc, sync::Arc};
 
-use mlx_rs::{Dtype, transforms::eval, with_stream};
+use mlx_rs::{Dtype, with_stream};
 use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::KvKind;
 use vllm_platform::{
@@ -17,13 +18,13 @@ use vllm_platform::{
 use self::{
     heard::{HeardWindow, Kept},
     hearing::{ArrayText, ArrayWindow, Place},
+    listening::{Encoding, encode_arrays},
 };
 use super::{LoadSpeech, Machine, speech_family_of};
 use crate::{
     Batch, Error, Layout, Result, Tensor,
     batch::dim,
     device,
-    kv::{Attending, TransientKv},
     layout::TextTokens,
     load::{LoadContext, View},
     model::LayerSpec,
@@ -33,6 +34,7 @@ use crate::{
 
 pub(crate) use heard::HeardText;
 pub use hearing::Hearing;
+pub use listening::Listening;
 
 /// A model that writes down what it hears. Written once for all devices, like a [`CausalLm`](crate::model::CausalLm).
 pub trait ListenerModel {
@@ -51,13 +53,11 @@ pub trait ListenerModel {
     /// The decoder's, of which each attends to the text and to the sound.
     fn decoder_layers(&self) -> Vec<LayerSpec>;
 
-    /// One window: log-mel [frames, bands] → [places, hidden].
-    ///
-    /// What is computed row by row goes through [`Attending::by_rows`].
+    /// One window: log-mel [frames, bands] → [places, hidden]. All of it, as of what is heard, is made of [`Ops`](crate::Ops).
     ///
     /// # Errors
     /// MLX's own.
-    fn encode(&self, mel: &Tensor, kv: &mut Attending<'_>) -> Result<Tensor>;
+    fn encode(&self, mel: &Tensor, listening: &mut Listening<'_>) -> Result<Tensor>;
 
     /// Keys and values of what a decoder's layer hears: [places, hidden] → [places, heads, head_dim] each.
     ///
@@ -92,7 +92,10 @@ pub struct MlxListener {
     info: TranscriberInfo,
     listener: ListenerInfo,
     layers: Vec<LayerSpec>,
-    encoder_kv: TransientKv,
+    /// On the CPU, once it has been noted.
+    encoding: Option<Encoding>,
+    /// What windows are kept in: 16 bits if weights are.
+    kind: KvKind,
     replay: Replay,
     dtype: Dtype,
     in_place_bytes: u64,
@@ -154,9 +157,11 @@ pub(super) fn load(
         let ListenerInfo { encoded_frames, max_text_len, .. } = listener;
         return Err(Error::Config(format!("texts of {max_text_len} tokens about windows of {encoded_frames} places")));
     }
+    let kind = if ["f16", "bf16"].contains(&&*info.quantization) { KvKind::F16 } else { KvKind::F32 };
     Ok(MlxListener {
         layers: model.decoder_layers(),
-        encoder_kv: TransientKv::empty(model.encoder_layers(), false, &machine.ops),
+        encoding: None,
+        kind,
         replay: Replay::new(&machine.ops),
         model,
         machine,
@@ -201,29 +206,15 @@ impl MlxListener {
                 "a window of {found} frames, {numbers} numbers; the model takes {frames} frames of {bands} bands"
             )));
         }
-        let mel = Tensor::from_slice(&mel.numbers, &[dim(frames), dim(bands)]).as_dtype(self.dtype)?;
-        let encoded = self.model.encode(&mel, &mut self.encoder_kv.attending(pause))?;
-        eval([&encoded])?;
-        let Some((threads, _)) = self.machine.ops.threads() else {
-            let by_head = |x: &Tensor| -> Result<Tensor> { Ok(x.transpose_axes(&[1, 0, 2])?.expand_dims(0)?) };
-            let layer = |layer| -> Result<[Tensor; 2]> {
-                let [k, v] = self.model.heard(layer, &encoded)?;
-                Ok([by_head(&k)?, by_head(&v)?])
-            };
-            let layers = (0..self.layers.len()).map(layer).collect::<Result<Vec<_>>>()?;
-            eval(layers.iter().flatten())?;
-            return Ok(Window::Arrays(Rc::new(layers)));
-        };
-        let places = self.listener.encoded_frames;
-        let kept = Kept::new(&self.layers, places, KvKind::F32)?;
-        for layer in 0..self.layers.len() {
-            pause();
-            let heard = self.model.heard(layer, &encoded)?;
-            eval(&heard)?;
-            let [k, v] = [numbers(&heard[0])?, numbers(&heard[1])?];
-            kept.write(layer, threads, 0, k, v);
+        if self.machine.ops.threads().is_none() {
+            let mel = Tensor::from_slice(&mel.numbers, &[dim(frames), dim(bands)]).as_dtype(self.dtype)?;
+            return Ok(Window::Arrays(Rc::new(encode_arrays(&*self.model, &mel, pause)?)));
         }
-        Ok(Window::Pools(Arc::new(HeardWindow { kept, places })))
+        let encoding = match &mut self.encoding {
+            Some(encoding) => encoding,
+            none => none.insert(Encoding::new(&*self.model, &self.machine.ops, self.kind)?),
+        };
+        Ok(Window::Pools(encoding.run(mel, pause)?))
     }
 
     /// A text of no tokens yet.
