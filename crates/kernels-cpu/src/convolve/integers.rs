@@ -97,7 +97,7 @@ pub(super) unsafe fn integers<S: Simd>(frame: &[f32], numbers: Numbers, row: &mu
 #[inline(always)]
 fn unit_of(largest: f32, limit: f32) -> (f32, f32) {
     /// `2⁻¹¹²`: the inverse is finite from here on.
-    const LEAST: f32 = f32::from_bits((127 - 112) << 23);
+    const LEAST: f32 = 1.925_93e-34;
     if largest < LEAST {
         (0.0, 0.0)
     } else if largest.is_finite() {

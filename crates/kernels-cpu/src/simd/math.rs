@@ -176,8 +176,10 @@ mod tests {
         Exp2,
         Tanh,
         NormalCdf,
+        Sigmoid,
         Sin,
         Cos,
+        SinSquared,
     }
 
     struct Map<'a> {
@@ -200,6 +202,8 @@ mod tests {
                         Function::Exp2 => super::exp2::<S>(v),
                         Function::Tanh => super::tanh::<S>(v),
                         Function::NormalCdf => super::normal_cdf::<S>(v),
+                        Function::Sigmoid => super::sigmoid::<S>(v),
+                        Function::SinSquared => super::sin_squared::<S>(v),
                         Function::Sin => super::sin_cos::<S>(v).0,
                         Function::Cos => super::sin_cos::<S>(v).1,
                     };
@@ -229,7 +233,8 @@ mod tests {
     #[test]
     fn functions_stay_within_their_error_bounds() {
         type Reference = fn(f64) -> f64;
-        let cases: [(Function, f32, f32, f64, Reference); 4] = [
+        let cases: [(Function, f32, f32, f64, Reference); 5] = [
+            (Function::Sigmoid, -80.0, 80.0, 4.0, |x| 1.0 / (1.0 + (-x).exp())),
             (Function::Exp, -87.0, 88.7, 2.0, f64::exp),
             (Function::Exp2, -125.9, 127.9, 2.0, f64::exp2),
             (Function::Tanh, -12.0, 12.0, 4.0, f64::tanh),
@@ -262,6 +267,19 @@ mod tests {
                     let (wanted_sin, wanted_cos) = f64::from(x[i]).sin_cos();
                     let error = (f64::from(sin[i]) - wanted_sin).abs().max((f64::from(cos[i]) - wanted_cos).abs());
                     assert!(error < 1.2e-7, "{isa} x = {}: {} {}, off by {error}", x[i], sin[i], cos[i]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn squares_of_sines_keep_their_precision() {
+        for pool in every_isa() {
+            for reach in [2.0, 100.0, 10_000.0, 65_536.0] {
+                let x = sweep(-reach, reach);
+                for (x, y) in x.iter().zip(evaluate(&pool, Function::SinSquared, &x)) {
+                    let error = (f64::from(y) - f64::from(*x).sin().powi(2)).abs();
+                    assert!(error < 3e-7, "{} sin² {x} = {y}, off by {error}", pool.isa());
                 }
             }
         }

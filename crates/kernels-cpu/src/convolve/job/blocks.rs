@@ -150,7 +150,7 @@ impl Job<'_> {
 
 fn reads(packed: &Packed, panel: usize, x: *const u32, units: *const f32, [stride, dilation]: [usize; 2]) -> Reads {
     Reads {
-        panel: packed.panels_from(panel).as_ptr(),
+        panel: packed.words_from(panel).as_ptr(),
         panel_words: packed.panel_words(),
         x,
         units,
