@@ -96,7 +96,11 @@ fn what_is_no_sound_is_refused_and_gone() {
         let (status, answer) = post(&server, &form(&file));
         let error = &answer["error"];
         assert_eq!((status, error["code"].as_str()), (wanted, Some(code)), "{what}: {answer}");
-        assert_eq!((error["param"].as_str(), error["type"].as_str()), (Some("file"), Some("invalid_request_error")), "{what}");
+        assert_eq!(
+            (error["param"].as_str(), error["type"].as_str()),
+            (Some("file"), Some("invalid_request_error")),
+            "{what}"
+        );
         assert_eq!(fs::read_dir(temporary.path()).expect("the folder").count(), 0, "{what}");
     }
     // A client that goes away in the middle.
@@ -127,7 +131,18 @@ fn the_command_line_speaks_and_listens() {
     }
     let results = path("out");
     let files = [&path("fox.wav"), &read_aloud()];
-    let out = run(&["transcribe", files[0], files[1], "--model", &ears, "--format", "all", "--output-dir", &results, "--word-timestamps"]);
+    let out = run(&[
+        "transcribe",
+        files[0],
+        files[1],
+        "--model",
+        &ears,
+        "--format",
+        "all",
+        "--output-dir",
+        &results,
+        "--word-timestamps",
+    ]);
     assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
     let mut names: Vec<String> = fs::read_dir(&results)
         .expect("the folder")
@@ -136,7 +151,11 @@ fn the_command_line_speaks_and_listens() {
     names.sort();
     assert_eq!(names.len(), 10, "{names:?}");
     let json: Value = serde_json::from_slice(&fs::read(format!("{results}/fox.json")).expect("a file")).expect("JSON");
-    assert_eq!((json["words"].as_array().map(Vec::len), json["language"].as_str()), (Some(9), Some("english")), "{json}");
+    assert_eq!(
+        (json["words"].as_array().map(Vec::len), json["language"].as_str()),
+        (Some(9), Some("english")),
+        "{json}"
+    );
     assert!(fs::read_to_string(format!("{results}/fox.srt")).expect("a file").starts_with("1\n00:00:0"));
 
     // (arguments, what the one line says)

@@ -8,6 +8,7 @@ mod others;
 pub mod serve;
 mod server;
 pub mod soak;
+pub mod speech;
 pub mod vision;
 
 use std::{path::PathBuf, thread};

@@ -89,6 +89,8 @@ enum Bench {
     Soak(bench::soak::SoakArgs),
     /// Questions about an image and a video, the first time and again, beside mlx-vlm
     Vision(bench::vision::VisionArgs),
+    /// Speech written down and texts said, beside faster-whisper and ONNX Runtime
+    Speech(bench::speech::SpeechArgs),
 }
 
 fn main() {
@@ -106,6 +108,7 @@ fn main() {
         Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
         Task::Bench(Bench::Soak(args)) => bench::soak::soak(&args),
         Task::Bench(Bench::Vision(args)) => bench::vision::run(&args),
+        Task::Bench(Bench::Speech(args)) => bench::speech::run(&args),
         Task::Bindings => bindings::run(),
     };
     if let Err(error) = result {

@@ -8,7 +8,7 @@ mod encode;
 mod format;
 mod resample;
 
-pub use decode::{DecodeError, Limits, decode};
+pub use decode::{DecodeError, Limits, decode, decode_at};
 pub use encode::{EncodeError, Encoder};
 pub use format::{Format, UnknownFormat};
 pub use resample::{Resampler, resample};

@@ -22,7 +22,7 @@ pub fn resample(sound: Sound, rate: u32) -> Sound {
     if sound.rate == rate {
         return sound;
     }
-    let mut resampler = Resampler::by_blocks_of(sound.rate, rate, WHOLE);
+    let mut resampler = Resampler::whole(sound.rate, rate);
     let mut samples = Vec::with_capacity(resampler.due(sound.samples.len()) + resampler.block_out);
     resampler.push_into(&sound.samples, &mut samples);
     drop(sound);
@@ -59,6 +59,11 @@ impl Resampler {
         Self::by_blocks_of(from, to, STREAM)
     }
 
+    /// The same in longer blocks, for when nobody waits for it.
+    pub(crate) fn whole(from: u32, to: u32) -> Self {
+        Self::by_blocks_of(from, to, WHOLE)
+    }
+
     fn by_blocks_of(from: u32, to: u32, frames: usize) -> Self {
         assert!(from > 0 && to > 0, "a rate of 0");
         let divisor = gcd(from, to);
@@ -91,7 +96,7 @@ impl Resampler {
         out
     }
 
-    fn push_into(&mut self, mut samples: &[f32], out: &mut Vec<f32>) {
+    pub(crate) fn push_into(&mut self, mut samples: &[f32], out: &mut Vec<f32>) {
         self.taken += samples.len();
         if self.fft.is_none() {
             self.given += samples.len();
@@ -116,7 +121,7 @@ impl Resampler {
         }
     }
 
-    fn finish_into(&mut self, out: &mut Vec<f32>) {
+    pub(crate) fn finish_into(&mut self, out: &mut Vec<f32>) {
         let due = self.due(self.taken);
         while self.given < due {
             let mut block = std::mem::take(&mut self.pending);

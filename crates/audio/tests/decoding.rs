@@ -5,7 +5,7 @@ mod support;
 use std::{io::Cursor, time::Duration};
 
 use support::{file, floats, heard, snr};
-use vllm_audio::{Limits, decode};
+use vllm_audio::{Limits, decode, decode_at, resample};
 
 /// Nothing is lost in decoding: the samples are the reference's to the last bit.
 const EXACT: f64 = f64::INFINITY;
@@ -14,7 +14,7 @@ const EXACT: f64 = f64::INFINITY;
 const FLOATS: f64 = 110.0;
 
 /// libopus itself is in fixed point in one and in floats in the other.
-const OPUS: f64 = 70.0;
+const OPUS: f64 = 65.0;
 
 /// What the container says of its last packet's length isn't read: up to a packet more than the reference.
 const A_PACKET: usize = 960;
@@ -37,6 +37,7 @@ const FILES: &[(&str, u32, f64, usize)] = &[
     ("stereo.flac", 22_050, EXACT, 0),
     ("24_bits.flac", 16_000, EXACT, 0),
     ("flac.mkv", 16_000, EXACT, 0),
+    ("flac.oga", 16_000, EXACT, 0),
     ("alac.m4a", 22_050, EXACT, 0),
     ("stereo.mp3", 44_100, FLOATS, 0),
     ("vbr_24k.mp3", 24_000, FLOATS, 0),
@@ -47,6 +48,7 @@ const FILES: &[(&str, u32, f64, usize)] = &[
     ("speech.opus", 48_000, OPUS, 0),
     ("opus.webm", 48_000, OPUS, A_PACKET),
     ("live.webm", 48_000, OPUS, A_PACKET),
+    ("opus.mp4", 48_000, OPUS, A_PACKET),
     ("aac.m4a", 44_100, FLOATS, 0),
     ("fragmented.mp4", 48_000, FLOATS, 0),
     ("video.mp4", 32_000, FLOATS, 0),
@@ -116,4 +118,13 @@ fn files_on_disk_are_read() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/files/opus.ogg");
     let found = decode(std::fs::File::open(path).unwrap(), Some("opus"), &Limits::default()).unwrap();
     assert_eq!(found, heard(&file("opus.ogg")).unwrap());
+}
+
+/// Packet by packet or afterwards: it is the same.
+#[test]
+fn decoding_resamples_on_the_way() {
+    for name in ["stereo.mp3", "opus.webm", "s16.wav", "aac.m4a"] {
+        let found = decode_at(16_000, Cursor::new(file(name)), None, &Limits::default()).unwrap();
+        assert_eq!(found, resample(heard(&file(name)).unwrap(), 16_000), "{name}");
+    }
 }

@@ -1,34 +1,13 @@
 //! Speed of the dense kernels beside the ceilings of a core, best of many short runs:
 //! `cargo run --release -p vllm-kernels-cpu --example dense [THREADS]`.
 
+mod clock;
+
 use std::{hint::black_box, time::Instant};
 
+use clock::cpu_seconds;
 use half::bf16;
 use vllm_kernels_cpu::{DenseMatrix, Floats, Pool, matmul};
-
-/// Seconds that this thread has had a core, so that other programs' share does not count.
-#[cfg(target_os = "linux")]
-fn cpu_seconds() -> f64 {
-    #[repr(C)]
-    struct Time {
-        seconds: std::ffi::c_long,
-        nanoseconds: std::ffi::c_long,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: std::ffi::c_int, time: *mut Time) -> std::ffi::c_int;
-    }
-    const THREAD: std::ffi::c_int = 3;
-    let mut time = Time { seconds: 0, nanoseconds: 0 };
-    // SAFETY: the C library, which std links, fills in one `timespec`, two longs on 64-bit Linux.
-    unsafe { clock_gettime(THREAD, &raw mut time) };
-    time.seconds as f64 + time.nanoseconds as f64 / 1e9
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cpu_seconds() -> f64 {
-    use std::time::SystemTime;
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
 
 /// Seconds of a call, by the quickest of some batches of calls.
 fn best(threads: usize, mut body: impl FnMut()) -> f64 {

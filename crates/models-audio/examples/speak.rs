@@ -1,19 +1,26 @@
 //! Says something with Kokoro and prints where the time went:
-//! `cargo run --release -p vllm-models-audio --example speak -- MODEL VOICE.bin PHONEMES [OUT.f32] [rounds]`.
+//! `cargo run --release -p vllm-models-audio --example speak -- MODEL VOICE.bin PHONEMES [OUT.f32 [ROUNDS [f32|int16|int8]]]`.
 //!
 //! Writes raw f32 samples, one channel at 24 kHz.
 
 use std::{collections::BTreeMap, error::Error, fs, path::Path, time::Instant};
 
 use vllm_models_audio as _;
-use vllm_platform::{SpeechOptions, Synthesizer as _, Utterance};
+use vllm_platform::{Activations, SpeechOptions, Synthesizer as _, Utterance};
 use vllm_platform_mlx::MlxSynthesizer;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, voice, phonemes, rest @ ..] = args.as_slice() else { return Err("MODEL VOICE.bin PHONEMES".into()) };
-    let options = SpeechOptions { threads: Some(2), ..SpeechOptions::default() };
-    let mut model = MlxSynthesizer::load(Path::new(model), &options)?;
+    let activations = match rest.get(2).map(String::as_str) {
+        None => Activations::default(),
+        Some("f32") => Activations::F32,
+        Some("int16") => Activations::Int16,
+        Some("int8") => Activations::Int8,
+        Some(other) => return Err(format!("activations {other:?}").into()),
+    };
+    let options = SpeechOptions { threads: Some(2), activations, ..SpeechOptions::default() };
+    let model = MlxSynthesizer::load(Path::new(model), &options)?;
     let info = model.info().clone();
     let symbols: Vec<u32> =
         phonemes.chars().filter_map(|c| info.symbols.get(c.encode_utf8(&mut [0; 4]))).copied().collect();

@@ -7,4 +7,5 @@
 #![forbid(unsafe_code)]
 
 mod kokoro;
+mod parakeet;
 mod whisper;

@@ -48,6 +48,6 @@ pub use ops::{
 };
 pub use platform::MlxPlatform;
 pub use runner::MlxRunner;
-pub use speech::{MlxListener, MlxSynthesizer};
+pub use speech::{MlxListener, MlxSynthesizer, MlxTransducer};
 pub use vision_runner::MlxVision;
 pub use vllm_platform::inventory;

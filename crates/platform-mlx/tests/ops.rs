@@ -9,7 +9,8 @@ use vllm_checkpoint::QuantMode;
 use vllm_kernels_cpu::{Activations, PackedMatrix, Pool, QuantMatrix, WeightArena};
 use vllm_platform::{Features, KvCacheSpec, KvDtype, KvGroup, MediaSpan, Row, SeqId, SpanGrid, StepPlan};
 use vllm_platform_mlx::{
-    Activation, Batch, ExpertWeights, Layout, Matrix, Ops, Projection, QuantizedMatrix, Result, Routing, Tensor, ffi,
+    Activation, Batch, ConvGeometry, ExpertWeights, Inlet, Layout, LstmWeights, Matrix, Nonlinearity, Ops, Outlet,
+    Projection, QuantizedMatrix, Result, Routing, Tensor, TransposedGeometry, ffi,
     nn::{MediaFeatures, Rope, RopeConfig},
 };
 
@@ -332,4 +333,106 @@ fn a_panicking_kernel_is_an_error_of_the_evaluation() {
     })
     .expect("a node");
     assert_eq!(z.as_slice::<f32>(), x.as_slice::<f32>(), "the stream lives on");
+}
+
+#[test]
+fn convolutions_agree_with_all_that_stands_around_them() {
+    both(|cpu, mlx| {
+        let (alpha, style) = (numbers(5, &[24]).add(Array::from_f32(2.0))?, numbers(6, &[1, 48]));
+        let x = numbers(7, &[30, 24]);
+        let maps = [cpu.adaptive_norm(&x, &style, 1e-5)?, mlx.adaptive_norm(&x, &style, 1e-5)?];
+        assert_close("adaptive norm's scales", &maps[0].scale, &maps[1].scale, 1e-5);
+        assert_close("adaptive norm's shifts", &maps[0].shift, &maps[1].shift, 1e-5);
+        let functions = [
+            ("identity", Nonlinearity::Identity),
+            ("leaky", Nonlinearity::LeakyRelu(0.2)),
+            ("snake", Nonlinearity::Snake(&alpha)),
+        ];
+        for (name, function) in functions {
+            let inlet = |i: usize| Inlet { map: Some(&maps[i]), function };
+            assert_close(name, &cpu.admit(&x, inlet(0))?, &mlx.admit(&x, inlet(1))?, 1e-5);
+        }
+        let same = ConvGeometry::same(3, 2);
+        let geometries = [
+            ("same", 3, same),
+            ("strided", 4, ConvGeometry { stride: 3, padding: 1, ..ConvGeometry::default() }),
+            ("in groups", 3, ConvGeometry { groups: 4, ..same }),
+        ];
+        let flat = |array: &Array| array.as_slice::<f32>().to_vec();
+        let bias = flat(&numbers(8, &[16]));
+        for (name, kernel, geometry) in geometries {
+            let inputs = 24 / geometry.groups;
+            let weights = flat(&numbers(9, &[16, kernel as i32, inputs as i32]));
+            let make = |ops: &Ops| {
+                let shape = [16, kernel, inputs];
+                ops.conv_weights(&WeightArena::new(), &weights, shape, geometry, Some(&bias))
+            };
+            let made = [make(cpu)?, make(mlx)?];
+            for shape in [&[30, 24][..], &[2, 15, 24]] {
+                let x = x.reshape(shape)?;
+                let run = |ops: &Ops, i: usize| -> Result<Tensor> {
+                    let inlet = Inlet { map: Some(&maps[i]), function: Nonlinearity::Snake(&alpha) };
+                    let plain = ops.conv1d(&x, &made[i], inlet, Outlet::default())?;
+                    let outlet = Outlet { residual: Some(&plain), factor: 0.5 };
+                    ops.conv1d(&x, &made[i], Inlet::default(), outlet)
+                };
+                assert_close(&format!("{name}, {shape:?}"), &run(cpu, 0)?, &run(mlx, 1)?, 1e-5);
+            }
+            // Weights of one device are no use on another.
+            assert!(cpu.conv1d(&x, &made[1], Inlet::default(), Outlet::default()).is_err());
+        }
+        let angles = x.multiply(Array::from_f32(1000.0))?;
+        assert_close("sine", &cpu.sin(&angles)?, &mlx.sin(&angles)?, 1e-6);
+        Ok(())
+    });
+}
+
+#[test]
+fn long_short_term_memory_agrees_both_ways() {
+    both(|cpu, mlx| {
+        let direction = |seed| LstmWeights {
+            input: numbers(seed, &[80, 12]),
+            hidden: numbers(seed + 1, &[80, 20]),
+            bias: numbers(seed + 2, &[80]),
+        };
+        let ways = [direction(1), direction(4)];
+        for frames in [1, 17] {
+            let x = numbers(9, &[frames, 12]);
+            for count in [1, 2] {
+                let (ours, theirs) = (cpu.lstm(&x, &ways[..count])?, mlx.lstm(&x, &ways[..count])?);
+                assert_close(&format!("{frames} frames, {count} directions"), &ours, &theirs, 1e-5);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn transposed_convolutions_agree() {
+    both(|cpu, mlx| {
+        let x = numbers(1, &[9, 24]);
+        let plain = TransposedGeometry { stride: 6, padding: 3, output_padding: 0, depthwise: false };
+        let cases = [
+            ("twelve wide by six", [24, 12, 16], plain),
+            ("more at the end", [24, 5, 16], TransposedGeometry { stride: 3, padding: 1, output_padding: 1, ..plain }),
+            (
+                "a filter for each channel",
+                [24, 3, 1],
+                TransposedGeometry { stride: 2, padding: 1, output_padding: 1, depthwise: true },
+            ),
+        ];
+        for (name, shape, geometry) in cases {
+            let weights = numbers(2, &shape.map(|n| n as i32)).as_slice::<f32>().to_vec();
+            let outputs = if geometry.depthwise { 24 } else { 16 };
+            let bias = numbers(3, &[outputs]).as_slice::<f32>().to_vec();
+            let run = |ops: &Ops| -> Result<Tensor> {
+                let weights =
+                    ops.transposed_conv_weights(&WeightArena::new(), &weights, shape, geometry, Some(&bias))?;
+                let inlet = Inlet { map: None, function: Nonlinearity::LeakyRelu(0.1) };
+                ops.conv_transpose1d(&x, &weights, geometry, inlet)
+            };
+            assert_close(name, &run(cpu)?, &run(mlx)?, 1e-5);
+        }
+        Ok(())
+    });
 }

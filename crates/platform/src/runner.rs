@@ -37,14 +37,17 @@ pub struct LoadOptions {
     pub kv_cache_dtype: Option<KvDtype>,
 }
 
-/// What the CPU's kernels make of activations that they multiply with quantized weights of 4 or 8 bits, where the processor
-/// has byte dot products. Elsewhere activations stay as they are.
+/// What the CPU's kernels make of activations that they multiply with quantized weights of 4 or 8 bits, and of those of
+/// convolutions in models that make sound (whose weights become integers of as many bytes when they are loaded), where the
+/// processor has byte dot products. Elsewhere activations stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Activations {
-    /// 16-bit integers, under a common power of two for each 32.
+    /// 16-bit integers, under a common power of two for each 32; before convolutions 14-bit ones, under a common scale for each
+    /// frame.
     #[default]
     Int16,
-    /// 8-bit integers, under a common scale for each 32: faster with long prompts and large batches, and less precise.
+    /// 8-bit integers, under a common scale for each 32, or before convolutions for each frame: faster with long prompts, large
+    /// batches and sound, and less precise.
     Int8,
     /// f32: as they are, everywhere.
     F32,

@@ -6,9 +6,11 @@
 //! shared by prefill chunks and decode tokens.
 //!
 //! [`EncoderEngine`] does the same for models that encode whole texts, [`VisionEngine`] for encoders that look at the
-//! pictures in [`Request::media`]; where they have work beside it, generation goes first.
+//! pictures in [`Request::media`], [`TranscriptionEngine`] for models that hear and [`SynthesisEngine`] for models that speak;
+//! where they have work beside it, generation goes first.
 //!
-//! **Invariant:** token ids and block ids only. No tensor, no text, no wire format; of tokio only the channels.
+//! **Invariant:** numbers only, of tokens, blocks, samples; what they mean to a model that hears, `vllm-speech` knows. No
+//! tensor, no wire format; of tokio only the channels.
 //!
 //! ```
 //! use vllm_platform::testing::{FakeConfig, FakeRunner};

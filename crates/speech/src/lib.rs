@@ -11,6 +11,7 @@ pub mod subtitles;
 pub mod transducer;
 pub mod vad;
 pub mod voices;
+pub mod wer;
 pub mod whisper;
 
 pub use transcript::{Segment, Transcript, Word};

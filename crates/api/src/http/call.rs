@@ -28,6 +28,7 @@ pub enum Endpoint {
     Score,
     AnthropicMessages,
     Responses,
+    Realtime,
     AudioTranscriptions,
     AudioTranslations,
     AudioSpeech,
@@ -45,6 +46,7 @@ impl Endpoint {
             Self::Score => "score",
             Self::AnthropicMessages => "anthropic_messages",
             Self::Responses => "responses",
+            Self::Realtime => "realtime",
             Self::AudioTranscriptions => "audio_transcriptions",
             Self::AudioTranslations => "audio_translations",
             Self::AudioSpeech => "audio_speech",
@@ -60,6 +62,8 @@ impl Endpoint {
             Self::Score => "score-",
             Self::AnthropicMessages => "msg_",
             Self::Responses => "resp_",
+            // The books' own: its client knows the response by another.
+            Self::Realtime => "rt_",
             Self::AudioTranscriptions | Self::AudioTranslations => "trsc-",
             Self::AudioSpeech => "speech-",
         }
@@ -68,7 +72,7 @@ impl Endpoint {
     /// OpenTelemetry's `gen_ai.operation.name`.
     const fn operation(self) -> &'static str {
         match self {
-            Self::ChatCompletions | Self::AnthropicMessages | Self::Responses => "chat",
+            Self::ChatCompletions | Self::AnthropicMessages | Self::Responses | Self::Realtime => "chat",
             Self::Completions => "text_completion",
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",

@@ -25,6 +25,7 @@ mod messages;
 mod metrics;
 mod models;
 mod openapi;
+mod realtime;
 mod registry;
 mod request_id;
 mod requests;
@@ -331,6 +332,7 @@ impl App {
             .route("/v1/audio/translations", post(audio::translate))
             .route("/v1/audio/speech", post(audio::speech))
             .route("/v1/audio/voices", get(audio::voices))
+            .route("/v1/realtime", get(realtime::connect))
             .route("/tokenize", post(tokenize::tokenize))
             .route("/v1/tokenize", post(tokenize::tokenize))
             .route("/detokenize", post(tokenize::detokenize))

@@ -41,11 +41,13 @@ pub struct Speaking {
     pub speed: f32,
     /// The same seed, the same sound.
     pub seed: u64,
+    /// Whether the first utterance is kept short, so that it is heard sooner.
+    pub soon: bool,
 }
 
 impl Default for Speaking {
     fn default() -> Self {
-        Self { voice: None, language: None, speed: 1.0, seed: 0 }
+        Self { voice: None, language: None, speed: 1.0, seed: 0, soon: true }
     }
 }
 
@@ -118,8 +120,7 @@ impl ServedSpeaker {
         Ok(language.map_or(Ok(()), |language| Phonemizer::new(language).prepare())?)
     }
 
-    /// What there is to say, sentence by sentence; the first one shorter, if there is a good place, so that it is heard sooner.
-    /// Blocks for as long as that takes.
+    /// What there is to say, sentence by sentence. Blocks for as long as that takes.
     ///
     /// # Errors
     /// [`SpeakError`].
@@ -134,7 +135,7 @@ impl ServedSpeaker {
         // A voice whose name says nothing is an American.
         let phonemizer = Phonemizer::new(language.unwrap_or(Language::AmericanEnglish));
         let mut utterances = Vec::new();
-        for sentence in sentences::utterances(text, Some(OPENING_WORDS)) {
+        for sentence in sentences::utterances(text, speaking.soon.then_some(OPENING_WORDS)) {
             match self.say(sentence, phonemizer, &voice, &mut utterances) {
                 // A line of signs among others.
                 Ok(()) | Err(PhonemeError::Nothing) => {}
@@ -145,6 +146,14 @@ impl ServedSpeaker {
             return Err(PhonemeError::Nothing.into());
         }
         Ok(Plan { utterances, speed: speaking.speed, seed: speaking.seed })
+    }
+
+    /// Whether there is such a voice, or such a blend of some.
+    ///
+    /// # Errors
+    /// [`SpeakError::Voice`].
+    pub fn check_voice(&self, name: &str) -> Result<(), SpeakError> {
+        Ok(self.voices.get(name).map(drop)?)
     }
 
     /// Begins to speak.

@@ -1,9 +1,9 @@
-//! Decoded packets, mixed down and put in a row.
+//! Decoded packets, mixed down, resampled and put in a row.
 
 use symphonia::core::audio::GenericAudioBufferRef;
 
 use super::{DecodeError, Limits, Stated};
-use crate::Sound;
+use crate::{Resampler, Sound};
 
 /// −80 dB of full scale: a sound that is never louder is silence.
 const SILENCE: f32 = 1e-4;
@@ -15,7 +15,16 @@ const LOUDEST: f32 = 1e6;
 pub(super) struct Gather<'a> {
     limits: &'a Limits,
     stated: Option<Stated>,
+    /// What is given back, at the rate wanted.
     samples: Vec<f32>,
+    /// None: the file's own.
+    wanted: Option<u32>,
+    /// To that rate. Known from the first packet on.
+    resampler: Option<Resampler>,
+    /// A packet, mixed down.
+    mixed: Vec<f32>,
+    /// Samples at the file's rate.
+    heard: usize,
     /// Samples before the first of them.
     left_out: usize,
     /// Known from the first packet on.
@@ -30,11 +39,15 @@ pub(super) struct Gather<'a> {
 }
 
 impl<'a> Gather<'a> {
-    pub fn new(stated: Option<Stated>, limits: &'a Limits) -> Self {
+    pub fn new(stated: Option<Stated>, wanted: Option<u32>, limits: &'a Limits) -> Self {
         Self {
             limits,
             stated,
             samples: Vec::new(),
+            wanted,
+            resampler: None,
+            mixed: Vec::new(),
+            heard: 0,
             left_out: 0,
             rate: None,
             loudest: 0.0,
@@ -59,9 +72,6 @@ impl<'a> Gather<'a> {
     /// Mixes a packet down. The first `lead` seconds of all are left out.
     pub fn add(&mut self, packet: &GenericAudioBufferRef<'_>, lead: f64) -> Result<(), DecodeError> {
         let frames = packet.frames();
-        if frames == 0 {
-            return Ok(());
-        }
         self.good += 1;
         let rate = packet.spec().rate();
         if self.rate != Some(rate) {
@@ -80,22 +90,28 @@ impl<'a> Gather<'a> {
         let early = lead.saturating_sub(self.left_out).min(frames);
         self.left_out += early;
         let most = (self.limits.duration.as_secs_f64() * f64::from(rate)) as usize;
-        if self.samples.len() + frames - early > most {
+        if self.heard + frames - early > most {
             return Err(self.too_long());
         }
+        self.mixed.clear();
         for at in early..frames {
             let mut sum = 0.0;
             for plane in &self.planes[..channels] {
                 let sample = plane[at];
                 // NaN isn't within either.
                 if !(-LOUDEST..=LOUDEST).contains(&sample) {
-                    let at = self.samples.len() as f64 / f64::from(rate);
+                    let at = (self.heard + at - early) as f64 / f64::from(rate);
                     return Err(DecodeError::NotFinite { value: sample, at });
                 }
                 self.loudest = self.loudest.max(sample.abs());
                 sum += sample;
             }
-            self.samples.push(sum / channels as f32);
+            self.mixed.push(sum / channels as f32);
+        }
+        self.heard += self.mixed.len();
+        match &mut self.resampler {
+            Some(resampler) => resampler.push_into(&self.mixed, &mut self.samples),
+            None => self.samples.extend_from_slice(&self.mixed),
         }
         Ok(())
     }
@@ -114,12 +130,14 @@ impl<'a> Gather<'a> {
             )));
         }
         self.rate = Some(rate);
+        self.resampler = self.wanted.filter(|&wanted| wanted != rate).map(|wanted| Resampler::whole(rate, wanted));
         if let Some(stated) = self.stated {
             if stated.seconds > self.limits.duration.as_secs_f64() {
                 return Err(self.too_long());
             }
             // No more than a minute on the word of a file.
-            self.samples.reserve((stated.seconds.min(60.0) * f64::from(rate)) as usize + 1);
+            let given = self.wanted.unwrap_or(rate);
+            self.samples.reserve((stated.seconds.min(60.0) * f64::from(given)) as usize + 1);
         }
         Ok(())
     }
@@ -129,7 +147,7 @@ impl<'a> Gather<'a> {
     }
 
     /// The sound, if it is one.
-    pub fn finish(self) -> Result<Sound, DecodeError> {
+    pub fn finish(mut self) -> Result<Sound, DecodeError> {
         if self.bad > self.good {
             return Err(DecodeError::Damaged(self.complaint.to_owned()));
         }
@@ -139,20 +157,23 @@ impl<'a> Gather<'a> {
                 None => Err(DecodeError::Empty),
             };
         };
-        let found = self.samples.len() as f64 / f64::from(rate);
+        let found = self.heard as f64 / f64::from(rate);
         if let Some(Stated { seconds, exact }) = self.stated {
-            // Packets have up to 4096 samples and Opus's 120 ms; encoders put one or two before the sound.
-            let slack = if exact { 0.5 / f64::from(rate) } else { 0.15 + 8192.0 / f64::from(rate) };
+            // A packet or two, of at most 2048 samples as a rule, or of Opus, whose length includes what is left out in front.
+            let slack = if exact { 0.5 / f64::from(rate) } else { 0.1 + 4096.0 / f64::from(rate) };
             if found + self.left_out as f64 / f64::from(rate) + slack < seconds {
                 return Err(DecodeError::Truncated { found, stated: seconds });
             }
         }
-        if self.samples.is_empty() {
+        if self.heard == 0 {
             return Err(DecodeError::Empty);
         }
         if self.loudest < SILENCE {
             return Err(DecodeError::Silent);
         }
-        Ok(Sound { samples: self.samples, rate })
+        if let Some(mut resampler) = self.resampler {
+            resampler.finish_into(&mut self.samples);
+        }
+        Ok(Sound { samples: self.samples, rate: self.wanted.unwrap_or(rate) })
     }
 }

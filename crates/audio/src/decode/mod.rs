@@ -53,21 +53,49 @@ pub fn decode(
     hint: Option<&str>,
     limits: &Limits,
 ) -> Result<Sound, DecodeError> {
-    let source = Source::new(source)?;
+    contained(Source::new(source)?, hint, None, limits)
+}
+
+/// [`decode`] and [`resample`](crate::resample) in one: the same samples, but those at the file's own rate are never held all at
+/// once. Half an hour of 48 kHz that is wanted at 16 kHz takes 115 MB instead of 460.
+///
+/// # Errors
+/// As [`decode`].
+///
+/// # Panics
+/// If `rate` is 0.
+pub fn decode_at(
+    rate: u32,
+    source: impl Read + Seek + Send + Sync + 'static,
+    hint: Option<&str>,
+    limits: &Limits,
+) -> Result<Sound, DecodeError> {
+    assert!(rate > 0, "a rate of 0");
+    contained(Source::new(source)?, hint, Some(rate), limits)
+}
+
+/// Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
+fn contained(source: Source, hint: Option<&str>, rate: Option<u32>, limits: &Limits) -> Result<Sound, DecodeError> {
     if source.length() == 0 {
         return Err(DecodeError::Empty);
     }
-    // Decoders of untrusted bytes by others: what they didn't foresee is the file's fault, not the server's.
-    catch_unwind(AssertUnwindSafe(|| read(source, hint, limits)))
-        .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())))
+    let trouble = source.trouble();
+    let heard = catch_unwind(AssertUnwindSafe(|| read(source, hint, rate, limits)))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged("its decoder gave up on it".into())));
+    match trouble.take() {
+        Some(error) => Err(DecodeError::Io(error)),
+        None => heard,
+    }
 }
 
-fn read(mut source: Source, hint: Option<&str>, limits: &Limits) -> Result<Sound, DecodeError> {
+fn read(mut source: Source, hint: Option<&str>, rate: Option<u32>, limits: &Limits) -> Result<Sound, DecodeError> {
     let leads = edits::leads(&mut source)?;
     let mut reader = open(source, hint)?;
     let mut voice = Voice::of(&*reader)?;
-    let mut gather = Gather::new(voice.stated, limits);
+    let mut gather = Gather::new(voice.stated, rate, limits);
     let mut lead = leads.iter().find(|(track, _)| *track == voice.track).map(|&(_, seconds)| seconds);
+    // Opus's decoder leaves out what its header says: the edit list says it once more.
+    lead = lead.filter(|_| voice.tick.is_some());
     loop {
         let packet = match reader.next_packet() {
             Ok(Some(packet)) => packet,
@@ -114,6 +142,8 @@ fn open(source: Source, hint: Option<&str>) -> Result<Box<dyn FormatReader>, Dec
     let probe = symphonia::default::get_probe();
     probe.probe(&told, stream, FormatOptions::default(), MetadataOptions::default()).map_err(|error| match error {
         Error::Unsupported(what) if what.starts_with("core (probe)") => DecodeError::NotAudio,
+        // A part that every such file has: an MP4 that was cut lacks its table of contents.
+        Error::Unsupported(what) if what.contains("missing") => DecodeError::Damaged(what.to_owned()),
         Error::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             DecodeError::Damaged("it ends within its header".into())
         }
@@ -201,7 +231,6 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
 /// What a reader or decoder found wrong, if not the end of the file.
 fn fault(error: Error) -> DecodeError {
     match error {
-        Error::IoError(error) => DecodeError::Io(error),
         Error::DecodeError(what) | Error::LimitError(what) => DecodeError::Damaged(what.to_owned()),
         Error::Unsupported(what) => DecodeError::Unsupported(format!("the audio can't be read: {what}")),
         error => DecodeError::Damaged(error.to_string()),

@@ -67,8 +67,14 @@ impl Head {
             },
         };
         head.channels = channels;
-        head.pre_skip = u16::from_le_bytes([fixed[10], fixed[11]]);
-        head.gain = i16::from_le_bytes([fixed[16], fixed[17]]);
+        // MP4 has the same fields in its own order of bytes, and its own version, which the reader leaves as they are.
+        let swap = fixed[8] == 0;
+        let field = |at: usize| {
+            let bytes = [fixed[at], fixed[at + 1]];
+            if swap { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+        };
+        head.pre_skip = field(10);
+        head.gain = field(16).cast_signed();
         Some(head)
     }
 }

@@ -14,8 +14,8 @@ use crate::Format;
 /// Samples a frame: 170 ms at 24 kHz.
 const BLOCK: usize = 4096;
 
-/// The header's field has 20 bits.
-pub(super) const FASTEST: u32 = (1 << 20) - 1;
+/// What its encoder can write.
+pub(super) const FASTEST: u32 = 96_000;
 
 pub(super) struct Flac {
     config: Verified<config::Encoder>,

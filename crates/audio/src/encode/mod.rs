@@ -10,7 +10,7 @@ use crate::{Format, Resampler, Sound, resample};
 /// Why samples can't be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// A rate of 0, or beyond what the format's header can say.
+    /// A rate of 0, or beyond what the format can have.
     #[error("{format} can't have {rate} samples a second")]
     Rate {
         /// The format.

@@ -1,7 +1,7 @@
 //! Opus in Ogg (RFC 7845).
 
 use ogg::{PacketWriteEndInfo, PacketWriter};
-use ropus::{Application, Bitrate, Channels, Encoder, Signal};
+use ropus::{Application, Bitrate, Channels, Encoder};
 
 use super::EncodeError;
 use crate::Format;
@@ -38,9 +38,9 @@ pub(super) struct Opus {
 
 impl Opus {
     pub fn new(rate: u32) -> Result<Self, EncodeError> {
+        // Told that it is speech, it models a voice at the cost of the wave (half as many dB of agreement at this rate).
         let encoder = Encoder::builder(rate, Channels::Mono, Application::Audio)
             .bitrate(Bitrate::Bits(BITS))
-            .signal(Signal::Voice)
             .build()
             .map_err(failed)?;
         let pre_skip = (u64::from(encoder.lookahead()) * TICKS / u64::from(rate)) as u16;

@@ -53,6 +53,26 @@ impl Inlet<'_> {
         self.affine.is_none() && matches!(self.function, Nonlinearity::Identity)
     }
 
+    /// A frame through the inlet.
+    ///
+    /// # Safety
+    /// The processor has `S`; both frames and the lists are of one length.
+    #[inline(always)]
+    pub(super) unsafe fn frame<S: Simd>(&self, x: &[f32], y: &mut [f32]) {
+        let (channels, x, y) = (x.len(), x.as_ptr(), y.as_mut_ptr());
+        let whole = channels - channels % S::LANES;
+        // SAFETY: by the caller's promise; so many channels from c on are in the frames.
+        unsafe {
+            for c in (0..whole).step_by(S::LANES) {
+                S::store(y.add(c), self.lanes::<S, true>(x.add(c), c, S::LANES));
+            }
+            if whole < channels {
+                let v = self.lanes::<S, false>(x.add(whole), whole, channels - whole);
+                S::store_first(y.add(whole), v, channels - whole);
+            }
+        }
+    }
+
     /// # Panics
     /// If a list has another length than there are channels.
     pub(super) fn check(&self, channels: usize) {
@@ -64,24 +84,25 @@ impl Inlet<'_> {
         }
     }
 
-    /// `lanes` channels of a frame from `channel` on, which are at `x`.
+    /// `lanes` channels of a frame from `channel` on, which are at `x`; a `WHOLE` vector of them, or fewer.
     ///
     /// # Safety
     /// The processor has `S`; so many numbers are at `x`, and channels in the lists.
     #[inline(always)]
-    pub(super) unsafe fn lanes<S: Simd>(&self, x: *const f32, channel: usize, lanes: usize) -> S::V {
+    pub(super) unsafe fn lanes<S: Simd, const WHOLE: bool>(&self, x: *const f32, channel: usize, lanes: usize) -> S::V {
         // SAFETY: by the caller's promise.
         unsafe {
-            let mut v = S::load_first(x, lanes);
+            let load = |p| if WHOLE { S::load(p) } else { S::load_first(p, lanes) };
+            let mut v = load(x);
             if let Some([scale, shift]) = self.affine {
-                let scale = S::load_first(scale.as_ptr().add(channel), lanes);
-                v = S::fused_mul_add(v, scale, S::load_first(shift.as_ptr().add(channel), lanes));
+                v = S::fused_mul_add(v, load(scale.as_ptr().add(channel)), load(shift.as_ptr().add(channel)));
             }
             match self.function {
                 Nonlinearity::Identity => v,
                 Nonlinearity::LeakyRelu(slope) => S::select(S::less(v, S::splat(0.0)), S::mul(v, S::splat(slope)), v),
                 Nonlinearity::Snake(alpha) => {
-                    let alpha = S::load_first(alpha.as_ptr().add(channel), lanes);
+                    // (Lanes without a channel may be anything.)
+                    let alpha = load(alpha.as_ptr().add(channel));
                     S::add(v, S::div(math::sin_squared::<S>(S::mul(alpha, v)), alpha))
                 }
             }
@@ -124,14 +145,8 @@ impl Kernel for Admit<'_> {
     unsafe fn run<S: Simd>(self) {
         let Self { x, channels, inlet, y } = self;
         for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-            for c in (0..channels).step_by(S::LANES) {
-                let lanes = S::LANES.min(channels - c);
-                // SAFETY: so many channels from c on are in the frame, and the lists are as long as it.
-                unsafe {
-                    let v = inlet.lanes::<S>(x.as_ptr().add(c), c, lanes);
-                    S::store_first(y.as_mut_ptr().add(c), v, lanes);
-                }
-            }
+            // SAFETY: by the caller's promise; both are frames of `channels`, and the lists are as long.
+            unsafe { inlet.frame::<S>(x, y) };
         }
     }
 }

@@ -6,10 +6,6 @@
 use super::{Inlet, kernel::Numbers, packed::LARGEST};
 use crate::simd::{Simd, kernel::Kernel};
 
-/// A number of which the last bit of the mantissa is 1: a small one added to it is rounded to an integer, ties to even, which is
-/// then found in the lowest bits.
-const ROUND: f32 = 3.0 * (1 << 22) as f32;
-
 /// Turns frames of `channels` into rows of words, through an inlet.
 pub(super) struct Quantize<'a> {
     /// Whole frames.
@@ -31,77 +27,82 @@ impl Kernel for Quantize<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { x, channels, inlet, numbers, room, rows, units } = self;
+        let room = &mut room[..channels];
         let row_words = rows.len() / units.len();
-        let frames = x.chunks_exact(channels).zip(rows.chunks_exact_mut(row_words)).zip(units);
-        for ((x, row), unit) in frames {
-            // SAFETY: by the caller's promise; so many channels from c on are in the frame and in its room.
+        for ((x, row), unit) in x.chunks_exact(channels).zip(rows.chunks_exact_mut(row_words)).zip(units) {
+            // SAFETY: by the caller's promise; all are of one length, and a row has room for as many integers.
             unsafe {
-                // As integers, so that NaN and infinity, the largest patterns of all, win.
-                let mut largest = 0u32;
-                for c in (0..channels).step_by(S::LANES) {
-                    let lanes = S::LANES.min(channels - c);
-                    let v = inlet.lanes::<S>(x.as_ptr().add(c), c, lanes);
-                    S::store_first(room.as_mut_ptr().add(c), v, lanes);
-                }
-                let mut magnitudes = [0u32; 16];
-                let (whole, rest) = room[..channels].as_chunks::<16>();
-                for numbers in whole {
-                    for (m, v) in magnitudes.iter_mut().zip(numbers) {
-                        *m = (*m).max(v.to_bits() & 0x7fff_ffff);
-                    }
-                }
-                for v in rest {
-                    largest = largest.max(v.to_bits() & 0x7fff_ffff);
-                }
-                largest = magnitudes.iter().fold(largest, |a, &b| a.max(b));
-                let limit = if numbers == Numbers::Pairs { LARGEST } else { 127 };
-                let inverse;
-                (*unit, inverse) = unit_of(largest, limit as f32);
-                let bits = |v: f32| (v * inverse + ROUND).to_bits();
-                let frame = &room[..channels];
-                match numbers {
-                    Numbers::Pairs => {
-                        let (pairs, rest) = frame.as_chunks::<2>();
-                        for (word, pair) in row.iter_mut().zip(pairs) {
-                            *word = bits(pair[0]) & 0xffff | bits(pair[1]) << 16;
-                        }
-                        finish(row, pairs.len(), rest, 16, bits, 0);
-                    }
-                    Numbers::Unsigned | Numbers::Signed => {
-                        let sign = if numbers == Numbers::Unsigned { 0x8080_8080 } else { 0 };
-                        let (fours, rest) = frame.as_chunks::<4>();
-                        for (word, four) in row.iter_mut().zip(fours) {
-                            let low = bits(four[0]) & 0xff | (bits(four[1]) & 0xff) << 8;
-                            *word = (low | (bits(four[2]) & 0xff) << 16 | bits(four[3]) << 24) ^ sign;
-                        }
-                        finish(row, fours.len(), rest, 8, bits, sign);
-                    }
-                }
+                inlet.frame::<S>(x, room);
+                *unit = integers::<S>(room, numbers, row);
             }
         }
     }
 }
 
-/// The words of a row that no whole lot of channels fills.
+/// Turns a frame into a row of words, and gives its unit.
+///
+/// # Safety
+/// The processor has `S`; the row has room for as many integers as the frame has numbers.
 #[inline(always)]
-fn finish(row: &mut [u32], whole: usize, rest: &[f32], bits: usize, integer: impl Fn(f32) -> u32, sign: u32) {
-    for word in &mut row[whole..] {
-        *word = sign;
-    }
-    let mask = (1 << bits) - 1;
-    for (i, &v) in rest.iter().enumerate() {
-        row[whole] ^= (integer(v) & mask) << (i * bits);
+pub(super) unsafe fn integers<S: Simd>(frame: &[f32], numbers: Numbers, row: &mut [u32]) -> f32 {
+    let channels = frame.len();
+    debug_assert!(row.len() * numbers.per_word() >= channels);
+    let whole = channels - channels % S::LANES;
+    // SAFETY: by the caller's promise; whole vectors up to `whole`, and what is left behind.
+    unsafe {
+        // What a NaN or an infinity makes NaN: the largest of numbers may pass over it.
+        let (mut largest, mut poison) = (S::splat(0.0), S::splat(0.0));
+        let mut see = |v: S::V| {
+            largest = S::max(S::abs(v), largest);
+            poison = S::mul_add(v, S::splat(0.0), poison);
+        };
+        for c in (0..whole).step_by(S::LANES) {
+            see(S::load(frame.as_ptr().add(c)));
+        }
+        if whole < channels {
+            see(S::load_first(frame.as_ptr().add(whole), channels - whole));
+        }
+        let limit = if numbers == Numbers::Pairs { LARGEST } else { 127 };
+        let (unit, inverse) = unit_of(S::max_lane(largest) + S::sum(poison), limit as f32);
+        let inverse = S::splat(inverse);
+        let mut rest = [0.0; 16];
+        S::store_first(rest.as_mut_ptr(), S::load_first(frame.as_ptr().add(whole), channels - whole), channels - whole);
+        if numbers == Numbers::Pairs {
+            let out: *mut i16 = row.as_mut_ptr().cast();
+            for c in (0..whole).step_by(S::LANES) {
+                S::store_i16(out.add(c), S::mul(S::load(frame.as_ptr().add(c)), inverse));
+            }
+            row[whole / 2..].fill(0);
+            let mut last = [0; 16];
+            S::store_i16(last.as_mut_ptr(), S::mul(S::load(rest.as_ptr()), inverse));
+            std::ptr::copy_nonoverlapping(last.as_ptr(), row.as_mut_ptr().cast::<i16>().add(whole), channels - whole);
+        } else {
+            let out: *mut i8 = row.as_mut_ptr().cast();
+            for c in (0..whole).step_by(S::LANES) {
+                S::store_i8(out.add(c), S::mul(S::load(frame.as_ptr().add(c)), inverse));
+            }
+            row[whole.div_ceil(4)..].fill(0);
+            let mut last = [0; 16];
+            S::store_i8(last.as_mut_ptr(), S::mul(S::load(rest.as_ptr()), inverse));
+            std::ptr::copy_nonoverlapping(last.as_ptr(), row.as_mut_ptr().cast::<i8>().add(whole), channels - whole);
+            if numbers == Numbers::Unsigned {
+                row.iter_mut().for_each(|word| *word ^= 0x8080_8080);
+            }
+        }
+        unit
     }
 }
 
-/// The unit that takes the number with the bits `largest` to `limit`, and its inverse.
+/// The unit that takes `largest` to `limit`, and its inverse.
 #[inline(always)]
-fn unit_of(largest: u32, limit: f32) -> (f32, f32) {
+fn unit_of(largest: f32, limit: f32) -> (f32, f32) {
     /// `2⁻¹¹²`: the inverse is finite from here on.
-    const LEAST: u32 = (127 - 112) << 23;
-    match f32::from_bits(largest) {
-        _ if largest < LEAST => (0.0, 0.0),
-        largest if largest.is_finite() => (largest / limit, limit / largest),
-        _ => (f32::NAN, 0.0),
+    const LEAST: f32 = f32::from_bits((127 - 112) << 23);
+    if largest < LEAST {
+        (0.0, 0.0)
+    } else if largest.is_finite() {
+        (largest / limit, limit / largest)
+    } else {
+        (f32::NAN, 0.0)
     }
 }

@@ -14,6 +14,7 @@ mod packed;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod toom;
 mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -22,8 +23,8 @@ use crate::{Conv1d, Filters, Pool, WeightArena, conv1d, with_scratch};
 
 use around::discharge;
 pub use around::{Inlet, Nonlinearity, Outlet, admit};
-use job::{Job, Target};
-use kernel::Kernel;
+use job::{Integers, Job, Target};
+use kernel::{Kernel, Numbers};
 use packed::Packed;
 pub use transposed::{TransposedTaps, convolve_transposed};
 
@@ -34,7 +35,7 @@ pub struct Taps {
     kernel: usize,
     /// Of a group.
     inputs: usize,
-    groups: usize,
+    conv: Conv1d,
     /// `[outputs]`, or none.
     bias: Vec<f32>,
 }
@@ -42,40 +43,36 @@ pub struct Taps {
 enum Form {
     /// [outputs, kernel, inputs]
     Dense(Vec<f32>),
-    Packed(Packed, &'static Kernel),
+    Integers(Integers, &'static Kernel),
 }
 
 /// Channels or outputs below which integers are not worth their preparation.
 const LEAST_WIDTH: usize = 16;
 
 impl Taps {
-    /// Weights [outputs, kernel, inputs / groups] and a bias `[outputs]`, for convolutions on `pool`.
+    /// Weights [outputs, kernel, inputs / groups] of a convolution and a bias `[outputs]`, for `pool`.
     ///
     /// # Panics
-    /// If a slice has another length than its shape, or the outputs don't fit the groups.
+    /// If a slice has another length than its shape, the outputs don't fit the groups, or a stride or dilation is 0.
     #[must_use]
     pub fn new(
         pool: &Pool,
         arena: &WeightArena,
         weights: &[f32],
-        [outputs, kernel, inputs]: [usize; 3],
-        groups: usize,
+        shape: [usize; 3],
+        conv: Conv1d,
         bias: Option<&[f32]>,
     ) -> Self {
+        let [outputs, kernel, inputs] = shape;
         assert_eq!(weights.len(), outputs * kernel * inputs, "taps of [{outputs}, {kernel}, {inputs}]");
+        let Conv1d { stride, dilation, groups, .. } = conv;
         assert!(groups > 0 && outputs.is_multiple_of(groups), "{outputs} outputs in {groups} groups");
+        assert!(stride > 0 && dilation > 0, "a stride of {stride}, a dilation of {dilation}");
         let bias = bias.unwrap_or_default();
         assert!(bias.is_empty() || bias.len() == outputs, "a bias of {} for {outputs} outputs", bias.len());
-        let kernel_of = Kernel::of(pool.isa(), pool.activations());
-        let wide = groups == 1 && inputs >= 2 * LEAST_WIDTH && outputs >= LEAST_WIDTH && kernel > 0;
-        let packed = kernel_of.filter(|_| wide).and_then(|kernel_of| {
-            Some((Packed::new(pool, arena, kernel_of, weights, [outputs, kernel, inputs])?, kernel_of))
-        });
-        let form = match packed {
-            Some((packed, kernel_of)) => Form::Packed(packed, kernel_of),
-            None => Form::Dense(weights.into()),
-        };
-        Self { form, outputs, kernel, inputs, groups, bias: bias.into() }
+        let integers = integers(pool, arena, weights, shape, conv);
+        let form = integers.map_or_else(|| Form::Dense(weights.into()), |(w, kernel)| Form::Integers(w, kernel));
+        Self { form, outputs, kernel, inputs, conv, bias: bias.into() }
     }
 
     /// Channels of the result.
@@ -87,7 +84,7 @@ impl Taps {
     /// Channels of the input, those of all groups.
     #[must_use]
     pub fn channels(&self) -> usize {
-        self.inputs * self.groups
+        self.inputs * self.conv.groups
     }
 
     /// How many frames a result sees.
@@ -96,10 +93,16 @@ impl Taps {
         self.kernel
     }
 
-    /// Parts of the channels that don't mix.
+    /// How the kernel goes over the frames.
     #[must_use]
-    pub fn groups(&self) -> usize {
-        self.groups
+    pub fn conv(&self) -> Conv1d {
+        self.conv
+    }
+
+    /// Frames of the result for `length` of the input.
+    #[must_use]
+    pub fn output(&self, length: usize) -> usize {
+        self.conv.output(length, self.kernel)
     }
 
     /// Bytes of memory.
@@ -107,29 +110,51 @@ impl Taps {
     pub fn nbytes(&self) -> usize {
         let weights = match &self.form {
             Form::Dense(weights) => 4 * weights.len(),
-            Form::Packed(packed, _) => packed.nbytes(),
+            Form::Integers(weights, _) => weights.parts().iter().map(Packed::nbytes).sum(),
         };
         weights + 4 * self.bias.len()
     }
 }
 
-/// `outlet(taps ∗ inlet(x) + bias)`: `x` `[batch, length, channels]` → `y` `[batch, conv.output(length, kernel), outputs]`.
+/// The weights as integers, if the pool wants them and they are worth it.
+fn integers(
+    pool: &Pool,
+    arena: &WeightArena,
+    weights: &[f32],
+    shape: [usize; 3],
+    conv: Conv1d,
+) -> Option<(Integers, &'static Kernel)> {
+    let [outputs, taps, inputs] = shape;
+    let kernel = Kernel::of(pool.isa(), pool.activations())?;
+    if conv.groups > 1 || taps == 0 || inputs < 2 * LEAST_WIDTH || outputs < LEAST_WIDTH {
+        return None;
+    }
+    // Bytes have no precision to spare, and products of few taps are not that many.
+    if kernel.numbers != Numbers::Pairs || taps < toom::TOGETHER || conv.stride > 1 {
+        return Some((Integers::Plain(Packed::new(pool, arena, kernel, weights, shape)?), kernel));
+    }
+    let parts = [outputs, taps.div_ceil(toom::TOGETHER), inputs];
+    let mut points = Vec::new();
+    for point in 0..toom::POINTS {
+        points.push(Packed::new(pool, arena, kernel, &toom::weights_at(point, weights, shape), parts)?);
+    }
+    Some((Integers::Points(Box::new(points.try_into().ok()?)), kernel))
+}
+
+/// `outlet(taps ∗ inlet(x) + bias)`: `x` `[batch, length, channels]` → `y` `[batch, taps.output(length), outputs]`.
 ///
 /// # Panics
-/// If the lengths of `x`, `y` or a list don't fit the shapes, the groups aren't those of the taps, or a stride or dilation is 0.
-#[allow(clippy::too_many_arguments)]
+/// If the lengths of `x`, `y` or a list don't fit the shapes.
 pub fn convolve(
     pool: &Pool,
     x: &[f32],
     [batch, length]: [usize; 2],
     taps: &Taps,
-    conv: Conv1d,
     inlet: &Inlet<'_>,
     outlet: &Outlet<'_>,
     y: &mut [f32],
 ) {
-    let channels = taps.channels();
-    assert_eq!(conv.groups, taps.groups, "groups of the convolution and of its taps");
+    let (channels, conv) = (taps.channels(), taps.conv);
     assert_eq!(x.len(), batch * length * channels, "convolve: x of [{batch}, {length}, {channels}]");
     if let Some(residual) = outlet.residual {
         assert_eq!(residual.len(), y.len(), "convolve: residual and y");
@@ -149,15 +174,15 @@ pub fn convolve(
             }
             discharge(pool, y, &taps.bias, outlet);
         }
-        Form::Packed(packed, kernel) => {
-            let places = conv.output(length, taps.kernel);
+        Form::Integers(weights, kernel) => {
+            let places = taps.output(length);
             assert_eq!(y.len(), batch * places * taps.outputs, "convolve: y of [{batch}, {places}, {}]", taps.outputs);
             if y.is_empty() {
                 return;
             }
             let target = Target { skipped: 0, len: places * taps.outputs };
             let bias = &*taps.bias;
-            Job { kernel, packed, x, length, conv, places, bias, inlet, outlet, target }.run(pool, y);
+            Job { kernel, weights, x, length, conv, places, bias, inlet, outlet, target }.run(pool, y);
         }
     }
 }

@@ -121,7 +121,7 @@ impl Packed {
     }
 
     /// From the first word of a panel to the end.
-    pub fn from_panel(&self, panel: usize) -> &[u32] {
+    pub fn panels_from(&self, panel: usize) -> &[u32] {
         &self.words.words()[panel * self.panel_words()..]
     }
 

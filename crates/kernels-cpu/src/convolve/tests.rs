@@ -81,7 +81,8 @@ fn bounds(
             let most = filter.chunks_exact(channels).map(sum).fold(0.0, f64::max);
             let largest = filter.iter().fold(0.0, |m: f64, w| m.max(f64::from(w.abs())));
             let (x_eps, w_unit) = match activations {
-                // Half of 2³¹ / 8191, and a little less.
+                // Half of 2³¹ / 8191, and a little less. Products at five points come with larger factors; as measured.
+                Activations::Int16 if kernel >= 3 => (2.5 / 8190.0, 5.0 * most / 523_000.0),
                 Activations::Int16 => (0.5 / 8190.0, most / 523_000.0),
                 _ => (0.5 / 126.9, largest / 253.0),
             };
@@ -90,7 +91,10 @@ fn bounds(
                 let at = (t * conv.stride + tap * conv.dilation).wrapping_sub(conv.padding);
                 if at < length {
                     let frame = &frames[n * length + at];
-                    let largest = frame.iter().fold(0.0, |m: f64, &v| m.max(v));
+                    // Of all that are taken together.
+                    let near = at.saturating_sub(4 * conv.dilation)..length.min(at + 4 * conv.dilation + 1);
+                    let near = &frames[n * length + near.start..n * length + near.end];
+                    let largest = near.iter().flatten().fold(0.0, |m: f64, &v| m.max(v));
                     error += x_eps * largest * sum(w) + w_unit * frame.iter().sum::<f64>();
                     error += 3e-6 * frame.iter().zip(w).map(|(x, w)| x * f64::from(w.abs())).sum::<f64>();
                 }
@@ -148,9 +152,9 @@ fn convolutions_match_f64() {
             let given = Some(with_bias).filter(|bias| !bias.is_empty());
             for pool in every_isa() {
                 let pool = pool.with_activations(Activations::F32);
-                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv.groups, given);
+                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, given);
                 let mut y = vec![f32::NAN; wanted.len()];
-                convolve(&pool, &x, size, &taps, conv, inlet, &outlet, &mut y);
+                convolve(&pool, &x, size, &taps, inlet, &outlet, &mut y);
                 let what = format!("{name}, inlet {i}, {:?}", pool.isa());
                 let tolerance = 1e-6 * ((kernel * inputs).max(64) as f64).sqrt();
                 assert_close(&y, wanted.iter().copied(), tolerance, what);
@@ -162,9 +166,9 @@ fn convolutions_match_f64() {
                 let allowed = bounds(&x, size, &weights, shape, conv, inlet, activations);
                 for pool in every_isa() {
                     let pool = pool.with_activations(activations);
-                    let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, 1, given);
+                    let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, given);
                     let mut y = vec![f32::NAN; wanted.len()];
-                    convolve(&pool, &x, size, &taps, conv, inlet, &outlet, &mut y);
+                    convolve(&pool, &x, size, &taps, inlet, &outlet, &mut y);
                     for (at, (&y, (wanted, allowed))) in y.iter().zip(wanted.iter().zip(&allowed)).enumerate() {
                         let error = (f64::from(y) - wanted).abs();
                         let what = format!("{name}, inlet {i}, {:?}, {activations}, number {at}", pool.isa());
@@ -253,10 +257,10 @@ fn neither_threads_nor_the_instruction_set_change_integers() {
     for isa in crate::Isa::available() {
         for threads in [1, 2, 5] {
             let pool = Pool::with_isa(threads, isa).unwrap();
-            let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, 1, None);
-            if matches!(taps.form, Form::Packed(..)) {
+            let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, None);
+            if matches!(taps.form, Form::Integers(..)) {
                 let mut y = vec![f32::NAN; length * shape[0]];
-                convolve(&pool, &x, [1, length], &taps, conv, &inlet, &Outlet::default(), &mut y);
+                convolve(&pool, &x, [1, length], &taps, &inlet, &Outlet::default(), &mut y);
                 match &first {
                     Some(first) => assert!(*first == y, "{isa}, {threads} threads"),
                     None => first = Some(y),
@@ -275,10 +279,10 @@ fn sums_stay_within_their_integers() {
         for activations in [Activations::Int16, Activations::Int8] {
             for pool in every_isa() {
                 let pool = pool.with_activations(activations);
-                let taps = Taps::new(&pool, &WeightArena::new(), &weights, [outputs, 1, channels], 1, None);
+                let taps =
+                    Taps::new(&pool, &WeightArena::new(), &weights, [outputs, 1, channels], Conv1d::default(), None);
                 let mut y = vec![f32::NAN; 20 * outputs];
-                let conv = Conv1d::default();
-                convolve(&pool, &x, [1, 20], &taps, conv, &Inlet::default(), &Outlet::default(), &mut y);
+                convolve(&pool, &x, [1, 20], &taps, &Inlet::default(), &Outlet::default(), &mut y);
                 let wanted = f64::from(3.0 * weight * channels as f32);
                 // A thousandth: a unit's rounding.
                 assert_close(&y, y.iter().map(|_| wanted), 1e-3, format_args!("{name}, {:?}", pool.isa()));
@@ -287,9 +291,9 @@ fn sums_stay_within_their_integers() {
     }
 }
 
-/// A number that is none stays where it is seen, and does not become one.
+/// A number that is none stays about where it is seen, and does not become one.
 #[test]
-fn a_nan_spreads_as_far_as_the_kernel() {
+fn a_nan_spreads_little_further_than_the_kernel() {
     let (length, shape, conv) = (30, [32, 3, 64], Conv1d { padding: 1, ..Conv1d::default() });
     let weights = random(shape.iter().product(), 2);
     for bad in [f32::NAN, f32::INFINITY] {
@@ -298,12 +302,15 @@ fn a_nan_spreads_as_far_as_the_kernel() {
         for activations in [Activations::F32, Activations::Int16, Activations::Int8] {
             for pool in every_isa() {
                 let pool = pool.with_activations(activations);
-                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, 1, None);
+                let taps = Taps::new(&pool, &WeightArena::new(), &weights, shape, conv, None);
                 let mut y = vec![0.0; length * shape[0]];
-                convolve(&pool, &x, [1, length], &taps, conv, &Inlet::default(), &Outlet::default(), &mut y);
+                convolve(&pool, &x, [1, length], &taps, &Inlet::default(), &Outlet::default(), &mut y);
                 for (t, frame) in y.chunks_exact(shape[0]).enumerate() {
+                    // Results that are made together share it.
                     let finite = frame.iter().all(|v| v.is_finite());
-                    assert_eq!(finite, !(9..=11).contains(&t), "{:?}, {activations}, frame {t}", pool.isa());
+                    let what = format!("{:?}, {activations}, frame {t}", pool.isa());
+                    assert!(finite || (7..=13).contains(&t), "{what}");
+                    assert!(!finite || !(9..=11).contains(&t), "{what}");
                 }
             }
         }

@@ -4,12 +4,15 @@
 //! `t · s` on are one result of a plain convolution with `s` times as many outputs and a kernel `s` times as short, and lie
 //! beside each other as they should.
 
-use super::{Inlet, Outlet, Taps, admit, convolve, discharge};
+use super::{
+    Form, Inlet, Outlet, Taps, admit, convolve, discharge,
+    job::{Job, Target},
+};
 use crate::{Conv1d, Pool, WeightArena, with_scratch};
 
 /// Weights of a transposed convolution in one dimension, and its bias.
 pub struct TransposedTaps {
-    form: Form,
+    form: TransposedForm,
     outputs: usize,
     kernel: usize,
     stride: usize,
@@ -17,7 +20,7 @@ pub struct TransposedTaps {
     bias: Vec<f32>,
 }
 
-enum Form {
+enum TransposedForm {
     /// A plain convolution with a result for each phase and output.
     Phases(Taps),
     /// [kernel, channels]: a filter for each channel.
@@ -51,8 +54,9 @@ impl TransposedTaps {
                 }
             }
         }
-        let taps = Taps::new(pool, arena, &phases, [stride * outputs, reach, inputs], 1, None);
-        Self { form: Form::Phases(taps), outputs, kernel, stride, bias: bias_of(bias, outputs) }
+        let conv = Conv1d { padding: reach - 1, ..Conv1d::default() };
+        let taps = Taps::new(pool, arena, &phases, [stride * outputs, reach, inputs], conv, None);
+        Self { form: TransposedForm::Phases(taps), outputs, kernel, stride, bias: bias_of(bias, outputs) }
     }
 
     /// Weights [channels, kernel], a filter for each channel.
@@ -68,15 +72,15 @@ impl TransposedTaps {
             filter.iter().enumerate().for_each(|(tap, &w)| turned[tap * channels + channel] = w);
         }
         let bias = bias_of(bias, channels);
-        Self { form: Form::Depthwise(turned), outputs: channels, kernel, stride, bias }
+        Self { form: TransposedForm::Depthwise(turned), outputs: channels, kernel, stride, bias }
     }
 
     /// Channels of the input.
     #[must_use]
     pub fn channels(&self) -> usize {
         match &self.form {
-            Form::Phases(taps) => taps.channels(),
-            Form::Depthwise(_) => self.outputs,
+            TransposedForm::Phases(taps) => taps.channels(),
+            TransposedForm::Depthwise(_) => self.outputs,
         }
     }
 
@@ -96,8 +100,8 @@ impl TransposedTaps {
     #[must_use]
     pub fn nbytes(&self) -> usize {
         let weights = match &self.form {
-            Form::Phases(taps) => taps.nbytes(),
-            Form::Depthwise(weights) => 4 * weights.len(),
+            TransposedForm::Phases(taps) => taps.nbytes(),
+            TransposedForm::Depthwise(weights) => 4 * weights.len(),
         };
         weights + 4 * self.bias.len()
     }
@@ -132,18 +136,27 @@ pub fn convolve_transposed(
         return;
     }
     match &taps.form {
-        Form::Phases(phases) => {
-            let conv = Conv1d { padding: phases.kernel() - 1, ..Conv1d::default() };
-            let rows = conv.output(length, phases.kernel());
+        TransposedForm::Phases(phases) => {
+            let (conv, rows) = (phases.conv(), phases.output(length));
+            if let Form::Integers(weights, kernel) = &phases.form {
+                // Frames beyond all phases see nothing.
+                let reached = (rows * phases.outputs()).saturating_sub(padding * outputs).min(y.len());
+                y[reached..].fill(0.0);
+                let target = Target { skipped: padding * outputs, len: reached };
+                let (places, bias, outlet) = (rows, &[][..], &Outlet::default());
+                let job = Job { kernel, weights, x, length, conv, places, bias, inlet, outlet, target };
+                job.run(pool, &mut y[..reached]);
+                return discharge(pool, y, &taps.bias, &Outlet::default());
+            }
             with_scratch(rows * phases.outputs(), |whole| {
-                convolve(pool, x, [1, length], phases, conv, inlet, &Outlet::default(), whole);
+                convolve(pool, x, [1, length], phases, inlet, &Outlet::default(), whole);
                 let kept = whole.get(padding * outputs..).unwrap_or_default();
                 let kept = &kept[..kept.len().min(y.len())];
                 y[..kept.len()].copy_from_slice(kept);
                 y[kept.len()..].fill(0.0);
             });
         }
-        Form::Depthwise(weights) => with_scratch(x.len(), |admitted| {
+        TransposedForm::Depthwise(weights) => with_scratch(x.len(), |admitted| {
             admit(pool, x, channels, inlet, admitted);
             y.fill(0.0);
             for (t, x) in admitted.chunks_exact(channels).enumerate() {

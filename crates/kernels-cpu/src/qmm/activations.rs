@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// What activations become for multiplication with packed weights ([`PackedMatrix`](crate::PackedMatrix)). Chosen when a
-/// [`Pool`](crate::Pool) is made.
+/// What activations become for multiplication with packed weights ([`PackedMatrix`](crate::PackedMatrix), and
+/// [`Taps`](crate::Taps), where the unit is a frame's instead of that of each 32). Chosen when a [`Pool`](crate::Pool) is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Activations {
     /// Integers of two signed bytes under a power of two for each 32: none moves by more than 3.1·10⁻⁵ of the largest of its 32.

@@ -121,6 +121,24 @@ unsafe impl Simd for Avx2 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn store_i16(p: *mut i16, v: __m256) {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(v);
+            let narrow = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storeu_si128(p.cast(), narrow);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: __m256) {
+        // SAFETY: as stated above the block.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(v);
+            let narrow = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storel_epi64(p.cast(), _mm_packs_epi16(narrow, narrow));
+        }
+    }
+    #[inline(always)]
     unsafe fn round(v: __m256) -> __m256 {
         // SAFETY: as stated above the block.
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }

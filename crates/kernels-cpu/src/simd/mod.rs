@@ -130,6 +130,31 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     /// [`Simd::sum`] of four vectors at once; each the same tree of additions, whatever the others hold.
     unsafe fn sums(v: [Self::V; 4]) -> [f32; 4];
 
+    /// The lanes rounded to the nearest integers, ties to even, as `LANES` i16 to `p`; of what doesn't fit, something.
+    #[inline(always)]
+    unsafe fn store_i16(p: *mut i16, v: Self::V) {
+        // SAFETY: as this function's; as many lanes as the widest vector has.
+        unsafe {
+            let mut lanes = [0.0; 16];
+            Self::store(lanes.as_mut_ptr(), v);
+            for (i, &v) in lanes[..Self::LANES].iter().enumerate() {
+                *p.add(i) = rounded_bits(v) as i16;
+            }
+        }
+    }
+    /// As [`Simd::store_i16`], as `LANES` i8.
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: Self::V) {
+        // SAFETY: as above.
+        unsafe {
+            let mut lanes = [0.0; 16];
+            Self::store(lanes.as_mut_ptr(), v);
+            for (i, &v) in lanes[..Self::LANES].iter().enumerate() {
+                *p.add(i) = rounded_bits(v) as i8;
+            }
+        }
+    }
+
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
     fn prefetch(p: *const u8) {
@@ -200,6 +225,12 @@ pub(crate) unsafe fn transpose<S: Simd>(v: &mut [S::V; 16]) {
 
 /// Rows of a register tile: see [`Simd::TILE_VECTORS`].
 pub(crate) const TILE_ROWS: usize = 6;
+
+/// Bits of which the lowest 22 are `v`, small, rounded to an integer: the last bit of the mantissa of what it is added to is 1.
+#[inline(always)]
+fn rounded_bits(v: f32) -> u32 {
+    (v + 3.0 * (1 << 22) as f32).to_bits()
+}
 
 /// For each of 32 codes of `BITS` bits: the word in which it begins, and the bit of that word.
 #[cfg(target_arch = "x86_64")]

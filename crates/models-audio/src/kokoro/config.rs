@@ -55,6 +55,8 @@ pub(super) struct Albert {
     pub type_vocab_size: usize,
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f32,
+    #[serde(default = "hidden_act")]
+    hidden_act: String,
 }
 
 fn embedding_size() -> usize {
@@ -71,6 +73,10 @@ fn type_vocab_size() -> usize {
 
 fn layer_norm_eps() -> f32 {
     1e-12
+}
+
+fn hidden_act() -> String {
+    "gelu_new".into()
 }
 
 impl Config {
@@ -114,6 +120,7 @@ impl Config {
                 albert.num_hidden_groups > 0 && albert.num_hidden_layers.is_multiple_of(albert.num_hidden_groups),
                 "plbert.num_hidden_layers: must be a multiple of num_hidden_groups",
             ),
+            (albert.hidden_act == "gelu_new", "plbert.hidden_act: only gelu_new is supported"),
             // One phoneme between the two ends.
             (albert.max_position_embeddings > 2, "plbert.max_position_embeddings: must be at least 3"),
         ];
@@ -133,5 +140,48 @@ impl Generator {
     /// Numbers of a frame of a spectrum: real and imaginary parts, or magnitudes and phases.
     pub fn spectrum_len(&self) -> usize {
         self.gen_istft_n_fft + 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn sound() -> Value {
+        json!({
+            "istftnet": {"upsample_rates": [10, 6], "upsample_kernel_sizes": [20, 12], "upsample_initial_channel": 512,
+                "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]], "gen_istft_n_fft": 20,
+                "gen_istft_hop_size": 5},
+            "hidden_dim": 512, "max_dur": 50, "n_layer": 3, "n_token": 178, "style_dim": 128,
+            "text_encoder_kernel_size": 5, "vocab": {"a": 43},
+            "plbert": {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 2048,
+                "max_position_embeddings": 512, "num_hidden_layers": 12},
+        })
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let config = Config::deserialize(sound()).expect("sound");
+        assert_eq!((config.check(), config.istftnet.samples_per_pitch()), (Ok(()), 300));
+        // (where, what, what the error names)
+        let cases = [
+            ("/istftnet/upsample_kernel_sizes", json!([20]), "upsample_kernel_sizes"),
+            ("/istftnet/upsample_kernel_sizes", json!([20, 13]), "upsample_kernel_sizes"),
+            ("/istftnet/upsample_initial_channel", json!(3), "upsample_initial_channel"),
+            ("/istftnet/resblock_kernel_sizes", json!([4]), "resblock_kernel_sizes"),
+            ("/istftnet/gen_istft_hop_size", json!(0), "gen_istft_n_fft"),
+            ("/hidden_dim", json!(510), "hidden_dim"),
+            ("/text_encoder_kernel_size", json!(4), "text_encoder_kernel_size"),
+            ("/plbert/num_attention_heads", json!(7), "num_attention_heads"),
+            ("/plbert/max_position_embeddings", json!(2), "max_position_embeddings"),
+        ];
+        for (at, value, wanted) in cases {
+            let mut config = sound();
+            *config.pointer_mut(at).expect(at) = value;
+            let error = Config::deserialize(config).expect("well typed").check().expect_err(at);
+            assert!(error.contains(wanted), "{at}: {error}");
+        }
     }
 }

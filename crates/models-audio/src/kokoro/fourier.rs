@@ -125,21 +125,37 @@ mod tests {
         assert!(frame[6] < 1e-4 && frame[0] < 1e-4, "{frame:?}");
     }
 
+    /// By the definition of the inverse transform, windowed again and divided by the sum of the windows' squares.
     #[test]
-    fn samples_come_back_from_their_spectra() {
-        let fourier = Fourier::new(20, 5);
-        let samples: Vec<f32> = (0..100u16).map(|n| f32::from(n * 37 % 101) / 50.0 - 1.0).collect();
-        let mut spectra = fourier.polar(&samples);
-        for spectrum in spectra.chunks_exact_mut(22) {
-            let (magnitudes, phases) = spectrum.split_at_mut(11);
-            for (magnitude, phase) in magnitudes.iter_mut().zip(phases) {
-                // A sine reaches a quarter of a turn either way; what lies beyond turns round with a minus, which an
-                // exponential has not: such bins are left out of the comparison by making them small on the way there.
-                *magnitude = magnitude.max(1e-9).ln();
-                *phase = if phase.abs() <= 1.0 { phase.asin() } else { 0.0 };
+    fn samples_match_the_definition() {
+        let (len, hop, frames) = (20usize, 5usize, 9usize);
+        let fourier = Fourier::new(len, hop);
+        let spectra: Vec<f32> = (0..frames * 22).map(|n| ((n * 37 % 101) as f32 / 50.0 - 1.0) * 1.7).collect();
+        let window = |n: usize| 0.5 - 0.5 * (TAU * n as f64 / len as f64).cos();
+        let mut sums = vec![[0.0f64; 2]; (frames - 1) * hop + len];
+        for (frame, spectrum) in spectra.chunks_exact(22).enumerate() {
+            for n in 0..len {
+                let mut sample = 0.0;
+                // The other half of the bins is this one's mirror image.
+                for bin in 0..len {
+                    let (mirrored, sign) = if bin > len / 2 { (len - bin, -1.0) } else { (bin, 1.0) };
+                    let ends = mirrored == 0 || mirrored == len / 2;
+                    let magnitude = f64::from(spectrum[mirrored]).exp() / len as f64;
+                    let phase = f64::from(spectrum[11 + mirrored]).sin() * sign;
+                    let turn = TAU * (bin * n) as f64 / len as f64;
+                    // Of the ends' numbers the real part is all that counts.
+                    let real = if ends { phase.cos() * turn.cos() } else { (phase + turn).cos() };
+                    sample += magnitude * real;
+                }
+                let [sum, squares] = &mut sums[frame * hop + n];
+                *sum += sample * window(n);
+                *squares += window(n) * window(n);
             }
         }
-        let again = fourier.samples(&spectra);
-        assert_eq!(again.len(), samples.len());
+        let found = fourier.samples(&spectra);
+        assert_eq!(found.len(), (frames - 1) * hop);
+        for (i, (found, [sum, squares])) in found.iter().zip(&sums[len / 2..]).enumerate() {
+            assert!((f64::from(*found) - sum / squares).abs() < 2e-6, "sample {i}: {found} for {}", sum / squares);
+        }
     }
 }

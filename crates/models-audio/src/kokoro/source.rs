@@ -77,7 +77,7 @@ impl Source {
             .map(|h| {
                 // Beyond what the fundamental has been relieved of.
                 let more = (h as f64 * turns).floor() - h as f64 * whole;
-                if self.hop % 2 == 0 && more.rem_euclid(2.0) == 1.0 { -1.0 } else { 1.0 }
+                if self.hop.is_multiple_of(2) && more.rem_euclid(2.0) == 1.0 { -1.0 } else { 1.0 }
             })
             .collect()
     }
@@ -93,6 +93,66 @@ impl Source {
         #[allow(clippy::cast_possible_truncation)]
         {
             (AMPLITUDE * sum) as f32 + self.bias
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the definition has it: each harmonic's turns modulo 1, summed up, times the hop, interpolated between frames' middles.
+    fn reference(source: &Source, pitch: &[f32], noise: &[f32]) -> Vec<f64> {
+        let (hop, last) = (source.hop as f64, pitch.len() - 1);
+        let loudness = source.weights.iter().map(|w| f64::from(w * w)).sum::<f64>().sqrt();
+        let phases: Vec<Vec<f64>> = (1..=source.weights.len())
+            .map(|h| {
+                let turns = |f: &f32| (f64::from(*f) * h as f64 / source.sample_rate).rem_euclid(1.0);
+                let sums = pitch.iter().scan(0.0, |sum, f| {
+                    *sum += turns(f) * hop;
+                    Some(*sum)
+                });
+                sums.collect()
+            })
+            .collect();
+        let sample = |i: usize| {
+            let at = ((i as f64 + 0.5) / hop - 0.5).max(0.0);
+            let (low, part) = (at as usize, at.fract());
+            let mut sum = f64::from(source.bias);
+            let voiced = pitch[i / source.hop] > VOICED;
+            if voiced {
+                for (weight, phases) in source.weights.iter().zip(&phases) {
+                    let phase = phases[low] * (1.0 - part) + phases[(low + 1).min(last)] * part;
+                    sum += f64::from(*weight) * AMPLITUDE * (TAU * phase).sin();
+                }
+            }
+            let amplitude = if voiced { f64::from(NOISE) } else { AMPLITUDE / 3.0 };
+            (sum + amplitude * loudness * f64::from(noise[i])).tanh()
+        };
+        (0..pitch.len() * source.hop).map(sample).collect()
+    }
+
+    #[test]
+    fn harmonics_match_the_definition() {
+        let pitches: [(&str, &[f32]); 5] = [
+            ("one frame", &[200.0]),
+            ("steady", &[123.4; 7]),
+            ("rising out of nothing", &[0.0, 3.0, 60.0, 180.0, 240.0, 0.5]),
+            ("below zero between voiced frames", &[-80.0, 95.0, -3.5, 110.0, 111.0, -7000.0, 130.0]),
+            ("harmonics beyond a turn a sample", &[2500.0, 3000.0, 100.0, 9000.0, 30_000.0]),
+        ];
+        for hop in [16, 15, 300] {
+            let weights = vec![0.9, -0.5, 0.4, 0.3, -0.2, 0.1, 0.1, 0.05, 0.3];
+            let source = Source { weights, bias: 0.01, sample_rate: 24_000.0, hop };
+            for (name, pitch) in pitches {
+                let noise = Noise::new(5);
+                let wanted = reference(&source, pitch, &noise.numbers(pitch.len() * hop));
+                let found = source.excite(pitch, &noise);
+                assert_eq!(found.len(), wanted.len());
+                for (i, (a, b)) in found.iter().zip(wanted).enumerate() {
+                    assert!((f64::from(*a) - b).abs() < 1e-6, "{name}, hop {hop}, sample {i}: {a} for {b}");
+                }
+            }
         }
     }
 }

@@ -36,8 +36,8 @@ impl LoadContext<'_> {
         let bias = scope.bias_numbers(outputs, bias)?;
         let shape = [outputs, kernel, inputs];
         let arena = &self.shared.arena;
-        let weights = self.ops().conv_weights(arena, &weights, shape, geometry.groups, bias.as_deref())?;
-        Ok(Conv1d::new(self.ops(), weights, geometry))
+        let weights = self.ops().conv_weights(arena, &weights, shape, geometry, bias.as_deref())?;
+        Ok(Conv1d::new(self.ops(), weights))
     }
 
     /// A transposed convolution in one dimension, `shape` [inputs, outputs, kernel], or [channels, 1, kernel] where each channel has
@@ -62,7 +62,9 @@ impl LoadContext<'_> {
             scope.turned_filters(shape, |i, o, k| [o, k, i])?
         };
         let bias = scope.bias_numbers(if geometry.depthwise { inputs } else { outputs }, bias)?;
-        let weights = if geometry.depthwise { weights } else { inputs_first(&weights, [outputs, kernel, inputs]) };
+        // Our kernels have the inputs first.
+        let weights =
+            if geometry.depthwise { weights } else { permuted(&weights, [outputs, kernel, inputs], [2, 1, 0]) };
         let shape = [inputs, kernel, outputs];
         let arena = &self.shared.arena;
         let weights = self.ops().transposed_conv_weights(arena, &weights, shape, geometry, bias.as_deref())?;
@@ -92,14 +94,14 @@ impl LoadContext<'_> {
             Directions::Both => &[["l0", "forward"], ["l0_reverse", "backward"]],
         };
         let mlx = scope.has("Wx_forward");
-        let [input, hidden_name] = if mlx { ["Wx", "Wh"] } else { ["weight_ih", "weight_hh"] };
+        let [input_name, hidden_name] = if mlx { ["Wx", "Wh"] } else { ["weight_ih", "weight_hh"] };
         let weights = suffixes.iter().map(|suffix| {
             let suffix = suffix[usize::from(mlx)];
             let tensor = |name: &str, shape: &[usize]| scope.tensor(&format!("{name}_{suffix}"), shape);
             let bias = tensor("bias_ih", &[4 * hidden])?.add(tensor("bias_hh", &[4 * hidden])?)?;
             bias.eval()?;
             Ok(LstmWeights {
-                input: tensor(input, &[4 * hidden, inputs])?,
+                input: tensor(input_name, &[4 * hidden, inputs])?,
                 hidden: tensor(hidden_name, &[4 * hidden, hidden])?,
                 bias,
             })
@@ -118,34 +120,16 @@ impl LoadContext<'_> {
     fn turned_filters(&self, file: [usize; 3], mlx: fn(usize, usize, usize) -> [usize; 3]) -> Result<Vec<f32>> {
         let [a, b, c] = file;
         let turned = mlx(a, b, c);
-        // Where each of MLX's places comes from: the three numbers 0, 1, 2 through the same function.
-        let from = mlx(0, 1, 2);
-        let mut strides = [b * c, c, 1];
         let (numbers, in_order) = if self.has("weight") {
             self.numbers("weight", &[&file, &turned])?
         } else {
             let (gains, _) = self.numbers("weight_g", &[&[a, 1, 1]])?;
             let (mut numbers, layout) = self.numbers("weight_v", &[&file, &[a, c, b]])?;
-            for (direction, gain) in numbers.chunks_exact_mut((b * c).max(1)).zip(gains) {
-                let length = direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
-                // A direction of no length has none.
-                let factor = if length > 0.0 { f64::from(gain) / length } else { 0.0 };
-                direction.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
-            }
-            strides = if layout == 0 { strides } else { [b * c, 1, b] };
-            (numbers, 0)
+            weight_norm(&mut numbers, &gains);
+            (if layout == 0 { numbers } else { permuted(&numbers, [a, c, b], [0, 2, 1]) }, 0)
         };
-        if in_order == 1 {
-            return Ok(numbers);
-        }
-        let mut out = Vec::with_capacity(numbers.len());
-        for i in 0..turned[0] {
-            for j in 0..turned[1] {
-                let start = i * strides[from[0]] + j * strides[from[1]];
-                out.extend((0..turned[2]).map(|k| numbers[start + k * strides[from[2]]]));
-            }
-        }
-        Ok(out)
+        // The axes, turned like their lengths.
+        Ok(if in_order == 1 { numbers } else { permuted(&numbers, file, mlx(0, 1, 2)) })
     }
 
     /// A tensor's numbers, which has one of the shapes, and which of them it is.
@@ -171,13 +155,54 @@ impl LoadContext<'_> {
     }
 }
 
-/// [outputs, kernel, inputs] as [inputs, kernel, outputs].
-fn inputs_first(weights: &[f32], [outputs, kernel, inputs]: [usize; 3]) -> Vec<f32> {
-    let mut turned = Vec::with_capacity(weights.len());
-    for input in 0..inputs {
-        for tap in 0..kernel {
-            turned.extend((0..outputs).map(|output| weights[(output * kernel + tap) * inputs + input]));
+/// Gives each of as many equal parts as there are gains that length.
+fn weight_norm(numbers: &mut [f32], gains: &[f32]) {
+    let part = numbers.len() / gains.len().max(1);
+    for (direction, &gain) in numbers.chunks_exact_mut(part.max(1)).zip(gains) {
+        let length = direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+        // What has no length has no direction.
+        let factor = if length > 0.0 { f64::from(gain) / length } else { 0.0 };
+        direction.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+    }
+}
+
+/// `numbers` of that shape, with axis `axes[i]` as the `i`-th.
+fn permuted(numbers: &[f32], shape: [usize; 3], axes: [usize; 3]) -> Vec<f32> {
+    let strides = [shape[1] * shape[2], shape[2], 1];
+    let mut out = Vec::with_capacity(numbers.len());
+    for i in 0..shape[axes[0]] {
+        for j in 0..shape[axes[1]] {
+            let start = i * strides[axes[0]] + j * strides[axes[1]];
+            out.extend((0..shape[axes[2]]).map(|k| numbers[start + k * strides[axes[2]]]));
         }
     }
-    turned
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_change_places() {
+        let numbers: Vec<f32> = (0..24).map(|n| n as f32).collect();
+        for axes in [[0, 1, 2], [0, 2, 1], [1, 2, 0], [2, 1, 0]] {
+            let shape = [2, 3, 4];
+            let turned = permuted(&numbers, shape, axes);
+            for (at, number) in turned.iter().enumerate() {
+                let lengths = axes.map(|axis| shape[axis]);
+                let place = [at / lengths[2] / lengths[1], at / lengths[2] % lengths[1], at % lengths[2]];
+                let mut file = [0; 3];
+                axes.iter().zip(place).for_each(|(&axis, place)| file[axis] = place);
+                assert_eq!(*number, ((file[0] * 3 + file[1]) * 4 + file[2]) as f32, "{axes:?}, number {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_get_the_length_of_their_gain() {
+        let mut numbers = [3.0, 4.0, 0.0, 0.0, -1e-20, 0.0];
+        weight_norm(&mut numbers, &[10.0, 5.0, 2.0]);
+        assert_eq!(numbers, [6.0, 8.0, 0.0, 0.0, -2.0, 0.0]);
+    }
 }

@@ -1,21 +1,17 @@
 //! Convolutions in one dimension, and the norm that models which make sound put before them.
 
 use super::Linear;
-use crate::{
-    ChannelMap, ConvGeometry, ConvWeights, Inlet, Ops, Outlet, Result, Tensor, TransposedConvWeights,
-    TransposedGeometry,
-};
+use crate::{ChannelMap, ConvWeights, Inlet, Ops, Outlet, Result, Tensor, TransposedConvWeights, TransposedGeometry};
 
 /// A convolution in one dimension over frames of channels.
 pub struct Conv1d {
     ops: Ops,
     weights: ConvWeights,
-    geometry: ConvGeometry,
 }
 
 impl Conv1d {
-    pub(crate) fn new(ops: Ops, weights: ConvWeights, geometry: ConvGeometry) -> Self {
-        Self { ops, weights, geometry }
+    pub(crate) fn new(ops: Ops, weights: ConvWeights) -> Self {
+        Self { ops, weights }
     }
 
     /// [frames, inputs] → [frames', outputs], or either with a batch before.
@@ -31,7 +27,7 @@ impl Conv1d {
     /// # Errors
     /// As [`Conv1d::forward`], and if what is on the way doesn't fit.
     pub fn forward_with(&self, x: &Tensor, inlet: Inlet<'_>, outlet: Outlet<'_>) -> Result<Tensor> {
-        self.ops.conv1d(x, &self.weights, self.geometry, inlet, outlet)
+        self.ops.conv1d(x, &self.weights, inlet, outlet)
     }
 }
 

@@ -11,7 +11,9 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(crate) fn new(ops: Ops, weight: Matrix, bias: Option<Tensor>) -> Self {
+    /// Of a weight [outputs, inputs] and a bias `[outputs]` that were loaded by themselves.
+    #[must_use]
+    pub fn new(ops: Ops, weight: Matrix, bias: Option<Tensor>) -> Self {
         weight.arrays().chain(&bias).for_each(|array| ops.constant(array));
         Self { ops, weight, bias, heads: None }
     }

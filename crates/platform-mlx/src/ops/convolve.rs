@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vllm_kernels_cpu::{Taps, TransposedTaps, WeightArena};
+use vllm_kernels_cpu::{Conv1d, Taps, TransposedTaps, WeightArena};
 
 use super::{Backend, Ops, mlx};
 use crate::{Error, Result, Tensor, batch::dim};
@@ -16,7 +16,7 @@ pub(super) enum ConvForm {
     /// For our kernels.
     Taps(Arc<Taps>),
     /// [outputs, kernel, inputs / groups], and a bias `[outputs]`.
-    Mlx(Tensor, Option<Tensor>),
+    Mlx(Tensor, Option<Tensor>, ConvGeometry),
 }
 
 /// Weights and bias of a transposed convolution in one dimension, in the form that the device wants.
@@ -144,23 +144,30 @@ pub(super) fn with_frames(x: &Tensor, frames: usize, channels: usize) -> Vec<i32
 }
 
 impl Ops {
-    /// Weights [outputs, kernel, inputs / groups] and a bias `[outputs]` as the device wants them.
+    /// Weights [outputs, kernel, inputs / groups] of a convolution and a bias `[outputs]` as the device wants them.
     ///
     /// # Errors
     /// MLX's own.
-    pub(crate) fn conv_weights(
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, the outputs don't fit the groups, or a stride or dilation is 0.
+    pub fn conv_weights(
         &self,
         arena: &WeightArena,
         weights: &[f32],
         shape: [usize; 3],
-        groups: usize,
+        geometry: ConvGeometry,
         bias: Option<&[f32]>,
     ) -> Result<ConvWeights> {
         Ok(ConvWeights(match &self.0 {
-            Backend::Cpu(cpu) => ConvForm::Taps(Arc::new(Taps::new(&cpu.pool, arena, weights, shape, groups, bias))),
+            Backend::Cpu(cpu) => {
+                let ConvGeometry { stride, padding, dilation, groups } = geometry;
+                let conv = Conv1d { stride, padding, dilation, groups };
+                ConvForm::Taps(Arc::new(Taps::new(&cpu.pool, arena, weights, shape, conv, bias)))
+            }
             Backend::Mlx => {
                 let bias = bias.map(|bias| Tensor::from_slice(bias, &[dim(bias.len())]));
-                ConvForm::Mlx(Tensor::from_slice(weights, &shape.map(dim)), bias)
+                ConvForm::Mlx(Tensor::from_slice(weights, &shape.map(dim)), bias, geometry)
             }
         }))
     }
@@ -170,7 +177,7 @@ impl Ops {
     ///
     /// # Errors
     /// MLX's own.
-    pub(crate) fn transposed_conv_weights(
+    pub fn transposed_conv_weights(
         &self,
         arena: &WeightArena,
         weights: &[f32],
@@ -199,18 +206,11 @@ impl Ops {
     ///
     /// # Errors
     /// If a shape doesn't fit; MLX's own.
-    pub fn conv1d(
-        &self,
-        x: &Tensor,
-        weights: &ConvWeights,
-        geometry: ConvGeometry,
-        inlet: Inlet<'_>,
-        outlet: Outlet<'_>,
-    ) -> Result<Tensor> {
+    pub fn conv1d(&self, x: &Tensor, weights: &ConvWeights, inlet: Inlet<'_>, outlet: Outlet<'_>) -> Result<Tensor> {
         match (&self.0, &weights.0) {
-            (Backend::Cpu(cpu), ConvForm::Taps(taps)) => cpu.conv1d(x, taps, geometry, inlet, outlet),
-            (Backend::Mlx, ConvForm::Mlx(weights, bias)) => {
-                mlx::convolve::conv1d(x, weights, bias.as_ref(), geometry, inlet, outlet)
+            (Backend::Cpu(cpu), ConvForm::Taps(taps)) => cpu.conv1d(x, taps, inlet, outlet),
+            (Backend::Mlx, ConvForm::Mlx(weights, bias, geometry)) => {
+                mlx::convolve::conv1d(x, weights, bias.as_ref(), *geometry, inlet, outlet)
             }
             _ => Err(other_device()),
         }

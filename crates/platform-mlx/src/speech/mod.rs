@@ -2,6 +2,7 @@
 
 mod listener;
 mod synthesizer;
+mod transducer;
 
 use mlx_rs::{Dtype, Stream, with_stream};
 use vllm_checkpoint::Checkpoint;
@@ -11,6 +12,8 @@ pub(crate) use self::listener::HeardText;
 use self::listener::LoadListener;
 pub use self::listener::{Hearing, ListenerModel, MlxListener};
 pub use self::synthesizer::{MlxSynthesizer, SynthesizerModel, Voiced};
+use self::transducer::LoadTransducer;
+pub use self::transducer::{MlxTransducer, TransducerModel};
 use crate::{
     Error, Ops, Result, device,
     load::{LoadContext, Loading, View},
@@ -21,6 +24,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) enum LoadSpeech {
     Listener(LoadListener),
+    Transducer(LoadTransducer),
     Synthesizer(fn(&LoadContext<'_>) -> Result<Box<dyn SynthesizerModel>>),
 }
 
@@ -53,10 +57,19 @@ impl SpeechFamily {
         Self { architecture, load: LoadSpeech::Listener(LoadListener { names, load }) }
     }
 
+    /// Models that go along a sound of any length and emit tokens as they pass them.
+    #[must_use]
+    pub const fn transducer(
+        architecture: &'static str,
+        load: fn(&LoadContext<'_>) -> Result<Box<dyn TransducerModel>>,
+    ) -> Self {
+        Self { architecture, load: LoadSpeech::Transducer(load) }
+    }
+
     /// What its models are for.
     pub(crate) fn purpose(&self) -> ModelPurpose {
         match self.load {
-            LoadSpeech::Listener(_) => ModelPurpose::Transcribe,
+            LoadSpeech::Listener(_) | LoadSpeech::Transducer(_) => ModelPurpose::Transcribe,
             LoadSpeech::Synthesizer(_) => ModelPurpose::Speak,
         }
     }
@@ -107,6 +120,10 @@ pub(crate) fn load_transcriber(
         Some(LoadSpeech::Listener(load)) => {
             let machine = Machine::new(options)?;
             Ok(Transcriber::Listener(Box::new(listener::load(checkpoint, machine, load, progress)?)))
+        }
+        Some(LoadSpeech::Transducer(load)) => {
+            let machine = Machine::new(options)?;
+            Ok(Transcriber::Transducer(Box::new(transducer::load(checkpoint, machine, load, progress)?)))
         }
         _ => Err(other_purpose(checkpoint, "hears", |family| family.purpose() == ModelPurpose::Transcribe)),
     }

@@ -11,10 +11,11 @@ use vllm_speech::whisper::Vocabulary;
 
 use super::{
     TranscriptEvent, TranscriptionConfig,
-    job::{Feeding, Job},
+    job::Job,
     queue::Queue,
     run::{Hearing, done, failed_step},
     sound::Prepared,
+    strand::Feeding,
 };
 use crate::{
     Failure,

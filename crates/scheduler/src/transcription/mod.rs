@@ -7,6 +7,7 @@ mod listen;
 mod queue;
 mod run;
 mod sound;
+mod strand;
 mod transduce;
 
 use std::{ops::Range, sync::Arc, time::Duration};

@@ -25,10 +25,8 @@ pub(super) struct Prepared {
 /// What is heard for itself.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// For a listener with silence behind it, out of which windows are cut.
+    /// At least one frame.
     pub mel: Mel,
-    /// Frames of the sound itself.
-    pub frames: usize,
     /// Where in the sound it was; none: it is all of it.
     pub place: Option<SpeechWindow>,
 }
@@ -70,8 +68,17 @@ impl Cutter {
         if frames == 0 {
             return None;
         }
-        let silence = self.window.map_or(0, |window| window * hop);
-        Some(Part { mel: self.spectrogram.log_mel_padded(samples, silence), frames, place })
+        let mel = match self.window {
+            None => self.spectrogram.log_mel(samples),
+            Some(window) => {
+                // The last frames hear silence after the sound; of the silence itself nothing is kept.
+                let mut mel = self.spectrogram.log_mel_padded(samples, window * hop);
+                mel.numbers.truncate(frames * self.spectrogram.settings().bands);
+                mel.numbers.shrink_to_fit();
+                Mel { frames, ..mel }
+            }
+        };
+        Some(Part { mel, place })
     }
 }
 

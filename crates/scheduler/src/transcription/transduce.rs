@@ -76,7 +76,7 @@ impl Entry for Job {
 impl Job {
     fn new(prepared: Prepared, account: Account) -> Self {
         let Prepared { parts, options, duration, .. } = prepared;
-        let chunk = |Part { mel, place, .. }| {
+        let chunk = |Part { mel, place }| {
             let place = place.unwrap_or(SpeechWindow { stretches: Vec::new() });
             Chunk { mel, place }
         };

@@ -240,13 +240,21 @@ fn emphasise(samples: &[f32], preemphasis: f32) -> Vec<f32> {
 /// Gives each band mean 0 and (nearly) variance 1 over all frames.
 fn normalise(numbers: &mut [f32], bands: usize) {
     let frames = numbers.len() / bands.max(1);
-    for band in 0..bands {
-        let sum: f64 = numbers.iter().skip(band).step_by(bands).map(|&number| f64::from(number)).sum();
-        let mean = (sum / frames as f64) as f32;
-        let squares: f64 =
-            numbers.iter().skip(band).step_by(bands).map(|&number| f64::from(number - mean).powi(2)).sum();
-        let deviation = (squares / frames.saturating_sub(1).max(1) as f64).sqrt() as f32 + NEMO_DEVIATION;
-        for number in numbers.iter_mut().skip(band).step_by(bands) {
+    let mut mean = vec![0.0f64; bands];
+    for frame in numbers.chunks_exact(bands) {
+        mean.iter_mut().zip(frame).for_each(|(mean, number)| *mean += f64::from(*number));
+    }
+    let mean: Vec<f32> = mean.into_iter().map(|sum| (sum / frames as f64) as f32).collect();
+    let mut squares = vec![0.0f64; bands];
+    for frame in numbers.chunks_exact(bands) {
+        for ((squares, number), mean) in squares.iter_mut().zip(frame).zip(&mean) {
+            *squares += f64::from(number - mean).powi(2);
+        }
+    }
+    let deviation = |squares: f64| (squares / frames.saturating_sub(1).max(1) as f64).sqrt() as f32 + NEMO_DEVIATION;
+    let deviations: Vec<f32> = squares.into_iter().map(deviation).collect();
+    for frame in numbers.chunks_exact_mut(bands) {
+        for ((number, mean), deviation) in frame.iter_mut().zip(&mean).zip(&deviations) {
             *number = (*number - mean) / deviation;
         }
     }

@@ -26,15 +26,30 @@ impl Layer {
     pub fn apply(&self, input: &[f32], out: &mut [f32]) {
         debug_assert!(input.len() == self.inputs && out.len() == self.bias.len());
         let blocks = self.weights.chunks_exact(self.inputs);
-        for ((weights, bias), out) in blocks.zip(self.bias.chunks_exact(BLOCK)).zip(out.chunks_exact_mut(BLOCK)) {
-            let mut sums = [0.0f32; BLOCK];
-            sums.copy_from_slice(bias);
+        for ((weights, bias), out) in blocks.zip(self.bias.as_chunks::<BLOCK>().0).zip(out.as_chunks_mut::<BLOCK>().0) {
+            let mut sums = *bias;
             for (weights, &input) in weights.iter().zip(input) {
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum += weight * input;
-                }
+                add(&mut sums, weights, input);
             }
-            out.copy_from_slice(&sums);
+            *out = sums;
+        }
+    }
+
+    /// As [`apply_relu`](Self::apply_relu) to two inputs, each of whose results goes to its own half of `out`. The weights are read
+    /// once.
+    pub fn apply_relu_to_two(&self, inputs: [&[f32]; 2], out: &mut [f32]) {
+        debug_assert!(inputs.iter().all(|input| input.len() == self.inputs) && out.len() == 2 * self.bias.len());
+        let (first, second) = out.split_at_mut(self.bias.len());
+        let outs = first.as_chunks_mut::<BLOCK>().0.iter_mut().zip(second.as_chunks_mut::<BLOCK>().0);
+        let blocks = self.weights.chunks_exact(self.inputs).zip(self.bias.as_chunks::<BLOCK>().0);
+        for ((weights, bias), (first, second)) in blocks.zip(outs) {
+            let (mut one, mut two) = (*bias, *bias);
+            for ((weights, &first), &second) in weights.iter().zip(inputs[0]).zip(inputs[1]) {
+                add(&mut one, weights, first);
+                add(&mut two, weights, second);
+            }
+            *first = one.map(|sum| sum.max(0.0));
+            *second = two.map(|sum| sum.max(0.0));
         }
     }
 
@@ -44,5 +59,12 @@ impl Layer {
         for number in out {
             *number = number.max(0.0);
         }
+    }
+}
+
+#[inline]
+fn add(sums: &mut [f32; BLOCK], weights: &[f32; BLOCK], input: f32) {
+    for (sum, weight) in sums.iter_mut().zip(weights) {
+        *sum += weight * input;
     }
 }

@@ -91,7 +91,8 @@ pub(super) struct State {
 }
 
 impl Silero {
-    /// Loads the weights from `silero_vad_16k.safetensors`.
+    /// Loads the weights from `silero_vad_16k.safetensors`, or from a safetensors file of those in Silero's ONNX files (which, in
+    /// version 6.2 of its package, are of a later training).
     ///
     /// # Errors
     /// [`LoadError`] if the file cannot be read or holds something else.
@@ -100,7 +101,7 @@ impl Silero {
         Self::from_bytes(&bytes)
     }
 
-    /// Reads the weights of a safetensors file.
+    /// Reads the weights of a safetensors file: see [`load`](Self::load).
     ///
     /// # Errors
     /// [`LoadError`] if it is none, or holds something else.
@@ -165,9 +166,9 @@ impl Silero {
     pub(super) fn push(&self, state: &mut State, chunk: &[f32; CHUNK]) -> f32 {
         self.transform(state, chunk);
         let [first, second, third, fourth] = &self.convolutions;
-        for frame in 0..FRAMES {
-            let heard = &state.magnitudes[frame * BINS..(frame + 3) * BINS];
-            first.apply_relu(heard, &mut state.first[(frame + 1) * 128..(frame + 2) * 128]);
+        for frame in (0..FRAMES).step_by(2) {
+            let around = [frame, frame + 1].map(|frame| &state.magnitudes[frame * BINS..(frame + 3) * BINS]);
+            first.apply_relu_to_two(around, &mut state.first[(frame + 1) * 128..(frame + 3) * 128]);
         }
         for frame in 0..FRAMES / 2 {
             let heard = &state.first[2 * frame * 128..(2 * frame + 3) * 128];
@@ -217,10 +218,23 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// What Silero's ONNX files call the layers: weights taken out of those may keep their names.
+const ONNX_NAMES: [(&str, &str); 7] = [
+    ("stft_conv.weight", "model.stft.forward_basis_buffer"),
+    ("conv1.", "model.encoder.0.reparam_conv."),
+    ("conv2.", "model.encoder.1.reparam_conv."),
+    ("conv3.", "model.encoder.2.reparam_conv."),
+    ("conv4.", "model.encoder.3.reparam_conv."),
+    ("lstm_cell.", "model.decoder.rnn."),
+    ("final_conv.", "model.decoder.decoder.2."),
+];
+
 /// A tensor of single precision and this shape.
 fn tensor(file: &SafeTensors<'_>, name: &'static str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
     let fault = |fault: String| LoadError::Tensor { name, fault };
-    let tensor = file.tensor(name).map_err(|_| fault("missing".to_owned()))?;
+    let in_onnx = ONNX_NAMES.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)));
+    let tensor = file.tensor(name).or_else(|missing| in_onnx.map_or(Err(missing), |name| file.tensor(&name)));
+    let tensor = tensor.map_err(|_| fault("missing".to_owned()))?;
     if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
         return Err(fault(format!("{:?} {:?} in the file, F32 {shape:?} wanted", tensor.dtype(), tensor.shape())));
     }

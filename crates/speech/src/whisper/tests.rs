@@ -1,5 +1,6 @@
 //! What tests of several files need, and what is none of a single one's.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -179,4 +180,20 @@ fn texts_are_split_into_words_as_openai_whisper_does() {
         let wanted: Vec<(String, usize)> = text.words.into_iter().zip(text.lengths).collect();
         assert_eq!(words, wanted, "{}", text.language);
     }
+}
+
+#[derive(Deserialize)]
+struct Real {
+    suppressed: HashMap<String, Vec<u32>>,
+}
+
+/// See `tests/hearing/real.rs`.
+#[test]
+#[ignore = "needs models"]
+fn a_real_vocabulary_suppresses_what_openais_does() {
+    let models = std::env::var_os("VLLM_SPEECH_MODELS").expect("VLLM_SPEECH_MODELS names the folder of models");
+    let tokenizer = Tokenizer::from_json_file(&Path::new(&models).join("whisper-tiny-hf/tokenizer.json")).unwrap();
+    let vocabulary = Vocabulary::new(Arc::new(tokenizer), 51_864).unwrap();
+    let kind = if vocabulary.is_multilingual() { "multilingual" } else { "english" };
+    assert_eq!(vocabulary.suppressed, fixture::<Real>("real.json").suppressed[kind]);
 }

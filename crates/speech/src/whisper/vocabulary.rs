@@ -158,7 +158,7 @@ impl Vocabulary {
         [self.sot]
     }
 
-    /// The language most probable by the logits [vocab] after [`detection_prompt`](Self::detection_prompt), and how probable it is
+    /// The language most probable by the logits (one a token) after [`detection_prompt`](Self::detection_prompt), and how probable it is
     /// among all languages; none if the model knows English only.
     #[must_use]
     pub fn detect_language(&self, logits: &[f32]) -> Option<(&'static str, f32)> {

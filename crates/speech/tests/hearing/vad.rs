@@ -132,6 +132,24 @@ fn speech_hears_the_rest_of_a_chunk() {
 }
 
 #[test]
+fn weights_may_have_the_names_of_the_onnx_file() {
+    let mut renamed = tensors();
+    for (name, _, _) in &mut renamed {
+        *name = match *name {
+            "conv1.weight" => "model.encoder.0.reparam_conv.weight",
+            "conv4.bias" => "model.encoder.3.reparam_conv.bias",
+            "lstm_cell.weight_hh" => "model.decoder.rnn.weight_hh",
+            "final_conv.bias" => "model.decoder.decoder.2.bias",
+            "stft_conv.weight" => "model.stft.forward_basis_buffer",
+            other => other,
+        };
+    }
+    let renamed = Silero::from_bytes(&file(&renamed)).unwrap();
+    let chunk = fixtures::sound()[..CHUNK].try_into().unwrap();
+    assert_eq!(Stream::new(Arc::new(renamed)).push(&chunk), Stream::new(Arc::new(silero())).push(&chunk));
+}
+
+#[test]
 fn files_with_something_else_are_refused() {
     type Change = fn(&mut Vec<Tensor>);
     let cases: [(&str, Change, &str); 4] = [

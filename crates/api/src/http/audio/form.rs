@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn structures_in_every_writing() {
         let object = json!({ "type": "server_vad", "threshold": 0.5 });
-        let cases: [(&[(&str, &str)], Option<Value>); 5] = [
+        type Parts<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Parts<'_>, Option<Value>); 5] = [
             (&[("c", "auto")], Some(json!("auto"))),
             (&[("c", "\"auto\"")], Some(json!("auto"))),
             (&[("c", r#"{"type": "server_vad", "threshold": 0.5}"#)], Some(object.clone())),

@@ -62,7 +62,7 @@ impl SpeechRequest {
         let seed = fields.integer("seed", 0..=i64::MAX)?.unwrap_or(0) as u64;
         let timeout = take_timeout(&mut fields, timeout)?;
         fields.refuse_rest()?;
-        let speaking = Speaking { voice, language, speed, seed };
+        let speaking = Speaking { voice, language, speed, seed, soon: true };
         Ok(Self { model, input, speaking, format, events, timeout })
     }
 }

@@ -25,12 +25,13 @@ mod writer;
 use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use object::{Head, Status};
 use output::Output;
-use request::Request;
+pub(super) use request::Request;
 pub(super) use routes::{cancel, input_items, remove, retrieve};
 use serde_json::Value;
 use store::NewEntry;
 pub use store::Store;
 use stream::ResponseEncoder;
+pub(super) use truncate::make_room;
 use writer::ResponseWriter;
 
 use super::{
@@ -58,7 +59,7 @@ pub(super) async fn create(
         move || Request::parse(fields, &served, &config, &store, &owner),
         move |request| {
             if request.truncate {
-                truncate::make_room(&mut request.chat, &preparing, &config);
+                make_room(&mut request.chat, &preparing, &config);
             }
             let chat = request.chat.prepare(&preparing, &config);
             chat.map_err(|error| error.renamed("response_format", "text.format"))

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use vllm_kernels_cpu::{self as kernels, Conv1d, Taps, TransposedTaps};
+use vllm_kernels_cpu::{self as kernels, Taps, TransposedTaps};
 
 use super::{Cpu, require_f32};
 use crate::{
     Error, Result, Tensor,
     batch::dim,
     ffi::{Output, View, cpu_primitive},
-    ops::convolve::{
-        ChannelMap, ConvGeometry, Inlet, Nonlinearity, Outlet, TransposedGeometry, frames_of, with_frames,
-    },
+    ops::convolve::{ChannelMap, Inlet, Nonlinearity, Outlet, TransposedGeometry, frames_of, with_frames},
 };
 
 /// An [`Inlet`] without its arrays.
@@ -76,16 +74,13 @@ impl Cpu {
         &self,
         x: &Tensor,
         taps: &Arc<Taps>,
-        geometry: ConvGeometry,
         inlet: Inlet<'_>,
         outlet: Outlet<'_>,
     ) -> Result<Tensor> {
         require_f32(x)?;
         let [batch, frames, channels] = frames_of(x)?;
         require_channels(channels, taps.channels())?;
-        let ConvGeometry { stride, padding, dilation, groups } = geometry;
-        let conv = Conv1d { stride, padding, dilation, groups };
-        let shape = with_frames(x, conv.output(frames, taps.kernel()), taps.outputs());
+        let shape = with_frames(x, taps.output(frames), taps.outputs());
         let mut inputs = vec![x];
         let form = InletForm::of(inlet, channels, &mut inputs)?;
         if let Some(residual) = outlet.residual {
@@ -104,7 +99,7 @@ impl Cpu {
             let inlet = form.bind(inputs, &mut next);
             let outlet = kernels::Outlet { residual: residual.then(|| inputs[next].f32()), factor };
             let y = outputs[0].f32();
-            kernels::convolve(&pool, inputs[0].f32(), [batch, frames], &taps, conv, &inlet, &outlet, y);
+            kernels::convolve(&pool, inputs[0].f32(), [batch, frames], &taps, &inlet, &outlet, y);
             Ok(())
         })?;
         Ok(y)
