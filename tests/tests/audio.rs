@@ -162,7 +162,7 @@ fn the_command_line_speaks_and_listens() {
     let nothing = path("nothing.wav");
     let cases: [(&[&str], &str); 6] = [
         (&["speak", text, "-o", &nothing, "--model", &mouth, "--voice", "nobody"], "nobody"),
-        (&["speak", "***", "-o", &nothing, "--model", &mouth], "nothing in it that can be said"),
+        (&["speak", "***", "-o", &nothing, "--model", &mouth], "nothing in the text can be said"),
         (&["speak", text, "-o", &path("none/x.wav"), "--model", &mouth], "none/x.wav"),
         (&["speak", text, "-o", &nothing, "--model", &ears], "transcribes: it does not speak"),
         (&["transcribe", &path("gone.wav"), "--model", &ears], "gone.wav"),

@@ -81,7 +81,7 @@ async fn what_is_refused_leaves_nothing_behind() {
         ("cut off", whole[..whole.len() / 2].to_vec(), "the form could not be read"),
         ("no form", b"{}".to_vec(), "the form could not be read"),
         ("a field without end", form(&[("prompt", &"x".repeat(2 << 20))], None), "prompt is longer"),
-        ("too many fields", form(&vec![("a", "b"); 101], None), "more than 100 fields"),
+        ("too many fields", form(&[("a", "b"); 101], None), "more than 100 fields"),
     ];
     for (what, body, wanted) in broken {
         let reply = send(&server, body).await;

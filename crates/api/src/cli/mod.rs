@@ -1,6 +1,7 @@
 //! The command line.
 
 mod access_args;
+mod answer_args;
 mod args;
 mod bench;
 mod bench_serve;
@@ -21,6 +22,7 @@ mod reload;
 mod report;
 mod rm;
 mod serve;
+mod signals;
 mod speak;
 mod speech;
 mod speech_args;

@@ -1,7 +1,7 @@
 //! `vllm-mlx serve`.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,12 +14,14 @@ use vllm_scheduler::EngineConfig;
 
 use super::{
     access_args::AccessArgs,
-    args::{DefaultArgs, FormatArgs, RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
+    answer_args::{DefaultArgs, FormatArgs},
+    args::{RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
     config_file::Settings,
     encoders::{self, EncoderArgs},
     media_args::MediaArgs,
     progress,
     reload::Reloader,
+    signals::Signals,
     speech,
     speech_args::{self, SpeechArgs},
     warm,
@@ -347,59 +349,4 @@ async fn load_models(catalog: Catalog) -> anyhow::Result<Residency> {
         let _ = writeln!(out, "ready: {} to be loaded when asked for", names.join(", "));
     }
     Ok(models)
-}
-
-/// Ctrl-C, and what service managers send. Kept for the whole run, so that no signal falls between two waits.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    hangup: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    reloader: Reloader,
-    /// Whether a person started it, who ends it by closing the window.
-    #[cfg(unix)]
-    in_terminal: bool,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn install(reloader: Reloader) -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            reloader,
-            in_terminal: std::io::stderr().is_terminal(),
-        })
-    }
-
-    #[cfg(not(unix))]
-    fn install(_: Reloader) -> anyhow::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Waits for a signal to end. One to reload is done meanwhile.
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => {}
-            }
-            if self.in_terminal && !std::io::stderr().is_terminal() {
-                return;
-            }
-            tokio::task::block_in_place(|| self.reloader.reload());
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
-    }
 }

@@ -297,11 +297,10 @@ impl App {
         if let Some(encoder) = self.encoders.find(name) {
             return Err(encoders::other_route(&encoder, name));
         }
-        if let Some(error) = audio::other_route(self, name) {
-            return Err(error);
-        }
         match self.models()?.lease(name).await {
-            Err(LeaseError::Unknown { .. }) => Err(encoders::unknown(self, name)),
+            Err(LeaseError::Unknown { .. }) => {
+                Err(audio::other_route(self, name).unwrap_or_else(|| encoders::unknown(self, name)))
+            }
             leased => Ok(leased?),
         }
     }

@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use futures_util::StreamExt as _;
-use multer::{Field, Multipart};
+use multer::{Constraints, Field, Multipart, SizeLimit};
 use tempfile::SpooledTempFile;
 
 use crate::http::{ApiError, blocking, body_time::TooSlow};
@@ -66,7 +66,10 @@ pub async fn receive(headers: &HeaderMap, body: Body, limit: u64) -> Result<Rece
     let received = if announced.is_some_and(|bytes| bytes > limit + OVERHEAD) {
         Err(too_large(limit))
     } else {
-        read(Multipart::new(&mut stream, boundary), limit).await
+        // What has no end is held in memory only so far: the heads of fields.
+        let most = SizeLimit::new().whole_stream(limit + OVERHEAD);
+        let form = Multipart::with_constraints(&mut stream, boundary, Constraints::new().size_limit(most));
+        read(form, limit).await
     };
     if received.as_ref().is_err_and(|error| error.status() == StatusCode::PAYLOAD_TOO_LARGE) {
         tokio::spawn(tokio::time::timeout(LINGER, drain(stream)));
@@ -77,7 +80,7 @@ pub async fn receive(headers: &HeaderMap, body: Body, limit: u64) -> Result<Rece
 async fn read(mut form: Multipart<'_>, limit: u64) -> Result<Received, ApiError> {
     let mut received = Received::default();
     let mut text_bytes = 0;
-    while let Some(field) = form.next_field().await.map_err(broken)? {
+    while let Some(field) = form.next_field().await.map_err(|error| broken(error, limit))? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "file" {
             if received.file.is_some() {
@@ -85,7 +88,7 @@ async fn read(mut form: Multipart<'_>, limit: u64) -> Result<Received, ApiError>
             }
             received.file = Some(save(field, limit).await?);
         } else {
-            let text = read_text(field, &name, FIELD_BYTES - text_bytes).await?;
+            let text = read_text(field, &name, FIELD_BYTES - text_bytes, limit).await?;
             text_bytes += name.len() + text.len();
             received.fields.push((name, text));
         }
@@ -99,10 +102,10 @@ async fn read(mut form: Multipart<'_>, limit: u64) -> Result<Received, ApiError>
     Ok(received)
 }
 
-async fn read_text(mut field: Field<'_>, name: &str, limit: usize) -> Result<String, ApiError> {
+async fn read_text(mut field: Field<'_>, name: &str, room: usize, limit: u64) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(broken)? {
-        if bytes.len() + chunk.len() > limit {
+    while let Some(chunk) = field.chunk().await.map_err(|error| broken(error, limit))? {
+        if bytes.len() + chunk.len() > room {
             return Err(ApiError::field(name, format!("{name} is longer than all fields together may be")));
         }
         bytes.extend_from_slice(&chunk);
@@ -114,7 +117,7 @@ async fn save(mut field: Field<'_>, limit: u64) -> Result<Upload, ApiError> {
     let hint = hint(&field);
     let mut file = SpooledTempFile::new(PIECE);
     let (mut piece, mut bytes) = (Vec::new(), 0);
-    while let Some(chunk) = field.chunk().await.map_err(broken)? {
+    while let Some(chunk) = field.chunk().await.map_err(|error| broken(error, limit))? {
         bytes += chunk.len() as u64;
         if bytes > limit {
             return Err(too_large(limit));
@@ -156,7 +159,10 @@ fn not_kept(error: &io::Error) -> ApiError {
     ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "storage_failed", "the server has no room for the file")
 }
 
-fn broken(error: multer::Error) -> ApiError {
+fn broken(error: multer::Error, limit: u64) -> ApiError {
+    if matches!(error, multer::Error::StreamSizeExceeded { .. }) {
+        return too_large(limit);
+    }
     let mut source: Option<&dyn Error> = Some(&error);
     while let Some(inner) = source {
         if inner.is::<TooSlow>() {
