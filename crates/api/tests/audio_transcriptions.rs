@@ -18,6 +18,9 @@ fn listening() -> Server {
     server
 }
 
+/// Fields of a form.
+type Sent<'a> = &'a [(&'a str, &'a str)];
+
 #[tokio::test]
 async fn every_format() {
     let server = listening();
@@ -124,7 +127,7 @@ async fn translations_and_languages() {
 async fn a_recording_without_speech_has_no_text() {
     let server = listening();
     // Not silent, but below what the model hears.
-    let mut quiet = wav(3000, &[0..3000]);
+    let mut quiet = wav(3000, std::slice::from_ref(&(0..3000)));
     for sample in quiet[44..].chunks_exact_mut(2) {
         let soft = i16::from_le_bytes([sample[0], sample[1]]) / 4096;
         sample.copy_from_slice(&soft.to_le_bytes());
@@ -138,7 +141,7 @@ async fn a_recording_without_speech_has_no_text() {
 async fn bad_fields_are_named() {
     let server = listening();
     hearing_along(&server);
-    let cases: &[(&[(&str, &str)], u16, &str, &str)] = &[
+    let cases: &[(Sent<'_>, u16, &str, &str)] = &[
         (&[("response_format", "xml")], 400, "response_format is \"xml\"", "response_format"),
         (&[("response_format", "diarized_json")], 400, "tells speakers apart", "response_format"),
         (&[("language", "klingon")], 400, "klingon", "language"),
@@ -176,7 +179,7 @@ async fn bad_fields_are_named() {
         assert!(message.contains(wanted), "{fields:?}: {message}");
     }
     // (fields with the model among them, path, status, message, param)
-    let cases: &[(&[(&str, &str)], &str, u16, &str, &str)] = &[
+    let cases: &[(Sent<'_>, &str, u16, &str, &str)] = &[
         (&[], "transcriptions", 400, "model is missing", "model"),
         (&[("model", "whisper-1")], "transcriptions", 404, "this server has tiny, org/tiny, ears, along", "model"),
         (&[("model", "tiny")], "transcriptions", 400, "generates text and transcribes nothing", "model"),
