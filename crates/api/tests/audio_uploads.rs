@@ -45,8 +45,8 @@ async fn what_is_refused_leaves_nothing_behind() {
     let server = listening(limits);
     let ears: &[(&str, &str)] = &[("model", "ears")];
     let good = words();
-    let long = wav(61_000, &[0..1000]);
-    let mut not_finite = wav(1000, &[0..1000]);
+    let long = wav(61_000, std::slice::from_ref(&(0..1000)));
+    let mut not_finite = wav(1000, std::slice::from_ref(&(0..1000)));
     // 32-bit floats: the format's code and the bytes of a sample.
     not_finite[20..22].copy_from_slice(&3u16.to_le_bytes());
     not_finite[32..36].copy_from_slice(&[4, 0, 32, 0]);
