@@ -11,7 +11,7 @@ fn the_official_python_sdk_talks_and_is_answered() {
     let flags = flags.map(|(flag, path)| [flag, path.as_str()]).concat();
     let server = Server::smollm2(&[flags, vec!["--served-model-name", "smollm2"]].concat());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/realtime_sdk.py");
-    let clip = Path::new(&fetched("librivox")).join("sense_and_sensibility_01_austen_64kb-0930.wav");
+    let clip = Path::new(&fetched("clips")).join("two_cities.wav");
     let out = Command::new(python()).arg(script).arg(server.url("/v1")).arg(clip).output().expect("run Python");
     let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{stdout}{stderr}\nserver:\n{}", server.log());
