@@ -18,7 +18,7 @@ const BOUNDARY: &str = "a-line-between";
 fn server(temporary: &Path) -> Server {
     let (ears, mouth, vad) = (fetched("whisper-tiny.en"), fetched("kokoro-82m"), fetched("silero-vad"));
     let models = ["--transcription-model", &ears, "--speech-model", &mouth, "--vad-model", &vad];
-    let limits = ["--max-audio-upload-mb", "4", "--max-audio-seconds", "60"];
+    let limits = ["--max-audio-upload-mb", "5", "--max-audio-seconds", "60"];
     let server = Server::start_in(&[("TMPDIR", temporary)], &[&models[..], &limits[..]].concat());
     server.wait_ready();
     server

@@ -118,17 +118,20 @@ impl Conversation {
             return Err(ApiError::field("audio_end_ms", message));
         }
         let (mut left, mut keep) = (heard, 0);
-        for piece in &mut entry.spoken {
+        let mut kept = Vec::new();
+        for piece in &entry.spoken {
             let share = (left / piece.seconds.max(1e-9)).clamp(0.0, 1.0);
             let text = &transcript[keep..(keep + piece.bytes).min(transcript.len())];
-            keep += if share < 1.0 { said_of(text, share) } else { text.len() };
-            (piece.bytes, piece.seconds) = (text.len(), piece.seconds * share);
+            let bytes = if share < 1.0 { said_of(text, share) } else { text.len() };
+            kept.push(Spoken { bytes, seconds: piece.seconds * share });
+            keep += bytes;
             left -= piece.seconds;
             if share < 1.0 {
                 break;
             }
         }
         transcript.truncate(keep);
+        entry.spoken = kept;
         entry.item["status"] = json!("incomplete");
         Ok(())
     }
