@@ -119,7 +119,7 @@ async fn bad_requests_are_named() {
         (json!({ "input": long }), 413, "5000 characters", "input"),
         (json!({ "response_format": "aac" }), 400, "aac", "response_format"),
         (json!({ "speed": 9 }), 400, "speed is 9", "speed"),
-        (json!({ "lang_code": "x" }), 400, "no language of a voice", "lang_code"),
+        (json!({ "lang_code": "x" }), 400, "it must be a letter of Kokoro's", "lang_code"),
         (json!({ "instructions": "Whisper." }), 400, "can't be told", "instructions"),
         (json!({ "pitch": 1 }), 400, "there is no field \"pitch\"", "pitch"),
         (json!({ "model": "tiny" }), 400, "does not speak", "model"),
