@@ -5,8 +5,7 @@ use vllm_models_audio as _;
 use vllm_models_embed as _;
 use vllm_models_llm as _;
 use vllm_models_vlm as _;
-use vllm_platform_mlx as _;
 
-fn main() -> std::process::ExitCode {
-    vllm_api::cli::main()
+fn main() -> ! {
+    vllm_platform_mlx::ffi::exit(vllm_api::cli::main())
 }

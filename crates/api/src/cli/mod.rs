@@ -30,8 +30,6 @@ mod transcribe;
 mod warm;
 mod whole_file;
 
-use std::process::ExitCode;
-
 pub(crate) use args::bytes as parse_bytes;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -79,9 +77,9 @@ enum Command {
     BenchServe(bench_serve::Args),
 }
 
-/// Parses the command line and runs it. Errors are one line on stderr and exit code 1.
+/// Parses the command line, runs it and returns the exit code. Errors are one line on stderr and code 1.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     let args: Vec<_> = std::env::args_os().collect();
     let parsed = config_file::parse(&Cli::command(), &args);
     let parsed = parsed.and_then(|(matches, settings)| Ok((Cli::from_arg_matches(&matches)?, settings)));
@@ -91,7 +89,7 @@ pub fn main() -> ExitCode {
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
         Err(wrong) => {
             eprintln!("error: {}", usage_error(&wrong.to_string()));
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     match &cli.command {
@@ -116,12 +114,12 @@ pub fn main() -> ExitCode {
         Command::BenchServe(args) => bench_serve::run(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whoever reads our output has had enough: `vllm-mlx … | head`.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
-            ExitCode::FAILURE
+            1
         }
     }
 }

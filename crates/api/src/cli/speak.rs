@@ -16,7 +16,7 @@ use super::{
     args::{SourceArgs, activations, at_least_one},
     progress, whole_file,
 };
-use crate::speech::{ServedSpeaker, Speaking, SpeechRole, SpeechSpec, load_speaker};
+use crate::speech::{Speaking, SpeechRole, SpeechSpec, load_speaker};
 
 /// Flags of `speak`.
 #[derive(Debug, clap::Args)]
@@ -74,29 +74,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (model, hub) = (args.model.clone(), args.source.hub());
     let spec = SpeechSpec { model, names: Vec::new(), hub, load, role: SpeechRole::Speak };
     let model = load_speaker(&spec, &progress::bars())?;
-    let done = args.speak(&model, &text, output, format);
-    model.end();
-    done
+    let (voice, language) = (args.voice.clone(), args.language.clone());
+    let plan = model.plan(&text, &Speaking { voice, language, speed: args.speed, seed: args.seed, soon: false })?;
+    let bar = if io::stderr().is_terminal() { bar(plan.utterances().len()) } else { ProgressBar::hidden() };
+    let sound = model.speak(plan, None, None)?;
+    let rate = model.sample_rate();
+    if is_stdout(output) {
+        stream(sound, format, rate, &bar)?;
+    } else {
+        let sound = Sound { samples: gather(sound, &bar)?, rate };
+        whole_file::write(output, &Encoder::whole(format, &sound)?)?;
+    }
+    bar.finish_and_clear();
+    Ok(())
 }
 
 impl Args {
-    fn speak(&self, model: &ServedSpeaker, text: &str, output: &Path, format: Format) -> anyhow::Result<()> {
-        let args = self;
-        let (voice, language) = (args.voice.clone(), args.language.clone());
-        let plan = model.plan(text, &Speaking { voice, language, speed: args.speed, seed: args.seed, soon: false })?;
-        let bar = if io::stderr().is_terminal() { bar(plan.utterances().len()) } else { ProgressBar::hidden() };
-        let sound = model.speak(plan, None, None)?;
-        let rate = model.sample_rate();
-        if is_stdout(output) {
-            stream(sound, format, rate, &bar)?;
-        } else {
-            let sound = Sound { samples: gather(sound, &bar)?, rate };
-            whole_file::write(output, &Encoder::whole(format, &sound)?)?;
-        }
-        bar.finish_and_clear();
-        Ok(())
-    }
-
     fn print_phonemes(&self, text: &str) -> anyhow::Result<()> {
         let language = match (&self.language, &self.voice) {
             (Some(tag), _) => Some(Language::parse(tag).with_context(|| format!("--language: there is no {tag:?}"))?),

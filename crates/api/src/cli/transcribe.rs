@@ -113,34 +113,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("several results need a folder: --output-dir DIR");
     }
     let model = args.load()?;
-    let done = args.transcribe(&model, in_terminal);
-    model.end();
-    done
+    let options = args.options();
+    model.check(&options)?;
+    let vad = match &args.vad_model {
+        Some(vad) => Some(load_vad(vad, &args.source.hub(), &progress::bars())?),
+        None => None,
+    };
+    for file in &args.files {
+        let shown = if is_stdin(file) { "stdin".into() } else { file.display().to_string() };
+        let heard = open(file, model.sample_rate()).with_context(|| shown.clone())?;
+        let live = in_terminal && args.format == Format::Txt;
+        let transcript = listen(&model, heard, vad.as_ref(), options.clone(), live).with_context(|| shown)?;
+        match &args.output_dir {
+            None if live => {}
+            None => io::stdout().write_all(args.written(args.format, &transcript).as_bytes())?,
+            Some(folder) => args.save(folder, file, &transcript)?,
+        }
+    }
+    Ok(())
 }
 
 impl Args {
-    fn transcribe(&self, model: &ServedTranscriber, in_terminal: bool) -> anyhow::Result<()> {
-        let args = self;
-        let options = args.options();
-        model.check(&options)?;
-        let vad = match &args.vad_model {
-            Some(vad) => Some(load_vad(vad, &args.source.hub(), &progress::bars())?),
-            None => None,
-        };
-        for file in &args.files {
-            let shown = if is_stdin(file) { "stdin".into() } else { file.display().to_string() };
-            let heard = open(file, model.sample_rate()).with_context(|| shown.clone())?;
-            let live = in_terminal && args.format == Format::Txt;
-            let transcript = listen(model, heard, vad.as_ref(), options.clone(), live).with_context(|| shown)?;
-            match &args.output_dir {
-                None if live => {}
-                None => io::stdout().write_all(args.written(args.format, &transcript).as_bytes())?,
-                Some(folder) => args.save(folder, file, &transcript)?,
-            }
-        }
-        Ok(())
-    }
-
     fn load(&self) -> anyhow::Result<ServedTranscriber> {
         let load = SpeechOptions {
             device: self.source.device,

@@ -99,15 +99,6 @@ impl ServedSpeaker {
         Self { names, aliases, created: super::now(), voices, engine }
     }
 
-    /// Stops its engine and waits for that, so that nothing of its model is left when the process ends. Blocks; not for async
-    /// workers.
-    pub fn end(&self) {
-        self.engine.shutdown();
-        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
-            runtime.block_on(self.engine.stopped());
-        }
-    }
-
     /// Samples a second of what it says.
     #[must_use]
     pub fn sample_rate(&self) -> u32 {

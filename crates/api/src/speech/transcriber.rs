@@ -89,15 +89,6 @@ impl ServedTranscriber {
         self.engine.vocabulary()
     }
 
-    /// Stops its engine and waits for that, so that nothing of its model is left when the process ends. Blocks; not for async
-    /// workers.
-    pub fn end(&self) {
-        self.engine.shutdown();
-        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
-            runtime.block_on(self.engine.stopped());
-        }
-    }
-
     /// Samples a second that it hears.
     #[must_use]
     pub fn sample_rate(&self) -> u32 {

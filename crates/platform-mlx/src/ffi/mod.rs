@@ -1,6 +1,7 @@
 //! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
 
 mod elements;
+mod exit;
 mod gather;
 mod import;
 pub(crate) mod primitive;
@@ -10,6 +11,7 @@ mod quantized;
 use std::ffi::CStr;
 
 pub use elements::{NumberView, Plain, elements};
+pub use exit::exit;
 pub use gather::gather_matmul;
 pub use import::import;
 pub(crate) use primitive::Kernel;
