@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use vllm_fuzz::{JSON, allow_contained, head, insert};
 
-#[path = "../../crates/api/tests/support/mod.rs"]
+#[path = "../../crates/api/tests/it/support/mod.rs"]
 mod support;
 
 use support::{Reply, Server, server_in};

@@ -29,7 +29,7 @@ use vllm_platform::{
 };
 use vllm_scheduler::{Engine, EngineConfig};
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
 
 fn main() -> anyhow::Result<()> {

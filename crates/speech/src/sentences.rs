@@ -5,7 +5,7 @@
 mod marks;
 mod stream;
 
-use self::marks::{closes, ends_clause, ends_sentence, is_wide_end, never_ends, starts_lower};
+use self::marks::{closes, ends_clause, ends_sentence, is_wide_end, never_ends, starts_lower, unquoted};
 pub use self::stream::SentenceStream;
 
 /// The sentences of a text, without the white space around them.
@@ -23,7 +23,7 @@ pub use self::stream::SentenceStream;
 pub fn split(text: &str) -> Vec<&str> {
     let mut sentences = Vec::new();
     let mut rest = text;
-    while let Some(end) = first_end(rest) {
+    while let Some(end) = first_end(rest, true) {
         sentences.extend(said(&rest[..end]));
         rest = &rest[end..];
     }
@@ -68,8 +68,10 @@ fn said(sentence: &str) -> Option<&str> {
     sentence.chars().any(char::is_alphanumeric).then_some(sentence)
 }
 
-/// Where the first sentence ends, if another follows: behind its marks.
-fn first_end(text: &str) -> Option<usize> {
+/// Where the first sentence ends, if another follows: behind its marks. If `text` isn't `whole`, only once the next has a letter, whose case
+/// may tell that this one goes on.
+fn first_end(text: &str, whole: bool) -> Option<usize> {
+    let undecided = |rest: &str| rest.trim().is_empty() || (!whole && unquoted(rest).is_empty());
     let mut places = text.char_indices().peekable();
     let mut begun = false;
     while let Some((place, c)) = places.next() {
@@ -80,7 +82,10 @@ fn first_end(text: &str) -> Option<usize> {
         }
         if c == '\n' {
             let next = text[after..].trim_start_matches([' ', '\t', '\r']);
-            if !next.trim_start().is_empty() && (next.starts_with('\n') || !starts_lower(next)) {
+            if undecided(next) {
+                return None;
+            }
+            if next.starts_with('\n') || !starts_lower(next) {
                 return Some(after);
             }
         } else if ends_sentence(c) {
@@ -93,11 +98,11 @@ fn first_end(text: &str) -> Option<usize> {
                 places.next();
             }
             let (marks, rest) = (&text[place..end], &text[end..]);
-            if rest.trim_start().is_empty() {
+            if undecided(rest) {
                 return None;
             }
             let wide = marks.chars().any(is_wide_end);
-            let parted = rest.starts_with(char::is_whitespace) && !starts_lower(rest.trim_start());
+            let parted = rest.starts_with(char::is_whitespace) && !starts_lower(rest);
             if wide || (parted && !(marks == "." && never_ends(&text[..place]))) {
                 return Some(end);
             }

@@ -23,10 +23,16 @@ pub fn ends_clause(c: char, rest: &str) -> bool {
     }
 }
 
+/// What is behind the white space, quotes and brackets that `text` begins with.
+pub fn unquoted(text: &str) -> &str {
+    text.trim_start_matches(|c: char| {
+        c.is_whitespace() || matches!(c, '"' | '\'' | '(' | '[' | '“' | '‘' | '«' | '*' | '_')
+    })
+}
+
 /// Whether the first letter, behind quotes and brackets, is in lower case.
 pub fn starts_lower(text: &str) -> bool {
-    let first = text.chars().find(|c| !matches!(c, '"' | '\'' | '(' | '[' | '“' | '‘' | '«' | '*' | '_'));
-    first.is_some_and(char::is_lowercase)
+    unquoted(text).starts_with(char::is_lowercase)
 }
 
 /// Abbreviations that something follows, always or nearly so: titles, and words before numbers and names.

@@ -34,8 +34,12 @@ impl SentenceStream {
     /// Takes the next piece. Returns the sentences that have ended.
     pub fn push(&mut self, piece: &str) -> Vec<String> {
         self.rest.push_str(piece);
+        self.ended(false)
+    }
+
+    fn ended(&mut self, whole: bool) -> Vec<String> {
         let mut sentences = Vec::new();
-        while let Some(end) = self.next_end() {
+        while let Some(end) = self.next_end(whole) {
             let rest = self.rest.split_off(end);
             let sentence = std::mem::replace(&mut self.rest, rest);
             if let Some(sentence) = said(&sentence) {
@@ -46,15 +50,15 @@ impl SentenceStream {
         sentences
     }
 
-    fn next_end(&self) -> Option<usize> {
-        let end = first_end(&self.rest);
+    fn next_end(&self, whole: bool) -> Option<usize> {
+        let end = first_end(&self.rest, whole);
         let Some(words) = self.opening else { return end };
         opening_end(&self.rest[..end.unwrap_or(self.rest.len())], words).or(end)
     }
 
     /// What is left, when no more comes.
     pub fn finish(mut self) -> Vec<String> {
-        let mut sentences = self.push("");
+        let mut sentences = self.ended(true);
         sentences.extend(said(&self.rest).map(str::to_owned));
         sentences
     }

@@ -1,0 +1,30 @@
+//! The server's routes over fake engines: one program, since each would link all of the server again.
+
+mod anthropic;
+mod anthropic_errors;
+mod anthropic_requests;
+mod audio_speech;
+mod audio_transcriptions;
+mod audio_uploads;
+mod auth;
+mod chat_completions;
+mod claude_code;
+mod completions;
+mod connections;
+mod embeddings;
+mod mcp;
+mod mcp_rounds;
+mod media;
+mod openapi;
+mod operations;
+mod rate_limit;
+mod requests;
+mod responses;
+mod responses_kept;
+mod server;
+mod several_models;
+mod structured_output;
+mod support;
+mod tokenize;
+mod tools;
+mod traces;
