@@ -5,7 +5,6 @@ mod anthropic_errors;
 mod anthropic_requests;
 mod audio_speech;
 mod audio_transcriptions;
-mod audio_uploads;
 mod auth;
 mod chat_completions;
 mod claude_code;

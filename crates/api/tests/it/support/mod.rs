@@ -1,5 +1,5 @@
 //! A server over a fake engine and a tokenizer of single bytes.
-#![allow(dead_code, reason = "the fuzz target and the example of overhead use a part")]
+#![allow(dead_code, reason = "who includes it uses a part")]
 
 pub mod asking;
 pub mod formats;

@@ -1,25 +1,28 @@
 //! Files that are too long, broken or never complete: refused clearly, and nothing is left of them. Alone in its process, for it
 //! looks at all files that this has open.
 
+#[path = "it/support/mod.rs"]
+mod support;
+
 use std::{io, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use serde_json::json;
-use vllm_api::http::{App, AudioLimits, HttpConfig};
-use vllm_platform::testing::FakeListenerConfig;
-
-use crate::support::{
+use support::{
     Reply, Server, server_of,
     speech::{BOUNDARY, form, hearing, post_form, wav, words},
 };
+use vllm_api::http::{App, AudioLimits, HttpConfig};
+use vllm_platform::testing::FakeListenerConfig;
 
 /// Files without names that are open in the folder for temporary ones.
 #[cfg(target_os = "linux")]
 fn open_files() -> Vec<String> {
     let folder = std::env::temp_dir();
     let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-    links.filter(|link| link.starts_with(&folder)).map(|link| link.display().to_string()).collect()
+    let links = links.filter(|link| link.starts_with(&folder)).map(|link| link.display().to_string());
+    links.filter(|link| link.ends_with("(deleted)")).collect()
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -29,7 +32,7 @@ fn open_files() -> Vec<String> {
 
 fn listening(limits: AudioLimits) -> Server {
     let config = HttpConfig { audio: limits, read_timeout: Some(Duration::from_millis(300)), ..HttpConfig::default() };
-    let server = server_of(crate::support::fake(), Default::default(), App::new(config));
+    let server = server_of(support::fake(), Default::default(), App::new(config));
     hearing(&server, FakeListenerConfig::default());
     server
 }
