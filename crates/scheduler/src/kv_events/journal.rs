@@ -26,21 +26,21 @@ const BLOCKS: usize = 65_536;
 /// does not depend on who has read it.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    kept: Mutex<Kept>,
+    pub(super) kept: Mutex<Kept>,
     listeners: AtomicUsize,
     news: watch::Receiver<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+pub(super) struct Kept {
     /// Whether changes are written down.
-    recording: bool,
+    pub recording: bool,
     /// Number of the last batch.
     last: u64,
     /// The last batches, with numbers up to `last`.
-    batches: VecDeque<Arc<KvBatch>>,
+    pub batches: VecDeque<Arc<KvBatch>>,
     /// Blocks that they speak of.
-    blocks: usize,
+    pub blocks: usize,
 }
 
 /// What there is at a number.

@@ -2,6 +2,8 @@
 
 mod journal;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::SystemTime};
 
