@@ -1,17 +1,19 @@
 //! Who keeps what events say has what lookups find.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
 use super::{tests::*, *};
 use crate::{KvEvent, KvTier, SsdEntry, StoredBlock};
 
+/// What comes before a block, its tokens, its salt.
+type Told = (Option<u64>, Vec<TokenId>, Option<String>);
+
 /// What a listener knows.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Known {
-    /// By name: what comes before, tokens, salt.
-    pub blocks: HashMap<u64, (Option<u64>, Vec<TokenId>, Option<String>)>,
+    pub blocks: HashMap<u64, Told>,
 }
 
 impl Known {
@@ -42,9 +44,7 @@ impl Known {
     pub fn find(&self, salt: Option<&str>, tokens: &[TokenId]) -> usize {
         let (mut parent, mut count) = (None, 0);
         for block in tokens[..tokens.len() - 1].chunks_exact(4) {
-            let fits = |(before, content, of): &(Option<u64>, Vec<TokenId>, Option<String>)| {
-                *before == parent && content == block && of.as_deref() == salt
-            };
+            let fits = |(before, content, of): &Told| *before == parent && content == block && of.as_deref() == salt;
             let Some((hash, _)) = self.blocks.iter().find(|(_, known)| fits(known)) else { break };
             (parent, count) = (Some(*hash), count + 1);
         }
@@ -225,7 +225,7 @@ proptest! {
                     prop_assert_eq!(known.find(*salt, tokens), cache.find(&prefix, tokens, false).tokens / 4);
                 }
                 // And nothing that lookups don't find: all is on the way to some prompt's end.
-                let reachable: std::collections::HashSet<u64> = asked.iter().flat_map(|(salt, tokens)| {
+                let reachable: HashSet<u64> = asked.iter().flat_map(|(salt, tokens)| {
                     let mut prefix = Prefix::new(*salt);
                     prefix.extend(tokens, 4);
                     let whole = known.find(*salt, tokens);

@@ -1,5 +1,6 @@
 //! The engine's thread: commands in, steps, events out.
 
+mod ends;
 mod figures;
 mod flush;
 
@@ -21,7 +22,7 @@ use vllm_platform::{Error, ModelRunner, SeqId};
 use self::flush::Flush;
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
-    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, StartError, Stats, Wake,
+    EngineConfig, EngineHandle, EngineState, FailureKind, Request, StartError, Stats, Wake,
     handle::{Command, Shared, lock},
     kv_events::{Journal, Recorder},
     load::LoadBook,
@@ -241,79 +242,6 @@ impl EngineLoop {
         self.clients.insert(seq, Client::new(&request, events, submitted));
         self.planner.add(Sequence::new(seq, request));
         self.note_work();
-    }
-
-    fn named(&self, id: &RequestId) -> Vec<SeqId> {
-        let of_that_name = self.clients.iter().filter(|(_, client)| client.id == *id);
-        of_that_name.map(|(&seq, _)| seq).collect()
-    }
-
-    /// Ends requests whose clients have all they want.
-    fn stop(&mut self, id: &RequestId) {
-        for seq in self.named(id) {
-            if let (Some(sequence), Some(client)) = (self.planner.remove(seq), self.forget(seq)) {
-                self.end(client, &sequence, FinishReason::Stop, Instant::now());
-            }
-        }
-    }
-
-    /// Tells a client that its answer is complete, and books that.
-    fn end(&mut self, client: Client, sequence: &Sequence, reason: FinishReason, now: Instant) {
-        match reason {
-            FinishReason::Stop => self.stats.stopped += 1,
-            _ => self.stats.full += 1,
-        }
-        client.record(sequence, now, &mut self.stats.histograms);
-        client.finish(Some(sequence), reason, now);
-    }
-
-    fn abort(&mut self, id: &RequestId) -> bool {
-        let seqs = self.named(id);
-        for &seq in &seqs {
-            self.cancel(seq);
-        }
-        self.publish();
-        !seqs.is_empty()
-    }
-
-    /// Forgets requests whose stream was dropped or whose time is up.
-    fn drop_cancelled(&mut self) {
-        let now = Instant::now();
-        let gone = self.clients.iter().filter(|(_, client)| client.is_gone() || client.is_late(now));
-        let seqs: Vec<SeqId> = gone.map(|(&seq, _)| seq).collect();
-        for seq in seqs {
-            if self.clients.get(&seq).is_some_and(Client::is_gone) {
-                self.cancel(seq);
-            } else {
-                self.fail(seq, FailureKind::Timeout, "the request's time is up");
-            }
-        }
-    }
-
-    fn cancel(&mut self, seq: SeqId) {
-        let sequence = self.planner.remove(seq);
-        if let Some(client) = self.forget(seq) {
-            self.stats.aborted += 1;
-            tracing::debug!(request = %client.id, "cancelled");
-            client.finish(sequence.as_ref(), FinishReason::Abort, Instant::now());
-        }
-    }
-
-    fn fail(&mut self, seq: SeqId, kind: FailureKind, message: &str) {
-        self.planner.remove(seq);
-        if let Some(client) = self.forget(seq) {
-            self.stats.failed += 1;
-            client.fail(kind, message);
-        }
-    }
-
-    /// Ends the books on a client, and its place in the queue if it still had one.
-    fn forget(&mut self, seq: SeqId) -> Option<Client> {
-        let client = self.clients.remove(&seq)?;
-        if client.started.is_none() {
-            self.shared.waiting.leave(client.owner.as_ref());
-        }
-        Some(client)
     }
 
     /// Asks for features that those who wait need.

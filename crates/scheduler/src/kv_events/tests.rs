@@ -75,8 +75,8 @@ impl Engine {
                     reply.send(self.recorder.snapshot(&mut self.cache)).unwrap();
                 }
             }
-            let next = pin!(listener.events.next());
-            if let Poll::Ready(news) = next.poll(&mut Context::from_waker(Waker::noop())) {
+            let polled = pin!(listener.events.next()).poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(news) = polled {
                 listener.take_in(news.expect("the engine is there"));
                 return true;
             }
@@ -162,7 +162,7 @@ fn who_comes_back_in_time_goes_on_where_it_was() {
 #[test]
 fn what_nobody_has_listened_to_for_long_is_written_down_no_longer() {
     let mut engine = Engine::new();
-    let mut batch = |engine: &mut Engine, first: u32| {
+    let batch = |engine: &mut Engine, first: u32| {
         engine.compute(&[first, 1]);
         engine.end(0);
         engine.record();
