@@ -1,6 +1,8 @@
 //! The engine's thread: commands in, steps, events out.
 
+mod ends;
 mod figures;
+mod flush;
 
 use std::{
     collections::HashMap,
@@ -17,10 +19,13 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use vllm_platform::{Error, ModelRunner, SeqId};
 
+use self::flush::Flush;
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
-    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, StartError, Stats, Wake,
+    EngineConfig, EngineHandle, EngineState, FailureKind, Request, StartError, Stats, Wake,
     handle::{Command, Shared, lock},
+    kv_events::{Journal, Recorder},
+    load::LoadBook,
     planner::{Limits, MediaNews, Outcome, Planner, Scheduled},
     sequence::Sequence,
     turn,
@@ -59,6 +64,10 @@ pub(super) struct EngineLoop {
     panics_in_a_row: u32,
     memory_read: Option<Instant>,
     profiled: Profiled,
+    /// Told when the load has changed.
+    load_changes: watch::Sender<u64>,
+    recorder: Recorder,
+    flushes: Vec<Flush>,
 }
 
 /// What was spent since somebody last asked for a profile.
@@ -92,6 +101,8 @@ impl EngineLoop {
         let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, move || wakes())).transpose();
         let tier = tier.map_err(|error| StartError::Ssd(error.to_string()))?;
         planner.set_searching(tier.is_some());
+        let (load, load_changes) = LoadBook::new();
+        let (journal, recorder) = Journal::new();
         let shared = Arc::new(Shared {
             info,
             max_num_batched_tokens: config.max_num_batched_tokens,
@@ -100,6 +111,8 @@ impl EngineLoop {
             stats: Mutex::default(),
             memory: Mutex::default(),
             busy_since: Mutex::default(),
+            load,
+            journal,
         });
         let (state, state_receiver) = watch::channel(EngineState::Running);
         let handle = EngineHandle {
@@ -122,6 +135,9 @@ impl EngineLoop {
             panics_in_a_row: 0,
             memory_read: None,
             profiled: Profiled::new(),
+            load_changes,
+            recorder,
+            flushes: Vec::new(),
         };
         engine.publish();
         Ok((engine, handle))
@@ -135,7 +151,10 @@ impl EngineLoop {
             }
             self.drop_cancelled();
             pace = self.turn();
+            self.recorder.record(self.planner.cache());
+            self.planner.look_again();
             self.publish();
+            self.flush_if_idle();
             if self.panics_in_a_row >= MAX_PANICS {
                 break EngineState::Broken;
             }
@@ -201,6 +220,11 @@ impl EngineLoop {
                 Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
                 Command::Describe(reply) => drop(reply.send(self.describe())),
                 Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
+                Command::FlushCache(until, reply) => {
+                    self.flushes.push(Flush { until, reply });
+                    self.flush_if_idle();
+                }
+                Command::KvSnapshot(reply) => drop(reply.send(self.recorder.snapshot(self.planner.cache()))),
                 Command::Profile(reply) => drop(reply.send(self.profile())),
                 // Time to look at the tier, and to ask for features again.
                 Command::Wake => return true,
@@ -214,91 +238,10 @@ impl EngineLoop {
     fn admit(&mut self, request: Request, events: mpsc::UnboundedSender<crate::Event>, submitted: Instant) {
         let seq = SeqId(self.next_seq);
         self.next_seq += 1;
+        self.shared.load.seen(request.prompt.len());
         self.clients.insert(seq, Client::new(&request, events, submitted));
         self.planner.add(Sequence::new(seq, request));
         self.note_work();
-    }
-
-    fn named(&self, id: &RequestId) -> Vec<SeqId> {
-        let of_that_name = self.clients.iter().filter(|(_, client)| client.id == *id);
-        of_that_name.map(|(&seq, _)| seq).collect()
-    }
-
-    /// Ends requests whose clients have all they want.
-    fn stop(&mut self, id: &RequestId) {
-        for seq in self.named(id) {
-            if let (Some(sequence), Some(client)) = (self.planner.remove(seq), self.forget(seq)) {
-                self.end(client, &sequence, FinishReason::Stop, Instant::now());
-            }
-        }
-    }
-
-    /// Tells a client that its answer is complete, and books that.
-    fn end(&mut self, client: Client, sequence: &Sequence, reason: FinishReason, now: Instant) {
-        match reason {
-            FinishReason::Stop => self.stats.stopped += 1,
-            _ => self.stats.full += 1,
-        }
-        client.record(sequence, now, &mut self.stats.histograms);
-        client.finish(Some(sequence), reason, now);
-    }
-
-    fn abort(&mut self, id: &RequestId) -> bool {
-        let seqs = self.named(id);
-        for &seq in &seqs {
-            self.cancel(seq);
-        }
-        self.publish();
-        !seqs.is_empty()
-    }
-
-    fn clear_cache(&mut self) -> usize {
-        if let Some(tier) = &mut self.tier {
-            tier.clear();
-        }
-        let blocks = self.planner.clear_cache();
-        self.publish();
-        blocks
-    }
-
-    /// Forgets requests whose stream was dropped or whose time is up.
-    fn drop_cancelled(&mut self) {
-        let now = Instant::now();
-        let gone = self.clients.iter().filter(|(_, client)| client.is_gone() || client.is_late(now));
-        let seqs: Vec<SeqId> = gone.map(|(&seq, _)| seq).collect();
-        for seq in seqs {
-            if self.clients.get(&seq).is_some_and(Client::is_gone) {
-                self.cancel(seq);
-            } else {
-                self.fail(seq, FailureKind::Timeout, "the request's time is up");
-            }
-        }
-    }
-
-    fn cancel(&mut self, seq: SeqId) {
-        let sequence = self.planner.remove(seq);
-        if let Some(client) = self.forget(seq) {
-            self.stats.aborted += 1;
-            tracing::debug!(request = %client.id, "cancelled");
-            client.finish(sequence.as_ref(), FinishReason::Abort, Instant::now());
-        }
-    }
-
-    fn fail(&mut self, seq: SeqId, kind: FailureKind, message: &str) {
-        self.planner.remove(seq);
-        if let Some(client) = self.forget(seq) {
-            self.stats.failed += 1;
-            client.fail(kind, message);
-        }
-    }
-
-    /// Ends the books on a client, and its place in the queue if it still had one.
-    fn forget(&mut self, seq: SeqId) -> Option<Client> {
-        let client = self.clients.remove(&seq)?;
-        if client.started.is_none() {
-            self.shared.waiting.leave(client.owner.as_ref());
-        }
-        Some(client)
     }
 
     /// Asks for features that those who wait need.
@@ -432,6 +375,7 @@ impl EngineLoop {
     }
 
     fn report(&mut self, outcomes: Vec<Outcome>, now: Instant) {
+        self.shared.load.generated(outcomes.len(), now);
         for Outcome { seq, token, ended } in outcomes {
             self.stats.generated_tokens += 1;
             if let Some(client) = self.clients.get_mut(&seq) {
