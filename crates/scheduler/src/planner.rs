@@ -1,6 +1,7 @@
 //! Which tokens of which sequence the next step computes. Plain state, no thread, no clock.
 
 mod admission;
+mod load;
 mod media;
 mod prefill;
 pub(crate) mod queue;
@@ -85,6 +86,8 @@ pub(crate) struct Planner {
     touched: Vec<BlockHash>,
     stats: PrefixCacheStats,
     preemptions: u64,
+    /// Times that [`Planner::look_again`] was called.
+    looked: usize,
 }
 
 impl Planner {
@@ -102,6 +105,7 @@ impl Planner {
             touched: Vec::new(),
             stats: PrefixCacheStats { enabled: prefix_cache, ..PrefixCacheStats::default() },
             preemptions: 0,
+            looked: 0,
         }
     }
 
@@ -140,6 +144,7 @@ impl Planner {
 
     pub fn add(&mut self, mut sequence: Sequence) {
         sequence.extend_prefix(self.cache.block_size());
+        sequence.look_up(&self.cache);
         self.clients.arrive(&sequence.client);
         self.waiting.push(sequence);
     }
@@ -170,6 +175,7 @@ impl Planner {
     fn preempt(&mut self, index: usize, scheduled: &mut Scheduled) {
         let mut sequence = self.stop(index);
         sequence.extend_prefix(self.cache.block_size());
+        sequence.look_up(&self.cache);
         self.preemptions += 1;
         scheduled.preempted.push(sequence.id);
         self.waiting.push(sequence);

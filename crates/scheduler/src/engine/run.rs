@@ -1,6 +1,7 @@
 //! The engine's thread: commands in, steps, events out.
 
 mod figures;
+mod flush;
 
 use std::{
     collections::HashMap,
@@ -17,10 +18,13 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use vllm_platform::{Error, ModelRunner, SeqId};
 
+use self::flush::Flush;
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
     EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, StartError, Stats, Wake,
     handle::{Command, Shared, lock},
+    kv_events::{Journal, Recorder},
+    load::LoadBook,
     planner::{Limits, MediaNews, Outcome, Planner, Scheduled},
     sequence::Sequence,
     turn,
@@ -59,6 +63,10 @@ pub(super) struct EngineLoop {
     panics_in_a_row: u32,
     memory_read: Option<Instant>,
     profiled: Profiled,
+    /// Told when the load has changed.
+    load_changes: watch::Sender<u64>,
+    recorder: Recorder,
+    flushes: Vec<Flush>,
 }
 
 /// What was spent since somebody last asked for a profile.
@@ -92,6 +100,8 @@ impl EngineLoop {
         let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, move || wakes())).transpose();
         let tier = tier.map_err(|error| StartError::Ssd(error.to_string()))?;
         planner.set_searching(tier.is_some());
+        let (load, load_changes) = LoadBook::new();
+        let (journal, recorder) = Journal::new();
         let shared = Arc::new(Shared {
             info,
             max_num_batched_tokens: config.max_num_batched_tokens,
@@ -100,6 +110,8 @@ impl EngineLoop {
             stats: Mutex::default(),
             memory: Mutex::default(),
             busy_since: Mutex::default(),
+            load,
+            journal,
         });
         let (state, state_receiver) = watch::channel(EngineState::Running);
         let handle = EngineHandle {
@@ -122,6 +134,9 @@ impl EngineLoop {
             panics_in_a_row: 0,
             memory_read: None,
             profiled: Profiled::new(),
+            load_changes,
+            recorder,
+            flushes: Vec::new(),
         };
         engine.publish();
         Ok((engine, handle))
@@ -135,7 +150,10 @@ impl EngineLoop {
             }
             self.drop_cancelled();
             pace = self.turn();
+            self.recorder.record(self.planner.cache());
+            self.planner.look_again();
             self.publish();
+            self.flush_if_idle();
             if self.panics_in_a_row >= MAX_PANICS {
                 break EngineState::Broken;
             }
@@ -201,6 +219,11 @@ impl EngineLoop {
                 Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
                 Command::Describe(reply) => drop(reply.send(self.describe())),
                 Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
+                Command::FlushCache(until, reply) => {
+                    self.flushes.push(Flush { until, reply });
+                    self.flush_if_idle();
+                }
+                Command::KvSnapshot(reply) => drop(reply.send(self.recorder.snapshot(self.planner.cache()))),
                 Command::Profile(reply) => drop(reply.send(self.profile())),
                 // Time to look at the tier, and to ask for features again.
                 Command::Wake => return true,
@@ -214,6 +237,7 @@ impl EngineLoop {
     fn admit(&mut self, request: Request, events: mpsc::UnboundedSender<crate::Event>, submitted: Instant) {
         let seq = SeqId(self.next_seq);
         self.next_seq += 1;
+        self.shared.load.seen(request.prompt.len());
         self.clients.insert(seq, Client::new(&request, events, submitted));
         self.planner.add(Sequence::new(seq, request));
         self.note_work();
@@ -250,15 +274,6 @@ impl EngineLoop {
         }
         self.publish();
         !seqs.is_empty()
-    }
-
-    fn clear_cache(&mut self) -> usize {
-        if let Some(tier) = &mut self.tier {
-            tier.clear();
-        }
-        let blocks = self.planner.clear_cache();
-        self.publish();
-        blocks
     }
 
     /// Forgets requests whose stream was dropped or whose time is up.
@@ -432,6 +447,7 @@ impl EngineLoop {
     }
 
     fn report(&mut self, outcomes: Vec<Outcome>, now: Instant) {
+        self.shared.load.generated(outcomes.len(), now);
         for Outcome { seq, token, ended } in outcomes {
             self.stats.generated_tokens += 1;
             if let Some(client) = self.clients.get_mut(&seq) {
