@@ -21,7 +21,8 @@ use vllm_platform::{Error, ModelRunner, SeqId};
 use self::flush::Flush;
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
-    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, StartError, Stats, Wake,
+    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, GeneratedToken, Request, RequestId, StartError,
+    Stats, Wake,
     handle::{Command, Shared, lock},
     kv_events::{Journal, Recorder},
     load::LoadBook,
@@ -252,19 +253,26 @@ impl EngineLoop {
     fn stop(&mut self, id: &RequestId) {
         for seq in self.named(id) {
             if let (Some(sequence), Some(client)) = (self.planner.remove(seq), self.forget(seq)) {
-                self.end(client, &sequence, FinishReason::Stop, Instant::now());
+                self.end(client, &sequence, FinishReason::Stop, None, Instant::now());
             }
         }
     }
 
     /// Tells a client that its answer is complete, and books that.
-    fn end(&mut self, client: Client, sequence: &Sequence, reason: FinishReason, now: Instant) {
+    fn end(
+        &mut self,
+        client: Client,
+        sequence: &Sequence,
+        reason: FinishReason,
+        stop: Option<GeneratedToken>,
+        now: Instant,
+    ) {
         match reason {
             FinishReason::Stop => self.stats.stopped += 1,
             _ => self.stats.full += 1,
         }
         client.record(sequence, now, &mut self.stats.histograms);
-        client.finish(Some(sequence), reason, now);
+        client.finish(Some(sequence), reason, stop, now);
     }
 
     fn abort(&mut self, id: &RequestId) -> bool {
@@ -295,7 +303,7 @@ impl EngineLoop {
         if let Some(client) = self.forget(seq) {
             self.stats.aborted += 1;
             tracing::debug!(request = %client.id, "cancelled");
-            client.finish(sequence.as_ref(), FinishReason::Abort, Instant::now());
+            client.finish(sequence.as_ref(), FinishReason::Abort, None, Instant::now());
         }
     }
 
@@ -448,7 +456,7 @@ impl EngineLoop {
 
     fn report(&mut self, outcomes: Vec<Outcome>, now: Instant) {
         self.shared.load.generated(outcomes.len(), now);
-        for Outcome { seq, token, ended } in outcomes {
+        for Outcome { seq, token, stop, ended } in outcomes {
             self.stats.generated_tokens += 1;
             if let Some(client) = self.clients.get_mut(&seq) {
                 client.generated(token, now, &mut self.stats.histograms);
@@ -456,7 +464,7 @@ impl EngineLoop {
             if let Some((reason, sequence)) = ended
                 && let Some(client) = self.forget(seq)
             {
-                self.end(client, &sequence, reason, now);
+                self.end(client, &sequence, reason, stop, now);
             }
         }
     }
