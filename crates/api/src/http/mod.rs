@@ -159,6 +159,8 @@ pub(crate) struct Shared {
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
     drain: Drain,
+    /// Of this process only.
+    instance: String,
     responses: Arc<responses::Store>,
     started: Instant,
     /// The same, in seconds since 1970.
@@ -182,6 +184,7 @@ impl App {
             inference: InferenceMetrics::default(),
             tracer,
             drain: Drain::default(),
+            instance: crate::random::hex_id(),
             responses: Arc::default(),
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -229,6 +232,12 @@ impl App {
     /// From now on, these rules hold: for requests that come, not for those under way.
     pub fn set_rules(&self, rules: Rules) {
         self.shared.access.set(rules);
+    }
+
+    /// A name of this process among all servers.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        &self.shared.instance
     }
 
     /// The server is on its way down: it says so to all that ask or listen, and goes on answering.

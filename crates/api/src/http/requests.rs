@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{ApiError, App, engine_says, health::json_response, request_id::Id};
+use super::{ApiError, App, client::Caller, engine_says, health::json_response, request_id::Id};
 
 /// Ends what the engine computes for a request, at its next step.
 ///
@@ -20,11 +20,25 @@ pub(super) async fn cancel(
     Extension(asking): Extension<Id>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
+    let model = end(&app, &asking.caller, &id).await?;
+    Ok(json_response(&json!({
+        "object": "request.cancel",
+        "id": id,
+        "cancelled": true,
+        "model": model,
+    })))
+}
+
+/// Ends the requests of that name, as far as `caller` may, and says whose model's they were.
+///
+/// # Errors
+/// 404 if there is none.
+pub(crate) async fn end(app: &App, caller: &Caller, id: &str) -> Result<Option<String>, ApiError> {
     let open = app.shared.access.rules().keys.is_empty();
     let mut model = None;
     let mut cancelled = false;
-    let mut found = app.shared.registry.find(&id);
-    found.retain(|entry| open || entry.client == asking.caller.client);
+    let mut found = app.shared.registry.find(id);
+    found.retain(|entry| open || entry.client == caller.client);
     for entry in found {
         // First, so that whoever sees the end knows whose doing it was.
         entry.set_cancelled();
@@ -38,10 +52,5 @@ pub(super) async fn cancel(
         let message = format!("there is no request {id:?} under way: it has ended, or never was");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "request_not_found", message).with_param("id"));
     }
-    Ok(json_response(&json!({
-        "object": "request.cancel",
-        "id": id,
-        "cancelled": true,
-        "model": model,
-    })))
+    Ok(model)
 }
