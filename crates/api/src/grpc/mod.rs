@@ -6,6 +6,7 @@
 mod access;
 pub(crate) mod ask;
 mod health;
+mod smg;
 pub(crate) mod status;
 
 use axum::{Router, middleware};
@@ -16,11 +17,14 @@ use tonic_health::pb::health_server::HealthServer;
 use crate::http::{App, access as rules, body_time, request_id};
 
 /// The services that can be asked for their health.
-const SERVICES: &[&str] = &["vllm.Control", "vllm.Inference"];
+const SERVICES: &[&str] =
+    &["mlx.grpc.engine.MlxEngine", "vllm.Control", "vllm.Inference", "vllm.grpc.engine.VllmEngine"];
 
 /// All services, as a router for [`Listener::serve`](crate::listener::Listener::serve).
 pub fn router(app: App) -> Router {
     let routes = Routes::new(HealthServer::new(HealthService { app: app.clone() }));
+    let (mlx, vllm) = smg::services(&app);
+    let routes = routes.add_service(mlx).add_service(vllm);
     let with = |app: &App| app.clone();
     routes
         .prepare()
