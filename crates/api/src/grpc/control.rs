@@ -106,13 +106,9 @@ impl Control for ControlService {
 
     /// Aborts what runs under these names. That one isn't there is no error: it may have ended just now.
     async fn abort(&self, request: Request<proto::AbortRequest>) -> Result<Response<proto::AbortResponse>, Status> {
-        let caller = Caller::of(&request).id.caller;
+        let caller = Caller::of(&request).id;
         for id in request.into_inner().request_ids {
-            match requests::end(&self.app, &caller, &id).await {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => tracing::debug!(id, "nothing to abort"),
-                Err(error) => return Err(status(&error)),
-            }
+            requests::end(&self.app, &caller, &id).await.map_err(|error| status(&error))?;
         }
         Ok(Response::new(proto::AbortResponse {}))
     }

@@ -10,6 +10,7 @@ mod health;
 mod inference;
 mod open;
 mod reflection;
+mod smg;
 pub(crate) mod status;
 
 use axum::{Router, middleware};
@@ -23,14 +24,18 @@ use vllm_grpc_proto::vllm_proto::{control_server::ControlServer, inference_serve
 use crate::http::{App, access as rules, body_time, request_id};
 
 /// The services that can be asked for their health.
-const SERVICES: &[&str] = &["vllm.Control", "vllm.Inference"];
+const SERVICES: &[&str] =
+    &["mlx.grpc.engine.MlxEngine", "vllm.Control", "vllm.Inference", "vllm.grpc.engine.VllmEngine"];
 
 /// All services, as a router for [`Listener::serve_grpc`](crate::listener::Listener::serve_grpc).
 pub fn router(app: App) -> Router {
     let limit = app.config.body_limit;
     let inference = InferenceServer::new(InferenceService { app: app.clone() }).max_decoding_message_size(limit);
     let control = ControlServer::new(ControlService { app: app.clone() }).max_decoding_message_size(limit);
-    let computing = Routes::new(inference).add_service(control).prepare().into_axum_router();
+    let (mlx, vllm) = smg::services(&app);
+    let (mlx, vllm) = (mlx.max_decoding_message_size(limit), vllm.max_decoding_message_size(limit));
+    let computing = Routes::new(inference).add_service(control).add_service(mlx).add_service(vllm);
+    let computing = computing.prepare().into_axum_router();
     let open = Routes::new(HealthServer::new(HealthService { app: app.clone() }));
     let open = reflection::add(open).prepare().into_axum_router();
     // Calls of these may be open for as long as their clients like, in both directions, and end with the server.

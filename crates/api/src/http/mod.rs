@@ -12,8 +12,8 @@ pub(crate) mod choices;
 pub(crate) mod client;
 pub(crate) mod completions;
 mod drain;
-mod embeddings;
-mod encoders;
+pub(crate) mod embeddings;
+pub(crate) mod encoders;
 mod error;
 pub(crate) mod extras;
 pub(crate) mod fields;
@@ -315,6 +315,11 @@ impl App {
     pub fn default_model(&self) -> Result<String, ApiError> {
         let first = self.models()?.status().into_iter().find_map(|model| model.names.into_iter().next());
         first.ok_or_else(|| ApiError::not_found("model_not_found", "this server has no model that generates"))
+    }
+
+    /// How long it has been there.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.shared.started.elapsed()
     }
 
     /// The models that are loaded.

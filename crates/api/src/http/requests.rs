@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{ApiError, App, client::Caller, engine_says, health::json_response, request_id::Id};
+use super::{ApiError, App, engine_says, health::json_response, request_id::Id};
 
 /// Ends what the engine computes for a request, at its next step.
 ///
@@ -20,7 +20,10 @@ pub(super) async fn cancel(
     Extension(asking): Extension<Id>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let model = end(&app, &asking.caller, &id).await?;
+    let Some(model) = end(&app, &asking, &id).await? else {
+        let message = format!("there is no request {id:?} under way: it has ended, or never was");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "request_not_found", message).with_param("id"));
+    };
     Ok(json_response(&json!({
         "object": "request.cancel",
         "id": id,
@@ -29,28 +32,27 @@ pub(super) async fn cancel(
     })))
 }
 
-/// Ends the requests of that name, as far as `caller` may, and says whose model's they were.
+/// Ends the requests of that name which are the asking one's own to end, and says which model they were for; `None` if there
+/// were none.
 ///
 /// # Errors
-/// 404 if there is none.
-pub(crate) async fn end(app: &App, caller: &Caller, id: &str) -> Result<Option<String>, ApiError> {
+/// If the engine is too busy to say.
+pub(crate) async fn end(app: &App, asking: &Id, id: &str) -> Result<Option<String>, ApiError> {
     let open = app.shared.access.rules().keys.is_empty();
     let mut model = None;
-    let mut cancelled = false;
     let mut found = app.shared.registry.find(id);
-    found.retain(|entry| open || entry.client == caller.client);
+    found.retain(|entry| open || entry.client == asking.caller.client);
     for entry in found {
         // First, so that whoever sees the end knows whose doing it was.
         entry.set_cancelled();
+        let mut cancelled = false;
         for engine_id in &entry.engine_ids {
             cancelled |= engine_says(entry.model.engine.cancel(engine_id)).await?;
         }
-        model = entry.model.names.first().cloned();
+        if cancelled {
+            model = Some(entry.model.names.first().cloned().unwrap_or_default());
+        }
         tracing::info!(id = entry.id, cancelled, "cancelled");
-    }
-    if !cancelled {
-        let message = format!("there is no request {id:?} under way: it has ended, or never was");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "request_not_found", message).with_param("id"));
     }
     Ok(model)
 }
