@@ -50,6 +50,8 @@ pub(crate) struct Outcome {
     pub seq: SeqId,
     /// The token to hand out: none if it is a stop token.
     pub token: Option<GeneratedToken>,
+    /// The stop token, if it is one.
+    pub stop: Option<GeneratedToken>,
     /// The sequence, if it ended: the planner has forgotten it.
     pub ended: Option<(FinishReason, Sequence)>,
 }
@@ -346,8 +348,9 @@ impl Planner {
             }
         };
         let ended = reason.and_then(|reason| Some((reason, self.remove(sampled.seq)?)));
-        let token = (!stopped).then_some(GeneratedToken { token: sampled.token, logprobs: sampled.logprobs });
-        Some(Outcome { seq: sampled.seq, token, ended })
+        let generated = GeneratedToken { token: sampled.token, logprobs: sampled.logprobs };
+        let (token, stop) = if stopped { (None, Some(generated)) } else { (Some(generated), None) };
+        Some(Outcome { seq: sampled.seq, token, stop, ended })
     }
 
     /// Forgets the sequences of a step that failed. Those that were admitted and had no part in it wait again.

@@ -376,7 +376,7 @@ impl EngineLoop {
 
     fn report(&mut self, outcomes: Vec<Outcome>, now: Instant) {
         self.shared.load.generated(outcomes.len(), now);
-        for Outcome { seq, token, ended } in outcomes {
+        for Outcome { seq, token, stop, ended } in outcomes {
             self.stats.generated_tokens += 1;
             if let Some(client) = self.clients.get_mut(&seq) {
                 client.generated(token, now, &mut self.stats.histograms);
@@ -384,7 +384,7 @@ impl EngineLoop {
             if let Some((reason, sequence)) = ended
                 && let Some(client) = self.forget(seq)
             {
-                self.end(client, &sequence, reason, now);
+                self.end(client, &sequence, reason, stop, now);
             }
         }
     }

@@ -3,7 +3,9 @@
 
 pub mod asking;
 pub mod formats;
+pub mod grpc;
 pub mod seeing;
+pub mod smg;
 pub mod speech;
 pub mod tags;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use vllm_platform::SeqId;
 
 use super::EngineLoop;
-use crate::{FailureKind, FinishReason, RequestId, engine::client::Client, sequence::Sequence};
+use crate::{FailureKind, FinishReason, GeneratedToken, RequestId, engine::client::Client, sequence::Sequence};
 
 impl EngineLoop {
     fn named(&self, id: &RequestId) -> Vec<SeqId> {
@@ -17,19 +17,26 @@ impl EngineLoop {
     pub(super) fn stop(&mut self, id: &RequestId) {
         for seq in self.named(id) {
             if let (Some(sequence), Some(client)) = (self.planner.remove(seq), self.forget(seq)) {
-                self.end(client, &sequence, FinishReason::Stop, Instant::now());
+                self.end(client, &sequence, FinishReason::Stop, None, Instant::now());
             }
         }
     }
 
     /// Tells a client that its answer is complete, and books that.
-    pub(super) fn end(&mut self, client: Client, sequence: &Sequence, reason: FinishReason, now: Instant) {
+    pub(super) fn end(
+        &mut self,
+        client: Client,
+        sequence: &Sequence,
+        reason: FinishReason,
+        stop: Option<GeneratedToken>,
+        now: Instant,
+    ) {
         match reason {
             FinishReason::Stop => self.stats.stopped += 1,
             _ => self.stats.full += 1,
         }
         client.record(sequence, now, &mut self.stats.histograms);
-        client.finish(Some(sequence), reason, now);
+        client.finish(Some(sequence), reason, stop, now);
     }
 
     pub(super) fn abort(&mut self, id: &RequestId) -> bool {
@@ -60,7 +67,7 @@ impl EngineLoop {
         if let Some(client) = self.forget(seq) {
             self.stats.aborted += 1;
             tracing::debug!(request = %client.id, "cancelled");
-            client.finish(sequence.as_ref(), FinishReason::Abort, Instant::now());
+            client.finish(sequence.as_ref(), FinishReason::Abort, None, Instant::now());
         }
     }
 
