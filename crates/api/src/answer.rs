@@ -84,6 +84,8 @@ pub struct Ending {
     pub reason: FinishReason,
     /// The stop string, if it was one.
     pub stop: Option<String>,
+    /// The token that ended it, if it was one: none of the answer's.
+    pub stop_token: Option<GeneratedToken>,
     /// Tokens.
     pub usage: Usage,
     /// Times.
@@ -215,6 +217,7 @@ impl Answer {
                 self.usage = usage;
                 let ending = Ending {
                     reason: if cut || stop.is_some() { FinishReason::Stop } else { finished.reason },
+                    stop_token: if cut || stop.is_some() { None } else { finished.stop },
                     stop,
                     usage,
                     timings: finished.timings,
@@ -230,6 +233,7 @@ impl Answer {
                     stop => End::Finished(Ending {
                         reason: FinishReason::Stop,
                         stop,
+                        stop_token: None,
                         usage: self.usage,
                         timings: Timings::default(),
                         timeline: Vec::new(),

@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod cli;
 pub mod encoder;
+pub mod grpc;
 pub mod http;
 pub mod listener;
 mod memory;

@@ -28,6 +28,8 @@ use crate::vision::{self, Marks, Medium, SeeError, SeenPrompt, Vision};
 pub struct ServedModel {
     /// Names it answers to; the first is its own.
     pub names: Vec<String>,
+    /// Where its files are, if it has any.
+    pub path: Option<PathBuf>,
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
     /// Text to tokens and back.
@@ -68,6 +70,7 @@ impl ServedModel {
         let vocabulary = Arc::new(Vocabulary::new(Arc::clone(&tokenizer)));
         Self {
             names,
+            path: None,
             created,
             tokenizer,
             vocabulary,
@@ -79,6 +82,12 @@ impl ServedModel {
             engine,
             vision: None,
         }
+    }
+
+    /// Was read from there.
+    #[must_use]
+    pub fn with_path(self, path: PathBuf) -> Self {
+        Self { path: Some(path), ..self }
     }
 
     /// Sees with this.
@@ -417,6 +426,7 @@ pub fn load(mut spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<Serve
     let (tokenizer, template, sampling) = text.map_err(|_| anyhow!("reading the tokenizer panicked"))??;
     observer(LoadStage::Ready);
     Ok(ServedModel::new(names, tokenizer, template, sampling, engine)
+        .with_path(path)
         .with_vision(vision)
         .with_formats(formats)
         .with_defaults(defaults.0, defaults.1))

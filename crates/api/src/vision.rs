@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use serde_json::Value;
 use vllm_checkpoint::Checkpoint;
-use vllm_media::{Detail, MediaError, Picture, Prepared, Processor, Video};
+use vllm_media::{Detail, MediaError, Picture, PlacedSpan, Prepared, Processor, Video};
 use vllm_platform::{Error, LoadOptions, ModelSource, TokenId, VisionOptions};
 use vllm_scheduler::{RequestMedia, VisionConfig, VisionEngine, VisionHandle};
 use vllm_text::{MediaMarks, TextError, Tokenizer};
@@ -110,6 +110,32 @@ impl Vision {
     /// # Errors
     /// [`SeeError`].
     pub fn prompt(&self, rendered: &str, media: &[&Medium], tokenizer: &Tokenizer) -> Result<SeenPrompt, SeeError> {
+        let prepared = self.prepare(media)?;
+        // The template writes the special tokens out.
+        let encode = |text: &str| -> Result<Vec<TokenId>, TextError> { tokenizer.encode(text, false) };
+        let placed = self.processor.tokenize(rendered, &prepared, &encode);
+        let (tokens, spans) = placed.map_err(|error| SeeError::Prompt(error.to_string()))?;
+        Ok(self.seen(tokens, spans, &prepared, media))
+    }
+
+    /// [`prompt`](Self::prompt) where the prompt is tokens already, with one placeholder of the model's for each medium.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn prompt_of_tokens(
+        &self,
+        prompt: &[TokenId],
+        media: &[&Medium],
+        tokenizer: &Tokenizer,
+    ) -> Result<SeenPrompt, SeeError> {
+        let prepared = self.prepare(media)?;
+        let encode = |text: &str| -> Result<Vec<TokenId>, TextError> { tokenizer.encode(text, false) };
+        let placed = self.processor.expand_tokens(prompt, &prepared, &encode);
+        let (tokens, spans) = placed.map_err(|error| SeeError::Prompt(error.to_string()))?;
+        Ok(self.seen(tokens, spans, &prepared, media))
+    }
+
+    fn prepare(&self, media: &[&Medium]) -> Result<Vec<Prepared>, SeeError> {
         let prepare = |(index, medium): (usize, &&Medium)| {
             let prepared = match medium {
                 Medium::Image(picture, detail) => self.processor.image(picture, *detail),
@@ -117,13 +143,16 @@ impl Vision {
             };
             prepared.map_err(|error| SeeError::Medium { index, error })
         };
-        let prepared: Vec<Prepared> = media.iter().enumerate().map(prepare).collect::<Result<_, _>>()?;
-        // The template writes the special tokens out.
-        let encode = |text: &str| -> Result<Vec<TokenId>, TextError> { tokenizer.encode(text, false) };
-        let (tokens, spans) = self
-            .processor
-            .tokenize(rendered, &prepared, &encode)
-            .map_err(|error| SeeError::Prompt(error.to_string()))?;
+        media.iter().enumerate().map(prepare).collect()
+    }
+
+    fn seen(
+        &self,
+        tokens: Vec<TokenId>,
+        spans: Vec<PlacedSpan>,
+        prepared: &[Prepared],
+        media: &[&Medium],
+    ) -> SeenPrompt {
         let mut seen = SeenPrompt { tokens, media: Vec::with_capacity(spans.len()), video_tokens: 0 };
         for placed in spans {
             let part = prepared[placed.media].parts[placed.part].clone();
@@ -134,7 +163,7 @@ impl Vision {
             let features = self.engine.features(part.key(), part.tokens(), move || part.input());
             seen.media.push(RequestMedia { span: placed.span, key, features });
         }
-        Ok(seen)
+        seen
     }
 }
 

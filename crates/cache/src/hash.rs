@@ -60,6 +60,13 @@ impl BlockHash {
         Self::of(hasher)
     }
 
+    /// Its first 64 bits: the name by which other processes are told of a block. A cache has far too few blocks for two of
+    /// them to meet in it, and nothing is ever shared by this name.
+    #[must_use]
+    pub fn short(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
+    }
+
     fn of(hasher: Sha256) -> Self {
         let mut hash = [0; 16];
         hash.copy_from_slice(&hasher.finalize()[..16]);
@@ -110,6 +117,7 @@ mod tests {
         // Or folders on SSDs would be of no use any more.
         let text = BlockHash::root(None).extend(&[1, 2, 3]);
         assert_eq!(text.to_string(), "ee5447bfd2e15e87a00d74107a878fbb");
+        assert_eq!(text.short(), 0xee54_47bf_d2e1_5e87);
         assert_eq!(BlockHash::root(None).extend_with_media(&[1, 2, 3], &[]), text);
     }
 

@@ -1,6 +1,6 @@
 //! Which prefixes are in which blocks: a radix tree whose edges are blocks of tokens.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use vllm_platform::{BlockId, ContentHash, TokenId};
 
@@ -30,13 +30,33 @@ impl Content<'_> {
     }
 }
 
+/// What sequences of one salt begin with: nothing.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub hash: BlockHash,
+    pub salt: Option<Arc<str>>,
+}
+
+/// The names of a block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// Of the prefix that ends with it.
+    pub hash: BlockHash,
+    /// Of the prefix before it.
+    pub parent: BlockHash,
+    /// What that begins with, if it is known.
+    pub root: Option<&'a Arc<Root>>,
+}
+
 /// A block's tokens and where their KV is.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// The prefix before it.
     pub parent: BlockHash,
-    /// At least one; fewer than a block has at the end of a sequence.
-    pub tokens: Box<[TokenId]>,
+    /// What that begins with: not known of what was found on the SSD, as long as no sequence has asked for it.
+    pub root: Option<Arc<Root>>,
+    /// At least one; fewer than a block has at the end of a sequence. Shared with those who are told of it.
+    pub tokens: Arc<[TokenId]>,
     /// What of them stands for media, from the block's start on.
     pub media: Box<[MediaMark]>,
     /// By group: the block in memory.
@@ -53,6 +73,11 @@ impl Node {
     pub fn content(&self) -> Content<'_> {
         Content { tokens: &self.tokens, media: &self.media }
     }
+
+    /// Whether it is known that sequences begin with it.
+    pub fn is_first(&self) -> bool {
+        self.root.as_ref().is_some_and(|root| root.hash == self.parent)
+    }
 }
 
 /// The tree. A node's name is the hash of the whole prefix that ends with it, so that walking down is looking up.
@@ -63,11 +88,38 @@ pub(crate) struct PrefixIndex {
     children: HashMap<(BlockHash, First), Vec<BlockHash>>,
     /// By group: the node that a block belongs to.
     owners: Vec<HashMap<BlockId, BlockHash>>,
+    /// If somebody wants to know: nodes that got or lost a block in memory.
+    noted: Option<Vec<BlockHash>>,
 }
 
 impl PrefixIndex {
     pub fn new(groups: usize) -> Self {
-        Self { nodes: HashMap::new(), children: HashMap::new(), owners: vec![HashMap::new(); groups] }
+        Self { nodes: HashMap::new(), children: HashMap::new(), owners: vec![HashMap::new(); groups], noted: None }
+    }
+
+    /// From now on nodes are noted that get or lose a block in memory; at first all that have one.
+    pub fn note_all(&mut self) {
+        let there = self.nodes.iter().filter(|(_, node)| node.blocks.iter().any(Option::is_some));
+        self.noted = Some(there.map(|(hash, _)| *hash).collect());
+    }
+
+    pub fn stop_noting(&mut self) {
+        self.noted = None;
+    }
+
+    pub fn has_noted(&self) -> bool {
+        self.noted.as_ref().is_some_and(|noted| !noted.is_empty())
+    }
+
+    /// The nodes noted since the last call; some may be gone, and some be there more than once.
+    pub fn take_noted(&mut self) -> Vec<BlockHash> {
+        self.noted.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn note(&mut self, hash: BlockHash) {
+        if let Some(noted) = &mut self.noted {
+            noted.push(hash);
+        }
     }
 
     pub fn get(&self, hash: &BlockHash) -> Option<&Node> {
@@ -104,15 +156,16 @@ impl PrefixIndex {
         shared.max_by_key(|&(_, tokens)| tokens)
     }
 
-    /// The node of `content`, at least one token, after `parent`, made if it isn't there.
-    pub fn insert(&mut self, hash: BlockHash, parent: BlockHash, content: Content<'_>) -> &mut Node {
+    /// The node of `content`, at least one token, made if it isn't there.
+    pub fn insert(&mut self, Names { hash, parent, root }: Names<'_>, content: Content<'_>) -> &mut Node {
         let (groups, children) = (self.owners.len(), &mut self.children);
-        self.nodes.entry(hash).or_insert_with(|| {
+        let node = self.nodes.entry(hash).or_insert_with(|| {
             if let Some(first) = content.first() {
                 children.entry((parent, first)).or_default().push(hash);
             }
             Node {
                 parent,
+                root: None,
                 tokens: content.tokens.into(),
                 media: content.media.into(),
                 floor: 0,
@@ -120,7 +173,11 @@ impl PrefixIndex {
                 on_ssd: false,
                 from_ssd: false,
             }
-        })
+        });
+        if node.root.is_none() {
+            node.root = root.cloned();
+        }
+        node
     }
 
     /// Says that `block` holds the KV of a node, unless another one does; it belongs to no other node any more.
@@ -134,6 +191,7 @@ impl PrefixIndex {
         {
             node.blocks[group] = Some(block);
             self.owners[group].insert(block, hash);
+            self.note(hash);
         }
     }
 
@@ -144,6 +202,7 @@ impl PrefixIndex {
         {
             node.blocks[group] = None;
             node.from_ssd = false;
+            self.note(hash);
             self.drop_if_gone(hash);
         }
     }

@@ -1,17 +1,23 @@
 //! The blocks of all groups and the prefixes they hold.
 
 #[cfg(test)]
+mod event_tests;
+mod listing;
+#[cfg(test)]
 mod media_tests;
 #[cfg(test)]
 mod tests;
 mod tier;
 
+use std::sync::Arc;
+
 use vllm_platform::{BlockCopy, BlockId, KvCacheSpec, KvGroup, NO_BLOCK, TokenId};
 
+use self::listing::Listing;
 pub use self::tier::Unwritten;
 use crate::{
     Allocated, BlockHash, BlockPool, MediaMark,
-    index::{Content, Node, PrefixIndex},
+    index::{Content, Names, Node, PrefixIndex, Root},
     media,
 };
 
@@ -21,7 +27,7 @@ pub type BlockTables = Vec<Vec<BlockId>>;
 /// The names of a sequence's prefixes at block boundaries. Grows with the sequence.
 #[derive(Debug, Clone)]
 pub struct Prefix {
-    root: BlockHash,
+    root: Arc<Root>,
     /// What of the sequence stands for media.
     media: Vec<MediaMark>,
     /// Of the prefix that ends with block `i`.
@@ -38,7 +44,8 @@ impl Prefix {
     /// [`new`](Self::new) of a sequence in which media stand, in order.
     #[must_use]
     pub fn with_media(salt: Option<&str>, marks: impl IntoIterator<Item = MediaMark>) -> Self {
-        Self { root: BlockHash::root(salt), media: media::put_together(marks), hashes: Vec::new() }
+        let root = Arc::new(Root { hash: BlockHash::root(salt), salt: salt.map(Arc::from) });
+        Self { root, media: media::put_together(marks), hashes: Vec::new() }
     }
 
     /// Names the blocks that `tokens`, the sequence from its start, fill by now.
@@ -53,7 +60,7 @@ impl Prefix {
     /// Whether the two may share anything.
     #[must_use]
     pub fn same_salt(&self, other: &Self) -> bool {
-        self.root == other.root
+        self.root.hash == other.root.hash
     }
 
     /// Tokens that two sequences with these prefixes begin with alike, standing for the same; salts are not looked at.
@@ -70,7 +77,7 @@ impl Prefix {
 
     /// The prefix that ends where block `index` begins.
     fn before(&self, index: usize) -> BlockHash {
-        index.checked_sub(1).map_or(self.root, |last| self.hashes[last])
+        index.checked_sub(1).map_or(self.root.hash, |last| self.hashes[last])
     }
 }
 
@@ -129,6 +136,8 @@ pub struct KvCache {
     evictions: u64,
     /// Indexed since [`KvCache::take_new`] was last called.
     new: Vec<BlockHash>,
+    /// If somebody listens: what they know.
+    listing: Option<Listing>,
 }
 
 impl KvCache {
@@ -144,6 +153,7 @@ impl KvCache {
             enabled,
             evictions: 0,
             new: Vec::new(),
+            listing: None,
         }
     }
 
@@ -336,7 +346,8 @@ impl KvCache {
             let (start, end) = (place * self.block_size, (place + 1) * self.block_size);
             let marks = prefix.media_within(start, end);
             let content = Content { tokens: &tokens[start..end], media: &marks };
-            self.attach(prefix.hashes[place], prefix.before(place), content, tables, place, floor);
+            let (hash, parent) = (prefix.hashes[place], prefix.before(place));
+            self.attach(Names { hash, parent, root: Some(&prefix.root) }, content, tables, place, floor);
         }
     }
 
@@ -349,21 +360,15 @@ impl KvCache {
             let parent = prefix.before(place);
             let marks = prefix.media_within(place * self.block_size, tokens.len());
             let content = Content { tokens: rest, media: &marks };
-            self.attach(parent.extend_with_media(rest, &marks), parent, content, tables, place, floor);
+            let hash = parent.extend_with_media(rest, &marks);
+            self.attach(Names { hash, parent, root: Some(&prefix.root) }, content, tables, place, floor);
         }
     }
 
-    fn attach(
-        &mut self,
-        hash: BlockHash,
-        parent: BlockHash,
-        content: Content<'_>,
-        tables: &BlockTables,
-        place: usize,
-        floor: usize,
-    ) {
+    fn attach(&mut self, names: Names<'_>, content: Content<'_>, tables: &BlockTables, place: usize, floor: usize) {
         let own = self.own_floor(content.tokens.len());
-        let node = self.index.insert(hash, parent, content);
+        let hash = names.hash;
+        let node = self.index.insert(names, content);
         node.floor = own.max(floor.saturating_sub(place * self.block_size));
         if !node.on_ssd {
             self.new.push(hash);
@@ -392,6 +397,7 @@ impl KvCache {
             self.distrust(group, block);
         }
         self.new.clear();
+        self.note_clear();
         blocks.len()
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** this crate holds numbers and bytes, never a tensor. IO is done in `ssd` only, on threads of its own.
 
+mod events;
 mod features;
 mod hash;
 mod index;
@@ -10,6 +11,7 @@ mod media;
 mod pool;
 mod ssd;
 
+pub use events::{KvEvent, KvTier, StoredBlock};
 pub use features::{FeatureCache, FeatureCacheStats};
 pub use hash::BlockHash;
 pub use kv_cache::{Adopted, BlockTables, Hit, KvCache, KvCacheStats, Prefix, Unwritten};

@@ -108,6 +108,14 @@ impl Loader {
         Video::from_frames(pictures, fps, &self.limits)
     }
 
+    /// The schemes of addresses that it may read from.
+    #[must_use]
+    pub fn schemes(&self) -> Vec<&'static str> {
+        let network: &[_] = if self.fetcher.may_fetch() { &["http", "https"] } else { &[] };
+        let files: &[_] = if self.folder.is_some() { &["file"] } else { &[] };
+        [network, &["data"], files].concat()
+    }
+
     /// What it remembers.
     #[must_use]
     pub fn remembered(&self) -> Remembered {

@@ -112,6 +112,8 @@ pub struct Sampled {
 pub struct TokenLogprobs {
     /// Natural logarithm of the sampled token's probability.
     pub sampled: f32,
+    /// How many tokens are at least as probable as the sampled one, which is one of them: 1 for the most probable.
+    pub rank: usize,
     /// The most probable tokens, best first.
     pub top: Vec<Logprob>,
 }

@@ -123,3 +123,19 @@ pub enum SubmitError {
     #[error("the engine has stopped: {0}")]
     Stopped(String),
 }
+
+/// Why a cache was not flushed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// There were requests all the time.
+    #[error("{running} requests are running and {waiting} wait: the cache is flushed when there are none")]
+    InFlight {
+        /// Requests that ran at the end of it.
+        running: usize,
+        /// Requests that waited then.
+        waiting: usize,
+    },
+    /// The engine's thread has ended.
+    #[error("the engine has stopped")]
+    Stopped,
+}

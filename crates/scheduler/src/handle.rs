@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vllm_platform::{MemoryInfo, ModelInfo};
 
 use crate::{
-    EngineState, Event, EventStream, Profile, Request, RequestId, RequestStatus, Stats, SubmitError, media,
-    waiting::Waiting,
+    EngineState, Event, EventStream, FlushError, KvEvents, KvSnapshot, Load, LoadChanges, Profile, Request, RequestId,
+    RequestStatus, Stats, SubmitError, kv_events::Journal, load::LoadBook, media, waiting::Waiting,
 };
 
 /// What a handle tells the engine's thread.
@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Cancel(RequestId, oneshot::Sender<bool>),
     Describe(oneshot::Sender<Vec<RequestStatus>>),
     ClearCache(oneshot::Sender<usize>),
+    /// [`Command::ClearCache`] once nobody is there, if that is so before this time.
+    FlushCache(Instant, oneshot::Sender<Result<usize, FlushError>>),
+    KvSnapshot(oneshot::Sender<KvSnapshot>),
     Profile(oneshot::Sender<Profile>),
     /// The tier below memory has something to say, or features are there.
     Wake,
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     pub memory: Mutex<MemoryInfo>,
     /// Since when there is work and no step has ended; `None` while there is no work.
     pub busy_since: Mutex<Option<Instant>>,
+    pub load: LoadBook,
+    pub journal: Arc<Journal>,
 }
 
 /// A running engine. Cheap to clone; the engine ends when it was told to or the last clone is gone.
@@ -78,10 +83,12 @@ impl EngineHandle {
         let client = request.client.clone();
         self.shared.waiting.join(client.as_ref())?;
         let (sender, receiver) = mpsc::unbounded_channel();
-        let id = request.id.clone();
+        let (id, prompt_tokens) = (request.id.clone(), request.prompt.len());
+        self.shared.load.submitted(prompt_tokens);
         let command = Command::Submit { request: Box::new(request), events: sender, submitted: Instant::now() };
         if self.commands.send(command).is_err() {
             self.shared.waiting.leave(client.as_ref());
+            self.shared.load.seen(prompt_tokens);
             let why = match *self.state.borrow() {
                 EngineState::Broken => "the model runner panicked",
                 _ => "it was shut down",
@@ -145,6 +152,39 @@ impl EngineHandle {
         let (reply, answer) = oneshot::channel();
         let _ = self.commands.send(Command::ClearCache(reply));
         answer.await.unwrap_or(0)
+    }
+
+    /// [`clear_cache`](Self::clear_cache) when no request is there, waiting for that so long; says how many blocks it were.
+    ///
+    /// # Errors
+    /// [`FlushError`], and nothing is forgotten, if there are requests at the end of that time, or the engine has stopped.
+    pub async fn flush_cache(&self, wait: Duration) -> Result<usize, FlushError> {
+        let (reply, answer) = oneshot::channel();
+        let now = Instant::now();
+        // Nobody waits for longer than a year.
+        let until = now.checked_add(wait).unwrap_or(now + Duration::from_secs(365 * 86400));
+        let _ = self.commands.send(Command::FlushCache(until, reply));
+        answer.await.unwrap_or(Err(FlushError::Stopped))
+    }
+
+    /// What the prefix cache holds and how that changes, from batch number `from` on; from the present state if `from` is 0,
+    /// or a number whose batch is kept no longer or that is not this engine's. Once this was called changes are written down, at
+    /// most once a step, and they are for as long as anybody listens and some time beyond.
+    #[must_use]
+    pub fn kv_events(&self, from: u64) -> KvEvents {
+        KvEvents::new(Arc::downgrade(&self.commands), Arc::clone(&self.shared.journal), from)
+    }
+
+    /// How much the engine has to do.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.shared.load.load(self.shared.waiting.len(), self.silence(), Instant::now())
+    }
+
+    /// Says when [`load`](Self::load) has changed, as the engine sees it: no more than a few times a step.
+    #[must_use]
+    pub fn load_changed(&self) -> LoadChanges {
+        self.shared.load.changes()
     }
 
     /// What the engine's thread spent its time on since this was last called, or since its start; `None` if the engine has

@@ -38,6 +38,8 @@ mod engine;
 mod error;
 mod handle;
 mod histogram;
+mod kv_events;
+mod load;
 mod media;
 mod planner;
 mod request;
@@ -55,9 +57,11 @@ pub use encoder::{
     EncodeInput, EncodeRequest, Encoded, EncoderConfig, EncoderEngine, EncoderHandle, EncoderStats, Ticket,
 };
 pub use engine::Engine;
-pub use error::{StartError, SubmitError};
+pub use error::{FlushError, StartError, SubmitError};
 pub use handle::EngineHandle;
 pub use histogram::Histogram;
+pub use kv_events::{KvBatch, KvEvents, KvNews, KvSnapshot};
+pub use load::{Load, LoadChanges};
 pub use media::{FeatureOrigin, FeatureSource, RequestMedia, Wake};
 pub use request::{
     Event, EventStream, Failure, FailureKind, FinishReason, Finished, GeneratedToken, Request, RequestId, Span,
@@ -75,4 +79,4 @@ pub use transcription::{
     TranscriptionHandle, TranscriptionStats,
 };
 pub use vision::{VisionConfig, VisionEngine, VisionHandle, VisionStats};
-pub use vllm_cache::SsdStats;
+pub use vllm_cache::{KvEvent, KvTier, MediaMark, SsdStats, StoredBlock};

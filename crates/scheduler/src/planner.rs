@@ -1,6 +1,7 @@
 //! Which tokens of which sequence the next step computes. Plain state, no thread, no clock.
 
 mod admission;
+mod load;
 mod media;
 mod prefill;
 pub(crate) mod queue;
@@ -49,6 +50,8 @@ pub(crate) struct Outcome {
     pub seq: SeqId,
     /// The token to hand out: none if it is a stop token.
     pub token: Option<GeneratedToken>,
+    /// The stop token, if it is one.
+    pub stop: Option<GeneratedToken>,
     /// The sequence, if it ended: the planner has forgotten it.
     pub ended: Option<(FinishReason, Sequence)>,
 }
@@ -85,6 +88,8 @@ pub(crate) struct Planner {
     touched: Vec<BlockHash>,
     stats: PrefixCacheStats,
     preemptions: u64,
+    /// Times that [`Planner::look_again`] was called.
+    looked: usize,
 }
 
 impl Planner {
@@ -102,6 +107,7 @@ impl Planner {
             touched: Vec::new(),
             stats: PrefixCacheStats { enabled: prefix_cache, ..PrefixCacheStats::default() },
             preemptions: 0,
+            looked: 0,
         }
     }
 
@@ -140,6 +146,7 @@ impl Planner {
 
     pub fn add(&mut self, mut sequence: Sequence) {
         sequence.extend_prefix(self.cache.block_size());
+        sequence.look_up(&self.cache);
         self.clients.arrive(&sequence.client);
         self.waiting.push(sequence);
     }
@@ -170,6 +177,7 @@ impl Planner {
     fn preempt(&mut self, index: usize, scheduled: &mut Scheduled) {
         let mut sequence = self.stop(index);
         sequence.extend_prefix(self.cache.block_size());
+        sequence.look_up(&self.cache);
         self.preemptions += 1;
         scheduled.preempted.push(sequence.id);
         self.waiting.push(sequence);
@@ -340,8 +348,9 @@ impl Planner {
             }
         };
         let ended = reason.and_then(|reason| Some((reason, self.remove(sampled.seq)?)));
-        let token = (!stopped).then_some(GeneratedToken { token: sampled.token, logprobs: sampled.logprobs });
-        Some(Outcome { seq: sampled.seq, token, ended })
+        let generated = GeneratedToken { token: sampled.token, logprobs: sampled.logprobs };
+        let (token, stop) = if stopped { (None, Some(generated)) } else { (Some(generated), None) };
+        Some(Outcome { seq: sampled.seq, token, stop, ended })
     }
 
     /// Forgets the sequences of a step that failed. Those that were admitted and had no part in it wait again.

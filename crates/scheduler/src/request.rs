@@ -147,6 +147,8 @@ pub enum FinishReason {
 pub struct Finished {
     /// Why.
     pub reason: FinishReason,
+    /// The stop token, if it was one.
+    pub stop: Option<GeneratedToken>,
     /// Tokens.
     pub usage: Usage,
     /// Times.

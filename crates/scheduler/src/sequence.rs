@@ -35,6 +35,8 @@ pub(crate) struct Sequence {
     pub reused_media: usize,
     /// Tokens of the prompt that were found in the cache when it was first admitted.
     pub cached: Option<usize>,
+    /// Tokens that were in the cache when it was last looked up, while it waits.
+    expected: usize,
     /// Prompt, then the answer so far.
     tokens: Vec<TokenId>,
     prompt_len: usize,
@@ -61,6 +63,7 @@ impl Sequence {
             media,
             reused_media: 0,
             cached: None,
+            expected: 0,
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
             computed: 0,
@@ -135,6 +138,16 @@ impl Sequence {
     /// Names the blocks of all that is known.
     pub fn extend_prefix(&mut self, block_size: usize) {
         self.prefix.extend(&self.tokens, block_size);
+    }
+
+    /// Finds out how much of it is in the cache, for [`uncached_prompt`](Self::uncached_prompt).
+    pub fn look_up(&mut self, cache: &KvCache) {
+        self.expected = cache.find(&self.prefix, &self.tokens, true).tokens;
+    }
+
+    /// Tokens of its prompt that would have to be computed, as far as is known, while it waits.
+    pub fn uncached_prompt(&self) -> usize {
+        self.prompt_len.saturating_sub(self.expected)
     }
 
     /// Indexes the blocks that its computed tokens, once `from`, have filled.

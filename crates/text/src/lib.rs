@@ -15,6 +15,7 @@ mod detokenizer;
 mod error;
 mod gguf_tokenizer;
 mod inputs;
+mod json;
 mod pre_tokenizer;
 mod rewrite;
 mod spm_merges;

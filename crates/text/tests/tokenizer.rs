@@ -95,6 +95,31 @@ fn what_stands_around_a_text() {
 }
 
 #[test]
+fn written_as_json_it_gives_the_same_tokens() {
+    let both = |vocab: GgufVocab| GgufVocab { add_bos: Some(true), add_eos: Some(true), ..vocab };
+    let bos = |vocab: GgufVocab| GgufVocab { add_bos: Some(true), ..vocab };
+    for (name, vocab) in [
+        ("bytes", byte_level()),
+        ("bytes between tokens", both(byte_level())),
+        ("pieces", sentence_piece()),
+        ("pieces after a token", bos(sentence_piece())),
+    ] {
+        let tokenizer = Tokenizer::from_gguf(&vocab).expect(name);
+        let json = tokenizer.to_json().expect(name);
+        let again = Tokenizer::from_json_bytes(json.as_bytes(), name).expect(name);
+        for text in ["", " the t", "a<|end|>b", "é\n", "<think> the", "a  b"] {
+            for add_special in [false, true] {
+                let tokens = tokenizer.encode(text, add_special).expect(name);
+                assert_eq!(again.encode(text, add_special).expect(name), tokens, "{name}: {text:?}, {add_special}");
+                assert_eq!(again.decode(&tokens, true).expect(name), tokenizer.decode(&tokens, true).expect(name));
+            }
+        }
+        assert_eq!(again.vocab_size(), tokenizer.vocab_size(), "{name}");
+        assert_eq!(again.is_special(0), tokenizer.is_special(0), "{name}");
+    }
+}
+
+#[test]
 fn contradictory_gguf_metadata() {
     let change = |change: &dyn Fn(&mut GgufVocab), mut vocab: GgufVocab| {
         change(&mut vocab);

@@ -3,7 +3,7 @@
 mod judge;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     thread,
     time::{SystemTime, UNIX_EPOCH},
@@ -54,6 +54,8 @@ impl Role {
 pub struct ServedEncoder {
     /// Names it answers to; the first is its own.
     pub names: Vec<String>,
+    /// Where its files are, if it has any.
+    pub path: Option<PathBuf>,
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
     /// Text to tokens.
@@ -73,7 +75,13 @@ impl ServedEncoder {
     #[must_use]
     pub fn new(names: Vec<String>, tokenizer: Tokenizer, overflow: Overflow, engine: EncoderHandle) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { names, created, tokenizer, judge: None, overflow, truncated: AtomicU64::new(0), engine }
+        Self { names, path: None, created, tokenizer, judge: None, overflow, truncated: AtomicU64::new(0), engine }
+    }
+
+    /// Was read from there.
+    #[must_use]
+    pub fn with_path(self, path: PathBuf) -> Self {
+        Self { path: Some(path), ..self }
     }
 
     /// The same, asking for pairs in `judge`'s words.
@@ -165,7 +173,7 @@ pub fn load_encoder(spec: EncoderSpec, observer: &LoadObserver) -> anyhow::Resul
     if let Some(judge) = &judge {
         options.task = EncoderTask::Judge { yes: judge.yes, no: judge.no };
     }
-    let (source, observer) = (ModelSource { path }, Arc::clone(observer));
+    let (source, observer) = (ModelSource { path: path.clone() }, Arc::clone(observer));
     let make_runner = move || {
         let loaded = open_platform()?.load_encoder(&source, &options, &mut |done, total| {
             observer(LoadStage::Weights { done, total });
@@ -177,5 +185,5 @@ pub fn load_encoder(spec: EncoderSpec, observer: &LoadObserver) -> anyhow::Resul
     let started = thread::scope(|scope| scope.spawn(|| EncoderEngine::start(make_runner, spec.engine)).join());
     let engine = started.map_err(|_| anyhow!("starting the encoder panicked"))??;
     let names = if spec.names.is_empty() { vec![spec.model] } else { spec.names };
-    Ok(ServedEncoder::new(names, tokenizer, spec.overflow, engine).with_judge(judge))
+    Ok(ServedEncoder::new(names, tokenizer, spec.overflow, engine).with_path(path).with_judge(judge))
 }

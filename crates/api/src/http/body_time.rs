@@ -23,7 +23,7 @@ use super::App;
 pub struct TooSlow(Duration);
 
 /// Gives a request's body its time.
-pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let request = match app.config.read_timeout {
         Some(limit) if !request.body().is_end_stream() => {
             request.map(|inner| Body::new(Timed { inner, limit, alarm: Box::pin(sleep(limit)) }))

@@ -17,7 +17,7 @@ use crate::{
     telemetry::{AnswerTrace, MediaTrace, Parent, RequestTrace},
 };
 
-/// The routes that compute something.
+/// The routes and procedures that compute something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Endpoint {
@@ -32,6 +32,10 @@ pub enum Endpoint {
     AudioTranscriptions,
     AudioTranslations,
     AudioSpeech,
+    GrpcGenerate,
+    GrpcMlxGenerate,
+    GrpcVllmGenerate,
+    GrpcVllmEmbed,
 }
 
 impl Endpoint {
@@ -50,6 +54,10 @@ impl Endpoint {
             Self::AudioTranscriptions => "audio_transcriptions",
             Self::AudioTranslations => "audio_translations",
             Self::AudioSpeech => "audio_speech",
+            Self::GrpcGenerate => "grpc_generate",
+            Self::GrpcMlxGenerate => "grpc_mlx_generate",
+            Self::GrpcVllmGenerate => "grpc_vllm_generate",
+            Self::GrpcVllmEmbed => "grpc_vllm_embed",
         }
     }
 
@@ -66,6 +74,8 @@ impl Endpoint {
             Self::Realtime => "rt_",
             Self::AudioTranscriptions | Self::AudioTranslations => "trsc-",
             Self::AudioSpeech => "speech-",
+            Self::GrpcGenerate | Self::GrpcMlxGenerate | Self::GrpcVllmGenerate => "gen-",
+            Self::GrpcVllmEmbed => "embd-",
         }
     }
 
@@ -73,8 +83,10 @@ impl Endpoint {
     const fn operation(self) -> &'static str {
         match self {
             Self::ChatCompletions | Self::AnthropicMessages | Self::Responses | Self::Realtime => "chat",
-            Self::Completions => "text_completion",
-            Self::Embeddings => "embeddings",
+            Self::Completions | Self::GrpcGenerate | Self::GrpcMlxGenerate | Self::GrpcVllmGenerate => {
+                "text_completion"
+            }
+            Self::Embeddings | Self::GrpcVllmEmbed => "embeddings",
             Self::Rerank => "rerank",
             Self::Score => "score",
             Self::AudioTranscriptions => "transcription",
@@ -155,7 +167,7 @@ pub struct Call {
 
 impl Call {
     /// Opens the books on a request.
-    pub(super) fn new(app: &App, endpoint: Endpoint, request_id: Id, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(app: &App, endpoint: Endpoint, request_id: Id, headers: &HeaderMap) -> Self {
         Self {
             endpoint,
             id: format!("{}{}", endpoint.id_prefix(), crate::random::hex_id()),

@@ -212,12 +212,6 @@ impl Choices {
 }
 
 impl Prompt {
-    /// One without media.
-    #[must_use]
-    pub fn of_text(tokens: Vec<TokenId>, max_tokens: usize) -> Self {
-        Self { tokens, media: Vec::new(), video_tokens: 0, max_tokens }
-    }
-
     /// What is known of its tokens before they are looked up.
     fn usage(&self) -> Usage {
         let media: usize = self.media.iter().map(|media| media.span.len).sum();

@@ -1,5 +1,7 @@
 //! OpenAI's error schema.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -18,12 +20,20 @@ pub struct ApiError {
     message: String,
     param: Option<String>,
     code: Option<&'static str>,
+    /// How long until another try may do better, where that is known.
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
     /// A request that can't be served as it is.
     pub fn invalid(param: impl Into<Option<String>>, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param: param.into(), code: None }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            message: message.into(),
+            param: param.into(),
+            code: None,
+            retry_after: None,
+        }
     }
 
     /// A field whose value can't be served.
@@ -38,7 +48,7 @@ impl ApiError {
 
     /// Any other status.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: Some(code) }
+        Self { status, message: message.into(), param: None, code: Some(code), retry_after: None }
     }
 
     /// Something that isn't there.
@@ -99,6 +109,24 @@ impl ApiError {
         &self.message
     }
 
+    /// The parameter at fault, if it is one.
+    #[must_use]
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// Says how long until another try may do better.
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// How long until another try may do better, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// Its code, if it has one.
     #[must_use]
     pub fn code(&self) -> Option<&'static str> {
@@ -140,7 +168,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            // Whole seconds, and enough of them.
+            let wait = self.retry_after.unwrap_or(Duration::from_secs(1));
+            headers.insert(header::RETRY_AFTER, (wait.as_millis().div_ceil(1000).max(1) as u64).into());
         }
         // For whoever has to say it in the words of another API.
         response.extensions_mut().insert(self);

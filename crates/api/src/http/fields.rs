@@ -53,6 +53,12 @@ impl Fields {
         }
     }
 
+    /// The fields of a body that somebody else has parsed.
+    #[must_use]
+    pub fn from_map(map: Map<String, Value>) -> Self {
+        Self { map, prefix: String::new() }
+    }
+
     /// The fields of an object within a body; `path` is where it stands: `messages[0]`.
     #[must_use]
     pub fn within(path: &str, map: Map<String, Value>) -> Self {

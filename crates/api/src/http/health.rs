@@ -11,28 +11,42 @@ use vllm_scheduler::{EncoderStats, EngineState, Stats, WorkStats};
 
 use super::{App, mcp::Totals};
 
-pub(super) async fn get(State(app): State<App>) -> Response {
+/// What [`state`] is of a server that takes requests.
+pub(crate) const SERVING: &str = "ok";
+
+/// How the server stands, in a word.
+pub(crate) fn state(app: &App) -> &'static str {
     if app.models().is_err() {
-        return with_status(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading" }));
+        return "loading";
+    }
+    let models = app.loaded().into_iter().map(|model| model.engine.stats().state);
+    let encoders = app.encoders().into_iter().map(|encoder| encoder.engine.stats().state);
+    let speech = app.speech.work().into_iter().map(|work| work.state);
+    let states: Vec<EngineState> = models.chain(encoders).chain(speech).collect();
+    let any = |state: EngineState| states.contains(&state);
+    if app.stalled().is_some() {
+        "stalled"
+    } else if any(EngineState::Broken) {
+        "broken"
+    } else if any(EngineState::Stopped) {
+        "stopped"
+    } else if any(EngineState::Draining) || app.draining().has_begun() {
+        "draining"
+    } else {
+        SERVING
+    }
+}
+
+pub(super) async fn get(State(app): State<App>) -> Response {
+    let status = state(&app);
+    let code = if status == SERVING { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if app.models().is_err() {
+        return with_status(code, &json!({ "status": status }));
     }
     let stats: Vec<Stats> = app.loaded().iter().map(|model| model.engine.stats()).collect();
     let encoders: Vec<EncoderStats> = app.encoders().iter().map(|encoder| encoder.engine.stats()).collect();
     let speech: Vec<WorkStats> = app.speech.work();
-    let states = stats.iter().map(|stats| stats.state).chain(encoders.iter().map(|stats| stats.state));
-    let states: Vec<EngineState> = states.chain(speech.iter().map(|work| work.state)).collect();
-    let worst = |state: EngineState| states.contains(&state);
     let silence = app.stalled();
-    let (code, status) = if silence.is_some() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stalled")
-    } else if worst(EngineState::Broken) {
-        (StatusCode::SERVICE_UNAVAILABLE, "broken")
-    } else if worst(EngineState::Stopped) {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopped")
-    } else if worst(EngineState::Draining) {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining")
-    } else {
-        (StatusCode::OK, "ok")
-    };
     let sum = |count: fn(&Stats) -> usize| stats.iter().map(count).sum::<usize>();
     let waiting = sum(|stats| stats.waiting) + encoders.iter().map(|stats| stats.waiting).sum::<usize>();
     let waiting = waiting + speech.iter().map(|work| work.waiting).sum::<usize>();

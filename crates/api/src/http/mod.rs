@@ -1,34 +1,35 @@
 //! The HTTP server: OpenAI's and Anthropic's routes over models that generate, encode, hear and speak.
 
-mod access;
+pub(crate) mod access;
 mod anthropic;
 mod audio;
-mod body_time;
+pub(crate) mod body_time;
 mod cache;
-mod call;
+pub(crate) mod call;
 mod chat;
 mod chat_completions;
-mod choices;
-mod client;
-mod completions;
+pub(crate) mod choices;
+pub(crate) mod client;
+pub(crate) mod completions;
+mod drain;
 mod embeddings;
 mod encoders;
 mod error;
-mod extras;
-mod fields;
-mod guide;
-mod health;
+pub(crate) mod extras;
+pub(crate) mod fields;
+pub(crate) mod guide;
+pub(crate) mod health;
 mod logprobs;
 mod mcp;
-mod media;
+pub(crate) mod media;
 mod messages;
 mod metrics;
 mod models;
 mod openapi;
 mod realtime;
-mod registry;
-mod request_id;
-mod requests;
+pub(crate) mod registry;
+pub(crate) mod request_id;
+pub(crate) mod requests;
 mod rerank;
 mod responses;
 mod sampling;
@@ -59,6 +60,8 @@ use axum::{
 };
 pub use choices::reason_name;
 pub use client::{Peer, Seat};
+use drain::Drain;
+pub use drain::Draining;
 use encoders::Encoders;
 pub use error::ApiError;
 pub use fields::Fields;
@@ -141,20 +144,21 @@ pub struct App {
     models: Arc<OnceLock<Residency>>,
     encoders: Arc<Encoders>,
     speech: Arc<SpeechModels>,
-    config: HttpConfig,
-    shared: Arc<Shared>,
-    loader: Option<Arc<Loader>>,
+    pub(crate) config: HttpConfig,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) loader: Option<Arc<Loader>>,
     mcp: Option<McpClient>,
 }
 
 /// The books on requests.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     access: Access,
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     http: Arc<HttpMetrics>,
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
+    drain: Drain,
     responses: Arc<responses::Store>,
     started: Instant,
     /// The same, in seconds since 1970.
@@ -177,6 +181,7 @@ impl App {
             http: Arc::default(),
             inference: InferenceMetrics::default(),
             tracer,
+            drain: Drain::default(),
             responses: Arc::default(),
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -224,6 +229,17 @@ impl App {
     /// From now on, these rules hold: for requests that come, not for those under way.
     pub fn set_rules(&self, rules: Rules) {
         self.shared.access.set(rules);
+    }
+
+    /// The server is on its way down: it says so to all that ask or listen, and goes on answering.
+    pub fn drain(&self) {
+        self.shared.drain.begin();
+    }
+
+    /// To hear when the server is on its way down.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.shared.drain.listen()
     }
 
     /// The rules that hold now.
@@ -281,6 +297,15 @@ impl App {
     /// 503 while those are being loaded that are to be there from the start.
     pub fn models(&self) -> Result<&Residency, ApiError> {
         self.models.get().ok_or_else(|| LeaseError::Loading.into())
+    }
+
+    /// The name of the first model that generates, for requests that name none.
+    ///
+    /// # Errors
+    /// 503 while models are being loaded, 404 if there is none that generates.
+    pub fn default_model(&self) -> Result<String, ApiError> {
+        let first = self.models()?.status().into_iter().find_map(|model| model.names.into_iter().next());
+        first.ok_or_else(|| ApiError::not_found("model_not_found", "this server has no model that generates"))
     }
 
     /// The models that are loaded.
@@ -402,7 +427,7 @@ async fn open(app: &App, body: Body) -> Result<Opened, ApiError> {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for the engine's word on something, but not for ever: its step may be stuck.
-async fn engine_says<T>(word: impl Future<Output = T>) -> Result<T, ApiError> {
+pub(crate) async fn engine_says<T>(word: impl Future<Output = T>) -> Result<T, ApiError> {
     tokio::time::timeout(PATIENCE, word).await.map_err(|_| {
         let message = format!("the engine is in a step that takes longer than {PATIENCE:?}: it does this after it");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stalled", message)
@@ -410,7 +435,7 @@ async fn engine_says<T>(word: impl Future<Output = T>) -> Result<T, ApiError> {
 }
 
 /// Runs what takes processor time off the async workers.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -19,12 +19,12 @@ const MAX_LEN: usize = 128;
 
 /// Name of a request and who sent it, for its handler.
 #[derive(Debug, Clone)]
-pub(super) struct Id {
+pub(crate) struct Id {
     pub name: String,
     pub caller: Caller,
 }
 
-pub(super) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(&HEADER).and_then(|value| value.to_str().ok());
     let id = match given {
         Some(id) if !id.is_empty() && id.len() <= MAX_LEN => id.to_owned(),

@@ -19,9 +19,21 @@ const MAX_STOP_BYTES: usize = 1024;
 /// # Errors
 /// 400 for a wrong type or a value out of its range.
 pub fn take_sampling(fields: &mut Fields, model: &ServedModel) -> Result<SamplingParams, ApiError> {
+    take_sampling_or(fields, model, 1.0)
+}
+
+/// [`take_sampling`] with the temperature that neither the request nor the model's makers name.
+///
+/// # Errors
+/// See [`take_sampling`].
+pub fn take_sampling_or(
+    fields: &mut Fields,
+    model: &ServedModel,
+    temperature: f32,
+) -> Result<SamplingParams, ApiError> {
     let defaults: &SamplingDefaults = &model.sampling;
     let params = SamplingParams {
-        temperature: fields.number("temperature")?.unwrap_or(defaults.temperature.unwrap_or(1.0)),
+        temperature: fields.number("temperature")?.unwrap_or(defaults.temperature.unwrap_or(temperature)),
         // vLLM's clients say -1 for "all".
         top_k: match fields.integer("top_k", -1..=i64::MAX)? {
             None => defaults.top_k.unwrap_or(0),

@@ -147,7 +147,7 @@ fn what_the_ssd_has_is_matched_by_what_it_shows() {
     assert_eq!(entries.iter().map(|entry| entry.media.len()).collect::<Vec<_>>(), [1, 1, 1]);
     let mut fresh = Model::new(64);
     entries.iter().for_each(|entry| fresh.cache.found_on_ssd(entry));
-    let wanted = |sequence: &Mixed| fresh.cache.only_on_ssd(&sequence.prefix(), &sequence.tokens);
+    let mut wanted = |sequence: &Mixed| fresh.cache.only_on_ssd(&sequence.prefix(), &sequence.tokens);
     assert_eq!(wanted(&first), new);
     assert_eq!(wanted(&Mixed::default().text(&[1, 2]).shows(1, 0, 7).text(&[9, 9])), new);
     assert_eq!(wanted(&Mixed::default().text(&[1, 2]).shows(1, 0, 5).text(&[9, 9])), new[..2]);

@@ -3,21 +3,21 @@ use vllm_platform::KvDtype;
 use super::*;
 use crate::SsdEntry;
 
-fn cache(blocks: usize, windowed: Option<(usize, usize)>, rewind: Option<usize>) -> KvCache {
+pub(super) fn cache(blocks: usize, windowed: Option<(usize, usize)>, rewind: Option<usize>) -> KvCache {
     let mut groups = vec![KvGroup { window: None, num_blocks: blocks, block_bytes: 1 }];
     groups.extend(windowed.map(|(window, num_blocks)| KvGroup { window: Some(window), num_blocks, block_bytes: 1 }));
     KvCache::new(&KvCacheSpec { block_size: 4, dtype: KvDtype::F32, groups, rewind }, true)
 }
 
 /// A sequence that is computed in one go.
-struct Computed {
-    prefix: Prefix,
-    tokens: Vec<TokenId>,
-    tables: BlockTables,
-    floor: usize,
+pub(super) struct Computed {
+    pub prefix: Prefix,
+    pub tokens: Vec<TokenId>,
+    pub tables: BlockTables,
+    pub floor: usize,
 }
 
-fn compute(cache: &mut KvCache, salt: Option<&str>, tokens: &[TokenId]) -> Computed {
+pub(super) fn compute(cache: &mut KvCache, salt: Option<&str>, tokens: &[TokenId]) -> Computed {
     let mut prefix = Prefix::new(salt);
     prefix.extend(tokens, 4);
     let hit = cache.find(&prefix, tokens, true);
@@ -32,19 +32,19 @@ fn compute(cache: &mut KvCache, salt: Option<&str>, tokens: &[TokenId]) -> Compu
     Computed { prefix, tokens: tokens.to_vec(), tables, floor }
 }
 
-fn end(cache: &mut KvCache, mut done: Computed) {
+pub(super) fn end(cache: &mut KvCache, mut done: Computed) {
     cache.index_partial(&mut done.prefix, &done.tokens, &done.tables, done.floor);
     cache.release_behind_windows(&mut done.tables, done.tokens.len());
     cache.release_tables(&done.tables);
 }
 
-fn found(cache: &KvCache, salt: Option<&str>, tokens: &[TokenId]) -> usize {
+pub(super) fn found(cache: &KvCache, salt: Option<&str>, tokens: &[TokenId]) -> usize {
     let mut prefix = Prefix::new(salt);
     prefix.extend(tokens, 4);
     cache.find(&prefix, tokens, true).tokens
 }
 
-fn range(tokens: std::ops::Range<u32>) -> Vec<TokenId> {
+pub(super) fn range(tokens: std::ops::Range<u32>) -> Vec<TokenId> {
     tokens.collect()
 }
 

@@ -1,9 +1,14 @@
 //! What the tier below memory needs of the books.
 
+use std::sync::Arc;
+
 use vllm_platform::{BlockId, TokenId};
 
 use super::{Hit, KvCache, Prefix};
-use crate::{BlockHash, BlockPool, MediaMark, SsdEntry, index::Content};
+use crate::{
+    BlockHash, BlockPool, MediaMark, SsdEntry,
+    index::{Content, Names},
+};
 
 /// A prefix that is in memory only.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +56,8 @@ impl KvCache {
     pub fn found_on_ssd(&mut self, SsdEntry { hash, parent, tokens, media }: &SsdEntry) {
         if self.enabled && !tokens.is_empty() {
             let floor = self.own_floor(tokens.len());
-            let node = self.index.insert(*hash, *parent, Content { tokens, media });
+            let names = Names { hash: *hash, parent: *parent, root: None };
+            let node = self.index.insert(names, Content { tokens, media });
             node.on_ssd = true;
             node.floor = node.floor.max(floor);
         }
@@ -65,9 +71,10 @@ impl KvCache {
         }
     }
 
-    /// Prefixes of `tokens` that only the SSD has, in order: reading them makes [`find`](Self::find) find more.
+    /// Prefixes of `tokens` that only the SSD has, in order: reading them makes [`find`](Self::find) find more. From then on
+    /// it is known what they begin with.
     #[must_use]
-    pub fn only_on_ssd(&self, prefix: &Prefix, tokens: &[TokenId]) -> Vec<BlockHash> {
+    pub fn only_on_ssd(&mut self, prefix: &Prefix, tokens: &[TokenId]) -> Vec<BlockHash> {
         let limit = tokens.len().saturating_sub(1);
         let mut wanted = Vec::new();
         let mut blocks = 0;
@@ -89,6 +96,11 @@ impl KvCache {
         });
         let in_memory = |hash: &BlockHash| self.index.get(hash).is_none_or(|node| self.holds_all(node));
         wanted.extend(best.map(|(hash, _)| hash).filter(|hash| !in_memory(hash)));
+        for hash in &wanted {
+            if let Some(node) = self.index.get_mut(hash) {
+                node.root = Some(Arc::clone(&prefix.root));
+            }
+        }
         wanted
     }
 

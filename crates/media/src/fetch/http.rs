@@ -74,6 +74,11 @@ impl Fetcher {
         })
     }
 
+    /// Whether there is a host that may be asked.
+    pub fn may_fetch(&self) -> bool {
+        !self.domains.is_empty()
+    }
+
     /// What an address has, if that is at most `allowed` bytes and comes within `time`.
     ///
     /// # Errors

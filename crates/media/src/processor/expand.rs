@@ -28,6 +28,16 @@ pub enum ExpandError<E> {
         /// How many media there are.
         media: usize,
     },
+    /// A prompt of tokens has more or fewer places than there are media.
+    #[error("the prompt has {placeholder} {written} times, for {media} images or videos of that kind")]
+    Markers {
+        /// What stands for a medium.
+        placeholder: String,
+        /// How often it does.
+        written: usize,
+        /// How many media there are.
+        media: usize,
+    },
     /// The vocabulary doesn't go with the processor.
     #[error("the tokenizer makes {tokens} tokens of {pad}, wanted one")]
     Pad {
@@ -132,6 +142,66 @@ pub(super) fn tokenize<E>(
     if media.is_empty() {
         return Ok((tokens, vec![]));
     }
+    let spans = place(&tokens, media, &places, &pad_ids(pads, encode)?)?;
+    Ok((tokens, spans))
+}
+
+/// As [`tokenize`], where the text is tokens already: those of a placeholder give way to the tokens of what stands there
+/// instead, all others stay.
+pub(super) fn expand_tokens<E>(
+    prompt: &[u32],
+    media: &[Prepared],
+    placeholders: &[Arc<str>],
+    pads: &[Arc<str>],
+    encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
+) -> Result<(Vec<u32>, Vec<PlacedSpan>), ExpandError<E>> {
+    let mut places = vec![];
+    // By medium: how many tokens its placeholder has.
+    let mut lengths = vec![0; media.len()];
+    for placeholder in placeholders {
+        let marker = encode(placeholder).map_err(ExpandError::Encode)?;
+        let written = occurrences(prompt, &marker);
+        let of_kind = media.iter().enumerate().filter(|(_, medium)| medium.placeholder == *placeholder);
+        let of_kind: Vec<usize> = of_kind.map(|(i, _)| i).collect();
+        if written.len() != of_kind.len() {
+            let (placeholder, written, media) = (placeholder.to_string(), written.len(), of_kind.len());
+            return Err(ExpandError::Markers { placeholder, written, media });
+        }
+        of_kind.iter().for_each(|&medium| lengths[medium] = marker.len());
+        places.extend(written.into_iter().zip(of_kind));
+    }
+    places.sort_unstable();
+    let mut tokens = Vec::with_capacity(prompt.len() + media.iter().map(Prepared::tokens).sum::<usize>());
+    let mut done = 0;
+    for &(at, medium) in &places {
+        tokens.extend(&prompt[done..at]);
+        tokens.extend(encode(&media[medium].text).map_err(ExpandError::Encode)?);
+        done = at + lengths[medium];
+    }
+    tokens.extend(&prompt[done..]);
+    let spans = place(&tokens, media, &places, &pad_ids(pads, encode)?)?;
+    Ok((tokens, spans))
+}
+
+/// Where `marker` begins in `tokens`; those that overlap one before don't count.
+fn occurrences(tokens: &[u32], marker: &[u32]) -> Vec<usize> {
+    let (mut found, mut at) = (vec![], 0);
+    while !marker.is_empty() && at + marker.len() <= tokens.len() {
+        if tokens[at..].starts_with(marker) {
+            found.push(at);
+            at += marker.len();
+        } else {
+            at += 1;
+        }
+    }
+    found
+}
+
+/// The single tokens of `pads`.
+fn pad_ids<'p, E>(
+    pads: &'p [Arc<str>],
+    encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
+) -> Result<Vec<(&'p Arc<str>, u32)>, ExpandError<E>> {
     let mut ids = vec![];
     for pad in pads {
         let id = encode(pad).map_err(ExpandError::Encode)?;
@@ -140,8 +210,7 @@ pub(super) fn tokenize<E>(
             _ => return Err(ExpandError::Pad { pad: pad.to_string(), tokens: id.len() }),
         }
     }
-    let spans = place(&tokens, media, &places, &ids)?;
-    Ok((tokens, spans))
+    Ok(ids)
 }
 
 /// Gives the runs of all media, in order of the text, the pads that are theirs by ordinal.

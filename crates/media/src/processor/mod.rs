@@ -210,6 +210,20 @@ impl Processor {
         expand::tokenize(rendered, media, &self.family.placeholders(), &self.family.pads(), encode)
     }
 
+    /// Puts media into a prompt that is tokens already: the tokens of the first image's placeholder give way to what stands
+    /// for it, and so on. `encode` as in [`tokenize`](Self::tokenize).
+    ///
+    /// # Errors
+    /// If there are more or fewer placeholders than media; else as [`tokenize`](Self::tokenize).
+    pub fn expand_tokens<E>(
+        &self,
+        prompt: &[u32],
+        media: &[Prepared],
+        encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
+    ) -> Result<(Vec<u32>, Vec<PlacedSpan>), ExpandError<E>> {
+        expand::expand_tokens(prompt, media, &self.family.placeholders(), &self.family.pads(), encode)
+    }
+
     fn literals(&self) -> Vec<Arc<str>> {
         [self.family.placeholders(), self.family.pads()].concat()
     }

@@ -23,8 +23,10 @@ pub fn token_logprobs(logits: &[f32], token: TokenId, top: usize) -> TokenLogpro
         }
         best.sort_unstable_by(better_first);
     }
+    let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
     TokenLogprobs {
-        sampled: logits.get(token as usize).map_or(f32::NEG_INFINITY, |&logit| logprob(logit)),
+        sampled: logprob(own),
+        rank: logits.iter().filter(|&&logit| logit >= own).count(),
         top: best.into_iter().map(|c| Logprob { token: c.token, logprob: logprob(c.logit) }).collect(),
     }
 }
@@ -42,5 +44,7 @@ mod tests {
         let total: f32 = all.top.iter().map(|l| l.logprob.exp()).sum();
         assert!((total - 1.0).abs() < 1e-5, "{total}");
         assert_eq!(all.top[3], Logprob { token: 2, logprob: found.sampled });
+        let ranks: Vec<usize> = (0..4).map(|token| token_logprobs(&logits, token, 0).rank).collect();
+        assert_eq!(ranks, [3, 2, 4, 2], "equals share the worse rank");
     }
 }

@@ -79,10 +79,16 @@ impl Client {
     }
 
     /// The last event of a request that ended by itself or was cancelled.
-    pub fn finish(mut self, sequence: Option<&Sequence>, reason: FinishReason, now: Instant) {
+    pub fn finish(
+        mut self,
+        sequence: Option<&Sequence>,
+        reason: FinishReason,
+        stop: Option<GeneratedToken>,
+        now: Instant,
+    ) {
         let timeline = self.timeline.take().map(|timeline| timeline.end(now)).unwrap_or_default();
         let usage = sequence.map(Sequence::usage).unwrap_or_default();
-        self.send(Event::Finished(Finished { reason, usage, timings: self.timings(now), timeline }));
+        self.send(Event::Finished(Finished { reason, stop, usage, timings: self.timings(now), timeline }));
     }
 
     /// The last event of a request that cannot go on.

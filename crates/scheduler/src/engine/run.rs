@@ -1,6 +1,7 @@
 //! The engine's thread: commands in, steps, events out.
 
 mod figures;
+mod flush;
 
 use std::{
     collections::HashMap,
@@ -17,10 +18,14 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use vllm_platform::{Error, ModelRunner, SeqId};
 
+use self::flush::Flush;
 use super::{client::Client, panic_text, tier::Tier};
 use crate::{
-    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, Request, RequestId, StartError, Stats, Wake,
+    EngineConfig, EngineHandle, EngineState, FailureKind, FinishReason, GeneratedToken, Request, RequestId, StartError,
+    Stats, Wake,
     handle::{Command, Shared, lock},
+    kv_events::{Journal, Recorder},
+    load::LoadBook,
     planner::{Limits, MediaNews, Outcome, Planner, Scheduled},
     sequence::Sequence,
     turn,
@@ -59,6 +64,10 @@ pub(super) struct EngineLoop {
     panics_in_a_row: u32,
     memory_read: Option<Instant>,
     profiled: Profiled,
+    /// Told when the load has changed.
+    load_changes: watch::Sender<u64>,
+    recorder: Recorder,
+    flushes: Vec<Flush>,
 }
 
 /// What was spent since somebody last asked for a profile.
@@ -92,6 +101,8 @@ impl EngineLoop {
         let tier = config.ssd.as_ref().map(|options| Tier::open(options, &info, move || wakes())).transpose();
         let tier = tier.map_err(|error| StartError::Ssd(error.to_string()))?;
         planner.set_searching(tier.is_some());
+        let (load, load_changes) = LoadBook::new();
+        let (journal, recorder) = Journal::new();
         let shared = Arc::new(Shared {
             info,
             max_num_batched_tokens: config.max_num_batched_tokens,
@@ -100,6 +111,8 @@ impl EngineLoop {
             stats: Mutex::default(),
             memory: Mutex::default(),
             busy_since: Mutex::default(),
+            load,
+            journal,
         });
         let (state, state_receiver) = watch::channel(EngineState::Running);
         let handle = EngineHandle {
@@ -122,6 +135,9 @@ impl EngineLoop {
             panics_in_a_row: 0,
             memory_read: None,
             profiled: Profiled::new(),
+            load_changes,
+            recorder,
+            flushes: Vec::new(),
         };
         engine.publish();
         Ok((engine, handle))
@@ -135,7 +151,10 @@ impl EngineLoop {
             }
             self.drop_cancelled();
             pace = self.turn();
+            self.recorder.record(self.planner.cache());
+            self.planner.look_again();
             self.publish();
+            self.flush_if_idle();
             if self.panics_in_a_row >= MAX_PANICS {
                 break EngineState::Broken;
             }
@@ -201,6 +220,11 @@ impl EngineLoop {
                 Command::Cancel(id, reply) => drop(reply.send(self.abort(&id))),
                 Command::Describe(reply) => drop(reply.send(self.describe())),
                 Command::ClearCache(reply) => drop(reply.send(self.clear_cache())),
+                Command::FlushCache(until, reply) => {
+                    self.flushes.push(Flush { until, reply });
+                    self.flush_if_idle();
+                }
+                Command::KvSnapshot(reply) => drop(reply.send(self.recorder.snapshot(self.planner.cache()))),
                 Command::Profile(reply) => drop(reply.send(self.profile())),
                 // Time to look at the tier, and to ask for features again.
                 Command::Wake => return true,
@@ -214,6 +238,7 @@ impl EngineLoop {
     fn admit(&mut self, request: Request, events: mpsc::UnboundedSender<crate::Event>, submitted: Instant) {
         let seq = SeqId(self.next_seq);
         self.next_seq += 1;
+        self.shared.load.seen(request.prompt.len());
         self.clients.insert(seq, Client::new(&request, events, submitted));
         self.planner.add(Sequence::new(seq, request));
         self.note_work();
@@ -228,19 +253,26 @@ impl EngineLoop {
     fn stop(&mut self, id: &RequestId) {
         for seq in self.named(id) {
             if let (Some(sequence), Some(client)) = (self.planner.remove(seq), self.forget(seq)) {
-                self.end(client, &sequence, FinishReason::Stop, Instant::now());
+                self.end(client, &sequence, FinishReason::Stop, None, Instant::now());
             }
         }
     }
 
     /// Tells a client that its answer is complete, and books that.
-    fn end(&mut self, client: Client, sequence: &Sequence, reason: FinishReason, now: Instant) {
+    fn end(
+        &mut self,
+        client: Client,
+        sequence: &Sequence,
+        reason: FinishReason,
+        stop: Option<GeneratedToken>,
+        now: Instant,
+    ) {
         match reason {
             FinishReason::Stop => self.stats.stopped += 1,
             _ => self.stats.full += 1,
         }
         client.record(sequence, now, &mut self.stats.histograms);
-        client.finish(Some(sequence), reason, now);
+        client.finish(Some(sequence), reason, stop, now);
     }
 
     fn abort(&mut self, id: &RequestId) -> bool {
@@ -250,15 +282,6 @@ impl EngineLoop {
         }
         self.publish();
         !seqs.is_empty()
-    }
-
-    fn clear_cache(&mut self) -> usize {
-        if let Some(tier) = &mut self.tier {
-            tier.clear();
-        }
-        let blocks = self.planner.clear_cache();
-        self.publish();
-        blocks
     }
 
     /// Forgets requests whose stream was dropped or whose time is up.
@@ -280,7 +303,7 @@ impl EngineLoop {
         if let Some(client) = self.forget(seq) {
             self.stats.aborted += 1;
             tracing::debug!(request = %client.id, "cancelled");
-            client.finish(sequence.as_ref(), FinishReason::Abort, Instant::now());
+            client.finish(sequence.as_ref(), FinishReason::Abort, None, Instant::now());
         }
     }
 
@@ -432,7 +455,8 @@ impl EngineLoop {
     }
 
     fn report(&mut self, outcomes: Vec<Outcome>, now: Instant) {
-        for Outcome { seq, token, ended } in outcomes {
+        self.shared.load.generated(outcomes.len(), now);
+        for Outcome { seq, token, stop, ended } in outcomes {
             self.stats.generated_tokens += 1;
             if let Some(client) = self.clients.get_mut(&seq) {
                 client.generated(token, now, &mut self.stats.histograms);
@@ -440,7 +464,7 @@ impl EngineLoop {
             if let Some((reason, sequence)) = ended
                 && let Some(client) = self.forget(seq)
             {
-                self.end(client, &sequence, reason, now);
+                self.end(client, &sequence, reason, stop, now);
             }
         }
     }

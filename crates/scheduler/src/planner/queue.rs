@@ -91,6 +91,12 @@ impl Queue {
         self.waiting.iter_mut()
     }
 
+    /// One of them, by a number that need not be less than there are.
+    pub fn any_mut(&mut self, number: usize) -> Option<&mut Sequence> {
+        let index = number.checked_rem(self.waiting.len())?;
+        self.waiting.get_mut(index)
+    }
+
     pub fn get_mut(&mut self, seq: SeqId) -> Option<&mut Sequence> {
         self.waiting.iter_mut().find(|s| s.id == seq)
     }

@@ -179,6 +179,8 @@ fn endings() {
             let outcomes = planner.complete(vec![Sampled { seq: SeqId(0), token, logprobs: None }]).unwrap();
             for outcome in outcomes {
                 found.extend(outcome.token.map(|t| t.token));
+                let stopped = matches!(outcome.ended, Some((FinishReason::Stop, _)));
+                assert_eq!(outcome.stop.map(|stop| stop.token), stopped.then_some(token), "{name}");
                 end = outcome.ended;
             }
         }

@@ -16,9 +16,12 @@ use crate::http::{
 
 /// What probes and scrapers ask for, which have no keys.
 const OPEN: [&str; 5] = ["/health", "/live", "/metrics", "/ping", "/ready"];
+/// The same over gRPC: health, and which services there are.
+const OPEN_SERVICES: [&str; 3] =
+    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// Finds out whose a request is, and turns it away if it has to have a key and hasn't.
-pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     match identify(&app.shared.access.rules().keys, &request) {
         Ok(caller) => {
             if let Some(id) = request.extensions_mut().get_mut::<Id>() {
@@ -40,9 +43,13 @@ fn identify(keys: &KeyRing, request: &Request) -> Result<Caller, Refused> {
     let refused = if sent.peek().is_none() { Refused::NoKey } else { Refused::WrongKey };
     match sent.find_map(|key| keys.owner(key)) {
         Some(owner) => Ok(Caller { client: Some(owner.clone()), account: Account::Key(owner) }),
-        None if OPEN.contains(&request.uri().path()) => Ok(Caller { client: None, account: account() }),
+        None if is_open(request.uri().path()) => Ok(Caller { client: None, account: account() }),
         None => Err(refused),
     }
+}
+
+fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || OPEN_SERVICES.iter().any(|service| path.starts_with(service))
 }
 
 enum Refused {

@@ -11,12 +11,12 @@ use std::{
     time::Instant,
 };
 
-pub(super) use auth::layer as auth_layer;
+pub(crate) use auth::layer as auth_layer;
 pub(super) use cors::layer as cors_layer;
 pub use cors::{InvalidOrigin, Origins};
 pub use keys::{InvalidKey, KeyRing};
 pub use rate_limit::Rate;
-pub(super) use rate_limit::layer as rate_limit_layer;
+pub(crate) use rate_limit::layer as rate_limit_layer;
 
 use self::rate_limit::RateLimiter;
 use super::client::Account;

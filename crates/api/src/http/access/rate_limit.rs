@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -112,7 +112,7 @@ impl AccountUse {
 }
 
 /// Lets requests that compute something in as far as their callers' quotas go. Looking, and cancelling, is free.
-pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let rate = app.shared.access.rules().rate;
     if rate == Rate::default() || !computes(&request) {
         return next.run(request).await;
@@ -127,20 +127,28 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resp
     response
 }
 
+/// The procedures of gRPC services that compute something.
+const PROCEDURES: [&str; 3] = ["Embed", "Generate", "GenerateStream"];
+
 fn computes(request: &Request) -> bool {
-    let route = request.extensions().get::<MatchedPath>();
-    request.method() == Method::POST && route.is_some_and(|route| !route.as_str().ends_with("/cancel"))
+    let Some(route) = request.extensions().get::<MatchedPath>() else { return false };
+    request.method() == Method::POST
+        && match route.as_str().strip_suffix("/{*rest}") {
+            // A gRPC service: all of its procedures are POSTs.
+            Some(service) => request
+                .uri()
+                .path()
+                .strip_prefix(service)
+                .is_some_and(|rest| PROCEDURES.contains(&rest.trim_start_matches('/'))),
+            None => !route.as_str().ends_with("/cancel"),
+        }
 }
 
 fn refuse(what: &str, wait: Duration, rate: Rate) -> Response {
     let limit = if what == "tokens" { rate.tokens } else { rate.requests };
     let message = format!("the limit is {limit} {what} a minute: try again in {}", show(wait));
     let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
-    let mut response = error.into_response();
-    // Whole seconds, and enough of them.
-    let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
-    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    response
+    error.with_retry_after(wait).into_response()
 }
 
 impl Verdict {

@@ -58,6 +58,9 @@ impl EngineLoop {
         self.stats.preemptions = self.planner.preemptions();
         self.stats.ssd = self.tier.as_ref().map(Tier::stats);
         lock(&self.shared.stats).clone_from(&self.stats);
+        if let Some(sample) = self.shared.load.update(self.planner.load()) {
+            self.load_changes.send_replace(sample);
+        }
         let old = self.memory_read.is_none_or(|then| then.elapsed() > MEMORY_AGE);
         if (old || self.planner.is_idle())
             && let Ok(memory) = self.runner.memory()
