@@ -65,6 +65,37 @@ async fn metrics_count_what_happened() {
     assert!(info.contains(r#"block_size="4",num_gpu_blocks="1000""#) && info.ends_with(" 1"), "{info}");
 }
 
+/// What an endpoint picker reads of a server that is busy: one request runs, one waits.
+#[tokio::test]
+async fn endpoint_pickers_find_what_they_go_by() {
+    let server = slow(5, Default::default());
+    let work = server.complete(json!({ "n": 2, "max_tokens": 190, "ignore_eos": true }));
+    let look = async {
+        loop {
+            let text = server.get("/metrics").await.body;
+            let labels = r#"model_name="tiny",engine="0""#;
+            let running = value(&text, &format!("vllm:num_requests_running{{{labels}}}"));
+            let waiting = value(&text, &format!("vllm:num_requests_waiting{{{labels}}}"));
+            let [used, old] =
+                ["kv", "gpu"].map(|kind| value(&text, &format!("vllm:{kind}_cache_usage_perc{{{labels}}}")));
+            if (running, waiting) == (1.0, 1.0) && used > 0.0 {
+                let blocks = used * 1000.0;
+                assert!(used < 1.0 && (blocks - blocks.round()).abs() < 1e-9, "{used} is so many of a thousand blocks");
+                assert_eq!(used, old);
+                let lora = r#",max_lora="0",running_lora_adapters="",waiting_lora_adapters="""#;
+                let updated = value(&text, &format!("vllm:lora_requests_info{{{labels}{lora}}}"));
+                assert!(updated > 1.7e9, "{updated} is a time");
+                let status = server.get("/v1/status").await.json();
+                let id = status["requests"][0]["request_id"].as_str().unwrap().to_owned();
+                assert_eq!(server.delete(&format!("/v1/requests/{id}")).await.status, 200);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::join!(work, look);
+}
+
 #[tokio::test]
 async fn made_up_paths_and_methods_make_no_series() {
     let server = server("x");

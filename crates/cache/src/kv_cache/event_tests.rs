@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::{tests::*, *};
-use crate::{KvEvent, KvTier, StoredBlock};
+use crate::{KvEvent, KvTier, SsdEntry, StoredBlock};
 
 /// What a listener knows.
 #[derive(Debug, Default, PartialEq)]
@@ -235,4 +235,52 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn blocks_from_the_ssd_are_told_of_with_the_salt_of_who_asked_for_them() {
+    let mut before = cache(8, None, None);
+    let done = compute(&mut before, Some("tenant"), &range(0..9));
+    let mut parent = BlockHash::root(Some("tenant"));
+    let mut now = cache(8, None, None);
+    now.listen();
+    for (place, &hash) in done.prefix.hashes.iter().enumerate() {
+        let tokens = done.tokens[place * 4..][..4].to_vec();
+        now.found_on_ssd(&SsdEntry { hash, parent, tokens, media: vec![] });
+        parent = hash;
+    }
+    assert_eq!(now.take_events(), [], "what is on the SSD is not told of");
+    let wanted = now.only_on_ssd(&done.prefix, &range(0..9));
+    assert_eq!(wanted, done.prefix.hashes);
+    // The second one first: whose turn it is to be read depends on the SSD.
+    for (hash, told) in [(wanted[1], 0), (wanted[0], 2)] {
+        let room = now.make_room(&hash, &[true]).unwrap();
+        now.loaded(hash, &room);
+        let events = now.take_events();
+        let blocks: Vec<u64> = events
+            .iter()
+            .flat_map(|event| match event {
+                KvEvent::Stored { blocks, parent: None, salt, .. } if salt.as_deref() == Some("tenant") => {
+                    blocks.iter()
+                }
+                other => panic!("{other:?}"),
+            })
+            .map(|block| block.hash)
+            .collect();
+        assert_eq!(blocks, wanted.iter().map(BlockHash::short).take(told).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn blocks_are_told_of_with_the_media_in_them() {
+    let mut cache = cache(8, None, None);
+    cache.listen();
+    let mark = |start, len, first| MediaMark { start, len, key: vllm_platform::ContentHash([7; 16]), first };
+    let mut prefix = Prefix::with_media(None, [mark(2, 5, 0)]);
+    let tables = vec![(0..2).map(|_| cache.allocate(0).unwrap()).collect()];
+    cache.index_full(&mut prefix, &range(0..8), 0, &tables, 0);
+    let events = cache.take_events();
+    let [KvEvent::Stored { blocks, .. }] = &events[..] else { panic!("{events:?}") };
+    let media: Vec<&[MediaMark]> = blocks.iter().map(|block| &block.media[..]).collect();
+    assert_eq!(media, [&[mark(2, 2, 0)][..], &[mark(0, 3, 2)]]);
 }

@@ -1,9 +1,9 @@
 //! The engine's figures.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vllm_platform::{MemoryInfo, ModelInfo};
-use vllm_scheduler::Stats;
+use vllm_scheduler::{Load, Stats};
 
 use super::exposition::Exposition;
 use crate::http::cache::{hit_rate, ratio};
@@ -14,14 +14,16 @@ pub struct Source<'a> {
     pub model: &'a str,
     pub info: &'a ModelInfo,
     pub stats: &'a Stats,
+    pub load: Load,
     pub memory: &'a MemoryInfo,
     pub silence: Option<Duration>,
     pub stalled: bool,
 }
 
 impl Source<'_> {
+    /// Blocks that prefixes can be found in: those of the layers that read everything.
     fn blocks(&self) -> usize {
-        self.stats.blocks.iter().map(|group| group.total).sum()
+        self.load.max_tokens / self.info.kv_cache.block_size.max(1)
     }
 
     /// Bytes of blocks that requests hold, and of those that only the prefix cache holds.
@@ -33,15 +35,18 @@ impl Source<'_> {
     }
 }
 
-/// vLLM's series.
+/// vLLM's series. Those that the endpoint picker of the Gateway API inference extension goes by are among them: requests
+/// that wait and run, use of the KV cache, its configuration and adapters (proposal 003, "Model Server Protocol").
 pub fn write_vllm(out: &mut Exposition, source: &Source<'_>) {
     let stats = source.stats;
     let labels = [("model_name", source.model), ("engine", "0")];
-    let used = ratio(stats.blocks_in_use() as u64, source.blocks() as u64);
+    let used = source.load.active_kv_usage;
     let gauges = [
         ("vllm:num_requests_running", "Requests being computed.", stats.running as f64),
         ("vllm:num_requests_waiting", "Requests waiting for their turn.", stats.waiting as f64),
         ("vllm:kv_cache_usage_perc", "Share of KV blocks that requests hold; 1 is all.", used),
+        // The name it had in vLLM before 0.10, by which pickers before 1.0 know it.
+        ("vllm:gpu_cache_usage_perc", "The same under its former name.", used),
     ];
     for (name, help, value) in gauges {
         out.gauge(name, help, &labels, value);
@@ -90,6 +95,13 @@ pub fn write_vllm(out: &mut Exposition, source: &Source<'_>) {
         ("enable_prefix_caching", if cache.enabled { "True" } else { "False" }),
     ];
     out.gauge("vllm:cache_config_info", "What the KV cache is like; always 1.", &labels, 1.0);
+    // Pickers that know adapters look for this one, and take what they find to be as recent as its value.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let labels =
+        [labels[0], labels[1], ("max_lora", "0"), ("running_lora_adapters", ""), ("waiting_lora_adapters", "")];
+    let help =
+        "Adapters that can be served at once, are loaded, and are waited for: there are none; seconds since 1970.";
+    out.gauge("vllm:lora_requests_info", help, &labels, now.as_secs_f64());
 }
 
 /// The original's series, and a few of ours beside them.

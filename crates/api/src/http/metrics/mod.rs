@@ -41,6 +41,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
             model: model.names.first().map_or("", String::as_str),
             info: model.engine.info(),
             stats: &model.engine.stats(),
+            load: model.engine.load(),
             memory: &model.engine.memory(),
             silence: model.engine.silence(),
             stalled: app.stalled_for(model).is_some(),
