@@ -309,6 +309,11 @@ impl Server {
         assert!(status.success(), "kill -s {name} {pid}");
     }
 
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for the process's end and gives its exit code.
     ///
     /// # Panics
