@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use vllm_proto::{
+use vllm_grpc_proto::vllm_proto::{
     GenerateRequest, ResponseOptions, StoppingCriteria, TokenIds, generate_request::Prompt,
     inference_client::InferenceClient,
 };

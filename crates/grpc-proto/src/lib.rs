@@ -12,6 +12,9 @@
 
 pub use vllm_proto;
 
+/// What [`vllm_proto`] has, as an encoded `FileDescriptorSet`, for server reflection.
+pub const VLLM_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vllm.bin"));
+
 /// SMG, the Shepherd Model Gateway.
 pub mod smg {
     #[doc(inline)]

@@ -20,6 +20,6 @@ mod sampler;
 
 pub use logprobs::token_logprobs;
 pub use params::{InvalidParam, MAX_LOGPROBS, SamplingParams};
-pub use processor::{AllowedTokens, LogitsProcessor, MinTokens};
+pub use processor::{AllowedTokens, BadWords, LogitsProcessor, MinTokens};
 pub use random::uniform;
 pub use sampler::{Draw, Sampler};

@@ -205,6 +205,12 @@ impl EngineHandle {
         lock(&self.shared.busy_since).map(|since| since.elapsed())
     }
 
+    /// Most tokens of a step.
+    #[must_use]
+    pub fn max_batched_tokens(&self) -> usize {
+        self.shared.max_num_batched_tokens
+    }
+
     /// The model in numbers.
     #[must_use]
     pub fn info(&self) -> &ModelInfo {

@@ -122,7 +122,7 @@ pub async fn serve(app: &App, http: u16, grpc: u16) -> anyhow::Result<(SocketAdd
     let (http, grpc) = (bind(http).await.context("HTTP")?, bind(grpc).await.context("gRPC")?);
     let addresses = (http.address()?, grpc.address()?);
     tokio::spawn(http.serve(app.clone().router(), std::future::pending()));
-    tokio::spawn(grpc.serve(grpc::router(app.clone()), std::future::pending()));
+    tokio::spawn(grpc.serve_grpc(grpc::router(app.clone()), std::future::pending()));
     Ok(addresses)
 }
 

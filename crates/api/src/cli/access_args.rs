@@ -12,7 +12,7 @@ use clap::Args;
 use super::args::{at_least_one, seconds};
 use crate::{
     http::{KeyRing, Origins, Rate, Rules},
-    listener::{ConnectionLimits, Tls, TlsFiles, TlsSettings},
+    listener::{Alpn, ConnectionLimits, Tls, TlsFiles, TlsSettings},
 };
 
 /// Variables with keys, separated by commas.
@@ -100,10 +100,15 @@ impl AccessArgs {
 
     /// Reads certificates, if the server is to have any.
     pub fn tls_settings(&self) -> anyhow::Result<Option<TlsSettings>> {
-        let Some(certificate) = &self.ssl_certfile else { return Ok(None) };
+        self.tls_files().map(|files| files.read()).transpose()
+    }
+
+    /// Where certificates are, if the server is to have any.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let certificate = self.ssl_certfile.as_ref()?;
         let key: &Path = self.ssl_keyfile.as_ref().unwrap_or(certificate);
         let (certificate, client_roots) = (certificate.clone(), self.ssl_ca_certs.clone());
-        TlsFiles { certificate, key: key.to_owned(), client_roots }.read().map(Some)
+        Some(TlsFiles { certificate, key: key.to_owned(), client_roots, alpn: Alpn::Http })
     }
 
     /// The same, for a listener.

@@ -12,6 +12,7 @@ mod doctor;
 mod encoders;
 mod files;
 mod generate;
+mod grpc_args;
 mod info;
 mod launch;
 mod list;

@@ -12,6 +12,8 @@ use crate::{http::App, listener::Tls};
 pub struct Reloader {
     app: App,
     tls: Option<Arc<Tls>>,
+    /// gRPC's.
+    grpc_tls: Option<Arc<Tls>>,
     /// The flags that hold.
     settings: Settings,
     command_line: Vec<OsString>,
@@ -19,8 +21,8 @@ pub struct Reloader {
 
 impl Reloader {
     /// For a server that was started with these settings.
-    pub fn new(app: App, tls: Option<Arc<Tls>>, settings: Settings) -> Self {
-        Self { app, tls, settings, command_line: env::args_os().collect() }
+    pub fn new(app: App, tls: Option<Arc<Tls>>, grpc_tls: Option<Arc<Tls>>, settings: Settings) -> Self {
+        Self { app, tls, grpc_tls, settings, command_line: env::args_os().collect() }
     }
 
     /// Reads config file, key files and certificates, and lets them hold from the next request and connection on. If
@@ -45,6 +47,10 @@ impl Reloader {
             Some(tls) => args.access.tls_settings()?.map(|settings| (tls, settings)),
             None => None,
         };
+        let grpc_certificates = match &self.grpc_tls {
+            Some(tls) => args.grpc.tls_settings(&args.access)?.map(|settings| (tls, settings)),
+            None => None,
+        };
         // From here on, nothing can fail.
         let mut changed = changes(&self.settings, &settings);
         let waiting: Vec<String> = changed.extract_if(.., |name| !self.is_live(name)).collect();
@@ -61,6 +67,11 @@ impl Reloader {
         {
             tracing::info!("new connections get the new certificate");
         }
+        if let Some((tls, settings)) = grpc_certificates
+            && tls.set(settings)
+        {
+            tracing::info!("new connections for gRPC get the new certificate");
+        }
         args.log.set_level();
         for (name, values) in settings {
             if self.is_live(&name) {
@@ -75,7 +86,9 @@ impl Reloader {
     }
 
     fn is_live(&self, name: &str) -> bool {
-        LIVE.contains(&name) || (self.tls.is_some() && name.starts_with("ssl-"))
+        LIVE.contains(&name)
+            || (self.tls.is_some() && name.starts_with("ssl-"))
+            || (self.grpc_tls.is_some() && name.starts_with("grpc-tls-"))
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
 use vllm_mcp::{McpClient, McpConfig};
 use vllm_scheduler::EngineConfig;
 
@@ -18,6 +17,7 @@ use super::{
     args::{RuntimeArgs, SourceArgs, at_least_one, load_spec, positive, seconds},
     config_file::Settings,
     encoders::{self, EncoderArgs},
+    grpc_args::GrpcArgs,
     media_args::MediaArgs,
     progress,
     reload::Reloader,
@@ -103,6 +103,8 @@ pub struct Args {
     /// MCP servers whose tools chats may use: JSON or YAML [default: ~/.config/vllm-mlx/mcp.json, if it is there]
     #[arg(long, value_name = "FILE", env = "VLLM_MLX_MCP_CONFIG")]
     mcp_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) grpc: GrpcArgs,
     #[command(flatten)]
     pub(super) access: AccessArgs,
     #[command(flatten)]
@@ -204,13 +206,14 @@ async fn serve(args: &Args, settings: Settings) -> anyhow::Result<()> {
     let limits = args.access.connections();
     let listener = Listener::bind(&args.host, args.port, tls.clone(), limits).await;
     let listener = listener.with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
+    let (grpc, grpc_tls) = args.grpc.bind(&args.access, &args.host, args.port, limits).await?.unzip();
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
     let mcp = mcp(args)?;
     let tracer = endpoint.map(Tracer::start).transpose()?;
     let app = App::with_tracer(args.http(), tracer).with_mcp(mcp.clone()).with_loader(args.media.loader()?);
     app.set_rules(rules);
-    let mut signals = Signals::install(Reloader::new(app.clone(), tls, settings))?;
-    let result = listen(args, &app, listener, &mut signals).await;
+    let mut signals = Signals::install(Reloader::new(app.clone(), tls, grpc_tls.flatten(), settings))?;
+    let result = listen(args, &app, listener, grpc, &mut signals).await;
     if let Some(mcp) = mcp {
         mcp.shutdown().await;
     }
@@ -226,16 +229,36 @@ fn mcp(args: &Args) -> anyhow::Result<Option<McpClient>> {
     Ok(Some(McpClient::start(McpConfig::read(&path)?)))
 }
 
-async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signals) -> anyhow::Result<()> {
+async fn listen(
+    args: &Args,
+    app: &App,
+    listener: Listener,
+    grpc: Option<Listener>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
     let address = listener.address()?;
     eprintln!("listening on {}://{address}", listener.scheme());
-    if !address.ip().is_loopback() && app.rules().keys.is_empty() {
-        tracing::warn!("whoever reaches {address} may use this server: --api-key or --api-key-file would close it");
+    let grpc_address = grpc.as_ref().map(Listener::address).transpose()?;
+    if let (Some(grpc), Some(address)) = (&grpc, grpc_address) {
+        eprintln!("listening on {}://{address}", if grpc.scheme() == "https" { "grpcs" } else { "grpc" });
+    }
+    for address in [Some(address), grpc_address].into_iter().flatten() {
+        if !address.ip().is_loopback() && app.rules().keys.is_empty() {
+            tracing::warn!("whoever reaches {address} may use this server: --api-key or --api-key-file would close it");
+        }
     }
 
-    let (drain, draining) = oneshot::channel::<()>();
-    let router = app.clone().router();
-    let mut server = tokio::spawn(listener.serve(router, async { drop(draining.await) }));
+    let (mut draining, mut grpc_draining) = (app.draining(), app.draining());
+    let (router, grpc_router) = (app.clone().router(), crate::grpc::router(app.clone()));
+    let mut server = tokio::spawn(async move {
+        let http = listener.serve(router, async move { draining.begun().await });
+        let grpc = async move {
+            if let Some(grpc) = grpc {
+                grpc.serve_grpc(grpc_router, async move { grpc_draining.begun().await }).await;
+            }
+        };
+        tokio::join!(http, grpc);
+    });
 
     let warm_prompts = args.residency.warm_prompts.as_deref().map(warm::read).transpose()?;
     let (models, encoders, speech) = tokio::select! {
@@ -277,7 +300,7 @@ async fn listen(args: &Args, app: &App, listener: Listener, signals: &mut Signal
     }
     // The terminal may be what has gone.
     let _ = writeln!(std::io::stderr(), "finishing the requests under way; a second signal stops at once");
-    let _ = drain.send(());
+    app.drain();
     tokio::select! {
         ended = &mut server => ended?,
         () = signals.next() => {}

@@ -5,29 +5,46 @@
 
 mod access;
 pub(crate) mod ask;
+mod control;
 mod health;
+mod inference;
+mod open;
+mod reflection;
+mod smg;
 pub(crate) mod status;
 
 use axum::{Router, middleware};
+use control::ControlService;
 use health::HealthService;
+use inference::InferenceService;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use vllm_grpc_proto::vllm_proto::{control_server::ControlServer, inference_server::InferenceServer};
 
 use crate::http::{App, access as rules, body_time, request_id};
 
 /// The services that can be asked for their health.
-const SERVICES: &[&str] = &["vllm.Control", "vllm.Inference"];
+const SERVICES: &[&str] =
+    &["mlx.grpc.engine.MlxEngine", "vllm.Control", "vllm.Inference", "vllm.grpc.engine.VllmEngine"];
 
-/// All services, as a router for [`Listener::serve`](crate::listener::Listener::serve).
+/// All services, as a router for [`Listener::serve_grpc`](crate::listener::Listener::serve_grpc).
 pub fn router(app: App) -> Router {
-    let routes = Routes::new(HealthServer::new(HealthService { app: app.clone() }));
-    let with = |app: &App| app.clone();
-    routes
-        .prepare()
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(with(&app), body_time::layer))
-        .layer(middleware::from_fn_with_state(with(&app), rules::rate_limit_layer))
-        .layer(middleware::from_fn_with_state(with(&app), rules::auth_layer))
-        .layer(middleware::from_fn_with_state(with(&app), access::layer))
+    let limit = app.config.body_limit;
+    let inference = InferenceServer::new(InferenceService { app: app.clone() }).max_decoding_message_size(limit);
+    let control = ControlServer::new(ControlService { app: app.clone() }).max_decoding_message_size(limit);
+    let (mlx, vllm) = smg::services(&app);
+    let (mlx, vllm) = (mlx.max_decoding_message_size(limit), vllm.max_decoding_message_size(limit));
+    let computing = Routes::new(inference).add_service(control).add_service(mlx).add_service(vllm);
+    let computing = computing.prepare().into_axum_router();
+    let open = Routes::new(HealthServer::new(HealthService { app: app.clone() }));
+    let open = reflection::add(open).prepare().into_axum_router();
+    // Calls of these may be open for as long as their clients like, in both directions, and end with the server.
+    let open = open.layer(middleware::from_fn_with_state(app.clone(), open::layer)).reset_fallback();
+    computing
+        .layer(middleware::from_fn_with_state(app.clone(), body_time::layer))
+        .merge(open)
+        .layer(middleware::from_fn_with_state(app.clone(), rules::rate_limit_layer))
+        .layer(middleware::from_fn_with_state(app.clone(), rules::auth_layer))
+        .layer(middleware::from_fn_with_state(app.clone(), access::layer))
         .layer(middleware::from_fn_with_state(app, request_id::layer))
 }

@@ -52,15 +52,18 @@ pub(super) async fn create(
 }
 
 /// A body that was understood.
-struct EmbeddingRequest {
-    inputs: Vec<EncodeInput>,
+pub(crate) struct EmbeddingRequest {
+    pub inputs: Vec<EncodeInput>,
     format: Format,
     dimensions: Option<usize>,
 }
 
 impl EmbeddingRequest {
     /// Blocks for as long as tokenising takes.
-    fn take(mut fields: Fields, encoder: &ServedEncoder) -> Result<Self, ApiError> {
+    ///
+    /// # Errors
+    /// 400 naming the field that can't be had.
+    pub fn take(mut fields: Fields, encoder: &ServedEncoder) -> Result<Self, ApiError> {
         let info = encoder.engine.info();
         let format = Format::take(&mut fields)?;
         let most = match info.output {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 use vllm_platform::{
     TokenId,
-    sampling::{AllowedTokens, LogitsProcessor, MinTokens},
+    sampling::{AllowedTokens, BadWords, LogitsProcessor, MinTokens},
 };
 
 use super::{ApiError, Fields, fields::show, guide::Guide};
@@ -18,6 +18,7 @@ pub struct Extras {
     stop_token_ids: Vec<TokenId>,
     min_tokens: usize,
     allowed_token_ids: Option<Vec<TokenId>>,
+    bad_words: Vec<Vec<TokenId>>,
     /// Whether a stop string is part of the answer.
     pub include_stop: bool,
     /// Whether special tokens give no text.
@@ -41,11 +42,13 @@ impl Extras {
                 return error(format!("allowed_token_ids has {token}: this model's vocabulary has {vocab} tokens"));
             }
         }
+        let bad_words = take_bad_words(fields, vocab)?;
         Ok(Self {
             ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
             stop_token_ids: take_tokens(fields, "stop_token_ids")?.unwrap_or_default(),
             min_tokens: fields.integer("min_tokens", 0..=i64::MAX)?.unwrap_or(0) as usize,
             allowed_token_ids: allowed,
+            bad_words,
             include_stop: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
             skip_special: fields.boolean("skip_special_tokens")?.unwrap_or(true),
         })
@@ -56,11 +59,17 @@ impl Extras {
     /// # Errors
     /// 400.
     pub fn check_with(&self, guide: &Guide) -> Result<(), ApiError> {
-        if guide.has_grammar() && self.allowed_token_ids.is_some() {
-            let message = "allowed_token_ids can't be kept together with structured output or forced tool calls";
-            return Err(ApiError::unsupported("allowed_token_ids", message));
+        let kept = [
+            ("allowed_token_ids", self.allowed_token_ids.is_some()),
+            ("bad_words_token_ids", !self.bad_words.is_empty()),
+        ];
+        match kept.into_iter().find(|(_, given)| *given && guide.has_grammar()) {
+            Some((name, _)) => {
+                let message = format!("{name} can't be kept together with structured output or forced tool calls");
+                Err(ApiError::unsupported(name, message))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Tokens that end an answer.
@@ -84,6 +93,9 @@ impl Extras {
         if let Some(tokens) = &self.allowed_token_ids {
             processors.push(Arc::new(AllowedTokens::new(tokens.iter().copied())));
         }
+        if !self.bad_words.is_empty() {
+            processors.push(Arc::new(BadWords::new(self.bad_words.clone())));
+        }
         if self.min_tokens > max_tokens {
             let message = format!("min_tokens is {}: the answer may have at most {max_tokens} tokens", self.min_tokens);
             return Err(ApiError::field("min_tokens", message));
@@ -93,6 +105,26 @@ impl Extras {
         }
         Ok(processors)
     }
+}
+
+/// Takes `bad_words_token_ids`, a list of lists of tokens.
+fn take_bad_words(fields: &mut Fields, vocab: usize) -> Result<Vec<Vec<TokenId>>, ApiError> {
+    let name = "bad_words_token_ids";
+    let error = |message: String| ApiError::field(name, message);
+    let word = |value: Value| {
+        let Value::Array(ids) = value else {
+            return Err(error(format!("{name} has {}: it must be a list of lists of token ids", show(&value))));
+        };
+        if ids.is_empty() {
+            return Err(error(format!("{name} has an empty list: each must have a token at least")));
+        }
+        let id = |value: Value| match value.as_u64().filter(|&id| id < vocab as u64) {
+            Some(id) => Ok(id as TokenId),
+            None => Err(error(format!("{name} has {}: this model's vocabulary has {vocab} tokens", show(&value)))),
+        };
+        ids.into_iter().map(id).collect()
+    };
+    fields.array(name)?.unwrap_or_default().into_iter().map(word).collect()
 }
 
 fn take_tokens(fields: &mut Fields, name: &str) -> Result<Option<Vec<TokenId>>, ApiError> {

@@ -12,8 +12,8 @@ pub(crate) mod choices;
 pub(crate) mod client;
 pub(crate) mod completions;
 mod drain;
-mod embeddings;
-mod encoders;
+pub(crate) mod embeddings;
+pub(crate) mod encoders;
 mod error;
 pub(crate) mod extras;
 pub(crate) mod fields;
@@ -159,6 +159,8 @@ pub(crate) struct Shared {
     inference: InferenceMetrics,
     tracer: Option<Tracer>,
     drain: Drain,
+    /// Of this process only.
+    instance: String,
     responses: Arc<responses::Store>,
     started: Instant,
     /// The same, in seconds since 1970.
@@ -182,6 +184,7 @@ impl App {
             inference: InferenceMetrics::default(),
             tracer,
             drain: Drain::default(),
+            instance: crate::random::hex_id(),
             responses: Arc::default(),
             started: Instant::now(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -229,6 +232,12 @@ impl App {
     /// From now on, these rules hold: for requests that come, not for those under way.
     pub fn set_rules(&self, rules: Rules) {
         self.shared.access.set(rules);
+    }
+
+    /// A name of this process among all servers.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        &self.shared.instance
     }
 
     /// The server is on its way down: it says so to all that ask or listen, and goes on answering.
@@ -306,6 +315,11 @@ impl App {
     pub fn default_model(&self) -> Result<String, ApiError> {
         let first = self.models()?.status().into_iter().find_map(|model| model.names.into_iter().next());
         first.ok_or_else(|| ApiError::not_found("model_not_found", "this server has no model that generates"))
+    }
+
+    /// How long it has been there.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.shared.started.elapsed()
     }
 
     /// The models that are loaded.

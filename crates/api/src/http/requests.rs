@@ -20,28 +20,39 @@ pub(super) async fn cancel(
     Extension(asking): Extension<Id>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let open = app.shared.access.rules().keys.is_empty();
-    let mut model = None;
-    let mut cancelled = false;
-    let mut found = app.shared.registry.find(&id);
-    found.retain(|entry| open || entry.client == asking.caller.client);
-    for entry in found {
-        // First, so that whoever sees the end knows whose doing it was.
-        entry.set_cancelled();
-        for engine_id in &entry.engine_ids {
-            cancelled |= engine_says(entry.model.engine.cancel(engine_id)).await?;
-        }
-        model = entry.model.names.first().cloned();
-        tracing::info!(id = entry.id, cancelled, "cancelled");
-    }
-    if !cancelled {
+    let Some(model) = end(&app, &asking, &id).await? else {
         let message = format!("there is no request {id:?} under way: it has ended, or never was");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "request_not_found", message).with_param("id"));
-    }
+    };
     Ok(json_response(&json!({
         "object": "request.cancel",
         "id": id,
         "cancelled": true,
         "model": model,
     })))
+}
+
+/// Ends the requests of that name which are the asking one's own to end, and says which model they were for; `None` if there
+/// were none.
+///
+/// # Errors
+/// If the engine is too busy to say.
+pub(crate) async fn end(app: &App, asking: &Id, id: &str) -> Result<Option<String>, ApiError> {
+    let open = app.shared.access.rules().keys.is_empty();
+    let mut model = None;
+    let mut found = app.shared.registry.find(id);
+    found.retain(|entry| open || entry.client == asking.caller.client);
+    for entry in found {
+        // First, so that whoever sees the end knows whose doing it was.
+        entry.set_cancelled();
+        let mut cancelled = false;
+        for engine_id in &entry.engine_ids {
+            cancelled |= engine_says(entry.model.engine.cancel(engine_id)).await?;
+        }
+        if cancelled {
+            model = Some(entry.model.names.first().cloned().unwrap_or_default());
+        }
+        tracing::info!(id = entry.id, cancelled, "cancelled");
+    }
+    Ok(model)
 }

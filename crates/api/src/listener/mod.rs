@@ -5,9 +5,13 @@ mod tls;
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request, response::Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-pub use tls::{Tls, TlsFiles, TlsSettings};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+pub use tls::{Alpn, Tls, TlsFiles, TlsSettings};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -22,6 +26,15 @@ use crate::http::{Peer, Seat};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when connections can't be accepted, e.g. because too many files are open.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a connection over HTTP/2 is asked whether it is still there, and how long its answer may take: a machine that has
+/// gone says nothing, and holds its place for as long.
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+/// Calls of one connection under way at once; a gateway sends all of its own over one or few.
+const STREAMS: u32 = 1024;
+/// Longest headers of a call, in bytes.
+const HEADERS: u32 = 64 << 10;
 
 /// What connections may take.
 #[derive(Debug, Clone, Copy)]
@@ -69,13 +82,30 @@ impl Listener {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Serves until `drain` is ready; then takes no more connections, closes those that are idle, and waits for the requests under way.
+    /// Serves HTTP/1.1 until `drain` is ready; then takes no more connections, closes those that are idle, and waits for the
+    /// requests under way.
     pub async fn serve(self, router: Router, drain: impl Future<Output = ()>) {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.limits.head);
+        self.serve_with(Protocol::One(http), router, drain).await;
+    }
+
+    /// The same over HTTP/2, which gRPC is on, from the first byte: with TLS, clients agree to it in the handshake.
+    pub async fn serve_grpc(self, router: Router, drain: impl Future<Output = ()>) {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADERS)
+            .adaptive_window(true);
+        self.serve_with(Protocol::Two(http), router, drain).await;
+    }
+
+    async fn serve_with(self, protocol: Protocol, router: Router, drain: impl Future<Output = ()>) {
         let Self { tcp, tls, limits } = self;
         let slots = Arc::new(Semaphore::new(limits.count.min(Semaphore::MAX_PERMITS)));
         let (end, ending) = watch::channel(false);
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.head);
         let next = async || {
             // Closed it never is.
             let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
@@ -88,7 +118,8 @@ impl Listener {
                 () = &mut drain => break,
             };
             let connection = Connection {
-                http: http.clone(),
+                protocol: protocol.clone(),
+                head: limits.head,
                 router: router.clone(),
                 peer: Peer(peer.ip()),
                 seat: Seat::new(slot, ending.clone()),
@@ -96,7 +127,7 @@ impl Listener {
             // Tokens are small and should not wait for company.
             let _ = stream.set_nodelay(true);
             match &tls {
-                None => drop(tokio::spawn(connection.run(stream))),
+                None => drop(tokio::spawn(connection.run_plain(stream))),
                 Some(tls) => drop(tokio::spawn(connection.run_tls(stream, tls.acceptor()))),
             }
         }
@@ -122,8 +153,19 @@ async fn accept(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// What is spoken on a port.
+#[derive(Clone)]
+enum Protocol {
+    /// HTTP/1.1.
+    One(http1::Builder),
+    /// HTTP/2.
+    Two(http2::Builder<TokioExecutor>),
+}
+
 struct Connection {
-    http: http1::Builder,
+    protocol: Protocol,
+    /// Longest time until a client has said something.
+    head: Option<Duration>,
     router: Router,
     peer: Peer,
     seat: Seat,
@@ -131,24 +173,50 @@ struct Connection {
 
 impl Connection {
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { http, router, peer, mut seat } = self;
+        let Self { protocol, router, peer, mut seat, .. } = self;
         let given = seat.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(given.clone());
             answer(router.clone(), request.map(Body::new))
         });
-        let mut served = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-        let result = tokio::select! {
-            result = &mut served => result,
-            () = seat.ending() => {
-                served.as_mut().graceful_shutdown();
-                served.await
+        let stream = TokioIo::new(stream);
+        // The same for both, whose types have nothing in common.
+        let result = match protocol {
+            Protocol::One(http) => {
+                let mut served = pin!(http.serve_connection(stream, service).with_upgrades());
+                tokio::select! {
+                    result = &mut served => result,
+                    () = seat.ending() => {
+                        served.as_mut().graceful_shutdown();
+                        served.await
+                    }
+                }
+            }
+            Protocol::Two(http) => {
+                let mut served = pin!(http.serve_connection(stream, service));
+                tokio::select! {
+                    result = &mut served => result,
+                    () = seat.ending() => {
+                        served.as_mut().graceful_shutdown();
+                        served.await
+                    }
+                }
             }
         };
         if let Err(error) = result {
             tracing::debug!(%error, peer = %peer.0, "a connection broke");
         }
+    }
+
+    /// HTTP/1.1 has a time limit of its own on heads; HTTP/2 asks whether somebody is there only once it has begun.
+    async fn run_plain(self, stream: TcpStream) {
+        if let (Protocol::Two(_), Some(limit)) = (&self.protocol, self.head)
+            && tokio::time::timeout(limit, stream.readable()).await.is_err()
+        {
+            return tracing::debug!(peer = %self.peer.0, "a connection said nothing");
+        }
+        self.run(stream).await;
     }
 
     async fn run_tls(self, stream: TcpStream, acceptor: TlsAcceptor) {

@@ -24,6 +24,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Certificates of which every client must have one's signature.
     pub client_roots: Option<PathBuf>,
+    /// What is spoken inside.
+    pub alpn: Alpn,
+}
+
+/// What client and server agree to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2, as gRPC wants it.
+    Grpc,
 }
 
 /// A way to answer handshakes.
@@ -93,7 +104,10 @@ impl TlsFiles {
         };
         let files = || format!("{} and {} don't go together", self.certificate.display(), self.key.display());
         let mut config = builder.with_single_cert(chain, key).with_context(files)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![match self.alpn {
+            Alpn::Http => b"http/1.1".to_vec(),
+            Alpn::Grpc => b"h2".to_vec(),
+        }];
         Ok(TlsSettings { config: Arc::new(config), digest: digest.finalize().into() })
     }
 }
@@ -139,6 +153,7 @@ mod tests {
             certificate: write("cert.pem", certificate),
             key: write("key.pem", key),
             client_roots: roots.map(|roots| write("roots.pem", roots)),
+            alpn: Alpn::Http,
         }
     }
 
@@ -165,7 +180,8 @@ mod tests {
                 (result, wrong) => panic!("{wrong:?} wanted: {result:?}"),
             }
         }
-        let missing = TlsFiles { certificate: "/no/such".into(), key: "/no/such".into(), client_roots: None };
+        let missing =
+            TlsFiles { certificate: "/no/such".into(), key: "/no/such".into(), client_roots: None, alpn: Alpn::Http };
         assert_eq!(missing.read().unwrap_err().to_string(), "cannot read /no/such");
     }
 

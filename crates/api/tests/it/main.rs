@@ -12,6 +12,8 @@ mod claude_code;
 mod completions;
 mod connections;
 mod embeddings;
+mod grpc_inference;
+mod grpc_server;
 mod mcp;
 mod mcp_rounds;
 mod media;

@@ -41,6 +41,31 @@ impl LogitsProcessor for AllowedTokens {
     }
 }
 
+/// Forbids answers to have any of these sequences of tokens: the last of one, wherever the answer ends with the others.
+#[derive(Debug, Clone)]
+pub struct BadWords(Vec<Vec<TokenId>>);
+
+impl BadWords {
+    /// The sequences; empty ones forbid nothing.
+    #[must_use]
+    pub fn new(sequences: Vec<Vec<TokenId>>) -> Self {
+        Self(sequences)
+    }
+}
+
+impl LogitsProcessor for BadWords {
+    fn process(&self, _prompt: &[TokenId], output: &[TokenId], logits: &mut [f32]) {
+        for sequence in &self.0 {
+            let Some((&last, before)) = sequence.split_last() else { continue };
+            if output.ends_with(before)
+                && let Some(logit) = logits.get_mut(last as usize)
+            {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
 /// Forbids the tokens that would end an answer before it has `tokens` tokens, unless only they are left: a grammar may
 /// be at its end before. So it belongs behind all others.
 #[derive(Debug, Clone)]
@@ -74,7 +99,7 @@ mod tests {
 
     use crate::{
         SampleAt, SamplingParams,
-        sampling::{AllowedTokens, LogitsProcessor, MinTokens, Sampler},
+        sampling::{AllowedTokens, BadWords, LogitsProcessor, MinTokens, Sampler},
     };
 
     fn greedy(processor: impl LogitsProcessor + 'static, output: &[u32]) -> u32 {
@@ -88,6 +113,16 @@ mod tests {
     fn only_allowed_tokens_are_sampled() {
         assert_eq!(greedy(AllowedTokens::new([0, 2]), &[]), 0);
         assert_eq!(greedy(AllowedTokens::new([3, 900]), &[]), 3);
+    }
+
+    #[test]
+    fn bad_words_are_not_finished() {
+        let words = BadWords::new(vec![vec![2, 1], vec![0, 2, 3], vec![]]);
+        let cases: [(&[u32], u32); 5] = [(&[], 1), (&[2], 3), (&[0, 2], 0), (&[2, 0], 1), (&[0, 2, 0], 1)];
+        for (output, wanted) in cases {
+            assert_eq!(greedy(words.clone(), output), wanted, "{output:?}");
+        }
+        assert_eq!(greedy(BadWords::new(vec![vec![1], vec![900]]), &[]), 3, "a word of one token");
     }
 
     #[test]

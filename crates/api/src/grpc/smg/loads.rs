@@ -1,6 +1,6 @@
 //! How much there is to do, as gateways hear of it: polled with `GetLoads`, and beside the KV events.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use vllm_grpc_proto::smg::{
     common::EngineLoad,
@@ -9,7 +9,6 @@ use vllm_grpc_proto::smg::{
 use vllm_scheduler::Load;
 
 use super::Worker;
-use crate::http::timestamp;
 
 /// How often a stream looks whether its reader should hear of the load.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -30,12 +29,27 @@ impl Worker {
         load.num_waiting_reqs += count(self.app.encoders().iter().map(|encoder| encoder.engine.stats().waiting).sum());
         load.num_total_reqs = load.num_running_reqs.saturating_add(load.num_waiting_reqs);
         GetLoadsResponse {
-            timestamp: timestamp::now(),
+            timestamp: iso8601(SystemTime::now()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             dp_rank_count: 1,
             loads: vec![load],
         }
     }
+}
+
+/// `2026-11-22T07:05:09Z`.
+fn iso8601(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // Days of four hundred years from a 1 March, so that a leap day is the last of its year.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn scheduler_load(load: &Load) -> SchedulerLoad {
@@ -146,6 +160,20 @@ fn has_changed(old: &Load, new: &Load) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_330_830, "2026-11-22T07:00:30Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(iso8601(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
 
     #[test]
     fn records_come_with_change_and_with_time() {

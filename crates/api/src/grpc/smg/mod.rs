@@ -4,6 +4,8 @@
 //! Neither names models: they speak of the server's first model that generates or, where there is none, of its first one that
 //! makes embeddings.
 
+mod admin;
+mod embed;
 mod generate;
 mod info;
 mod kv_events;
@@ -18,11 +20,8 @@ use std::{path::Path, pin::Pin, sync::Arc};
 use futures_util::Stream;
 use tonic::Status;
 use vllm_grpc_proto::smg::{
-    common::{FlushCacheRequest, FlushCacheResponse, GetTokenizerChunk},
-    mlx::mlx_engine_server::MlxEngineServer,
-    vllm::vllm_engine_server::VllmEngineServer,
+    common::GetTokenizerChunk, mlx::mlx_engine_server::MlxEngineServer, vllm::vllm_engine_server::VllmEngineServer,
 };
-use vllm_scheduler::FlushError;
 use vllm_text::Tokenizer;
 
 use self::tokenizer::Bundles;
@@ -82,31 +81,6 @@ impl Worker {
         let bundle = self.bundles.of(served).await;
         let bundle = bundle.map_err(|error| Status::internal(format!("the tokenizer can't be packed: {error:#}")))?;
         Ok(Box::pin(futures_util::stream::iter(bundle.chunks().map(Ok))))
-    }
-
-    /// Forgets what no request uses: at once, or when there is none.
-    async fn flush(&self, request: &FlushCacheRequest) -> Result<FlushCacheResponse, Status> {
-        let wait = std::time::Duration::try_from_secs_f32(request.timeout_s).map_err(|_| {
-            Status::invalid_argument(format!("timeout_s is {}: it must be 0 or more seconds", request.timeout_s))
-        })?;
-        let mut blocks = 0;
-        for model in self.app.loaded() {
-            match model.engine.flush_cache(wait).await {
-                Ok(more) => blocks += more,
-                Err(error @ FlushError::InFlight { .. }) => {
-                    return Ok(FlushCacheResponse { success: false, message: error.to_string() });
-                }
-                Err(error @ FlushError::Stopped) => return Err(Status::unavailable(error.to_string())),
-            }
-            if let Some(vision) = &model.vision {
-                vision.engine.clear_cache();
-            }
-        }
-        if let Some(loader) = &self.app.loader {
-            loader.forget();
-        }
-        tracing::info!(blocks, "cache flushed");
-        Ok(FlushCacheResponse { success: true, message: format!("{blocks} blocks forgotten") })
     }
 }
 

@@ -140,8 +140,12 @@ fn written(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> anyhow::Result<Vec
     let special = checkpoint.special_tokens();
     let mut settings = Map::new();
     settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
-    let roles =
-        [("bos_token", special.bos), ("eos_token", special.eos), ("pad_token", special.pad), ("unk_token", special.unk)];
+    let roles = [
+        ("bos_token", special.bos),
+        ("eos_token", special.eos),
+        ("pad_token", special.pad),
+        ("unk_token", special.unk),
+    ];
     for (role, token) in roles {
         let text = token.and_then(|SpecialToken { text, id }| text.or_else(|| tokenizer.id_to_token(id?)));
         settings.extend(text.map(|text| (role.to_owned(), Value::from(text))));

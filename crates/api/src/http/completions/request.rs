@@ -1,6 +1,7 @@
 //! The fields of a completion.
 
 use serde_json::Value;
+use vllm_grammar::Reasoning;
 use vllm_platform::TokenId;
 
 use crate::{
@@ -82,6 +83,8 @@ impl CompletionRequest {
             return Err(ApiError::unsupported("suffix", "suffix: this model does not fill in the middle"));
         }
         fields.string("user")?;
+        let truncate = fields.integer("truncate_prompt_tokens", -1..=i64::MAX)?;
+        let thinking = fields.integer("thinking_token_budget", -1..=i64::MAX)?.and_then(|n| usize::try_from(n).ok());
         let format = OutputFormat::take(&mut fields)?;
         let extras = Extras::take(&mut fields, model)?;
         let scheduling = Scheduling::take(&mut fields, config.timeout)?;
@@ -101,6 +104,7 @@ impl CompletionRequest {
                     Input::Tokens(tokens) => model.tokenizer.decode(&tokens, false).map_err(invalid)?,
                 });
             }
+            let tokens = truncated(model, tokens, truncate);
             let SeenPrompt { tokens, media, video_tokens } = see(model, tokens, media)?;
             let max_tokens =
                 token_budget(model, tokens.len(), asked, terms.max_tokens, config.max_request_tokens, "prompt")?;
@@ -110,7 +114,10 @@ impl CompletionRequest {
         let stop_tokens = extras.stop_tokens(model);
         let constraint = format.constraint();
         let constraint = constraint.as_ref().map(|constraint| (constraint, "structured_outputs"));
-        let guide = Guide::new(model, constraint, None, None, &stop_tokens)?;
+        // A constraint covers an answer from its first token on: it leaves no room for thoughts.
+        let thinking = thinking.filter(|_| constraint.is_none());
+        let reasoning = thinking.map(|_| reasoning(model, &prompts)).transpose()?.flatten();
+        let guide = Guide::new(model, constraint, reasoning, thinking, &stop_tokens)?;
         extras.check_with(&guide)?;
         let generation = Generation {
             params,
@@ -129,6 +136,36 @@ impl CompletionRequest {
         let logprobs = alternatives.is_some();
         Ok(Self { prompts, generation, streaming, logprobs, echo: texts })
     }
+}
+
+/// The last tokens of a prompt, as many as `truncate` says: none and 0 keep all, -1 as many as leave room for an answer.
+fn truncated(model: &ServedModel, mut tokens: Vec<TokenId>, truncate: Option<i64>) -> Vec<TokenId> {
+    let kept = match truncate {
+        None | Some(0) => return tokens,
+        Some(count) => usize::try_from(count).unwrap_or(model.engine.info().context_length.saturating_sub(1)),
+    };
+    tokens.drain(..tokens.len().saturating_sub(kept));
+    tokens
+}
+
+/// Tokens of a prompt's end in which its last turn is looked for.
+const TURN: usize = 4096;
+
+/// How the model writes its chain of thought, if it has one, and whether the prompts end inside one.
+fn reasoning(model: &ServedModel, prompts: &[Prompt]) -> Result<Option<Reasoning>, ApiError> {
+    let Some(format) = model.reasoning else { return Ok(None) };
+    let is_open = |prompt: &Prompt| {
+        let tail = &prompt.tokens[prompt.tokens.len().saturating_sub(TURN)..];
+        let text = model.tokenizer.decode(tail, false);
+        text.map(|text| vllm_parsers::reasoning::is_open(format, &text))
+            .map_err(|error| ApiError::field("prompt", error.to_string()))
+    };
+    let open: Vec<bool> = prompts.iter().map(is_open).collect::<Result<_, _>>()?;
+    if open.iter().any(|&each| each != open[0]) {
+        let message = "thinking_token_budget: some of the prompts end inside a chain of thought, and some don't";
+        return Err(ApiError::field("thinking_token_budget", message));
+    }
+    Ok(open.first().map(|&open| Reasoning { format, open }))
 }
 
 /// A prompt of tokens with `media` in the places of the model's placeholders.

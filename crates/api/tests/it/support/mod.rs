@@ -3,6 +3,7 @@
 
 pub mod asking;
 pub mod formats;
+pub mod grpc;
 pub mod seeing;
 pub mod speech;
 pub mod tags;
