@@ -21,12 +21,12 @@ pub enum Gateway {
 
 impl Gateway {
     /// Starts one in front of the workers at these addresses (`http://…`, `grpc://…`) and waits until it serves all of them.
-    /// `tokenizer` is a folder with `tokenizer.json`, for gateways that count tokens themselves and don't ask their workers.
+    /// `tokenizer` is a folder with `tokenizer.json`, for vLLM Router, which doesn't ask its workers for it. `flags` are more of the gateway's.
     ///
     /// # Panics
     /// If it isn't ready in time, with its log.
     #[must_use]
-    pub fn start(self, workers: &[String], policy: &str, tokenizer: Option<&Path>) -> Server {
+    pub fn start(self, workers: &[String], policy: &str, tokenizer: Option<&Path>, flags: &[&str]) -> Server {
         let (port, metrics) = (free_port(), free_port());
         let program = match self {
             Self::Smg => "smg",
@@ -42,12 +42,11 @@ impl Gateway {
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .args(["--prometheus-host", "127.0.0.1", "--prometheus-port", &metrics.to_string()])
             .args(["--policy", policy, "--worker-startup-check-interval", "1", "--health-check-interval-secs", "1"])
+            .args(flags)
             .arg("--worker-urls")
             .args(workers);
-        match (self, tokenizer) {
-            (Self::Smg, Some(folder)) => drop(command.arg("--model-path").arg(folder)),
-            (Self::VllmRouter, Some(folder)) => drop(command.env("VLLM_ROUTER_MODEL", folder)),
-            (_, None) => {}
+        if let Some(folder) = tokenizer {
+            command.env("VLLM_ROUTER_MODEL", folder);
         }
         // Both write their logs to stdout.
         let server = Server::spawn(command.stdout(Stdio::piped()), port);

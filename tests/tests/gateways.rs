@@ -1,24 +1,70 @@
 //! Two workers behind the gateways that fleets use, SMG and vLLM Router, as PyPI has them.
 #![cfg(target_os = "linux")]
 
-use std::{thread, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use vllm_tests::{Chat, Gateway, Server, chat};
+use tempfile::TempDir;
+use vllm_tests::{Chat, Gateway, Server, chat, free_port, python};
 
 /// Two workers on SmolLM2 and a gateway before them.
 struct Fleet {
     workers: [Server; 2],
     gateway: Server,
+    /// Files that belong to it.
+    _files: TempDir,
 }
 
 impl Fleet {
     fn http(gateway: Gateway, policy: &str) -> Self {
-        let worker = || Server::smollm2(&["--served-model-name", "smollm2", "--threads", "1"]);
-        let workers = [worker(), worker()];
-        let urls: Vec<String> = workers.iter().map(|worker| worker.url("")).collect();
-        let gateway = gateway.start(&urls, policy, None);
-        Self { workers, gateway }
+        let workers = [worker(&[]), worker(&[])];
+        let urls = workers.each_ref().map(|worker| worker.url(""));
+        let gateway = gateway.start(&urls, policy, None, &[]);
+        Self { workers, gateway, _files: tempfile::tempdir().expect("a folder") }
+    }
+
+    fn grpc(gateway: Gateway, policy: &str) -> Self {
+        let files = tempfile::tempdir().expect("a folder");
+        let ports = [free_port(), free_port()];
+        let workers = ports.map(|port| worker(&["--grpc-port", &port.to_string()]));
+        let tokenizer = (gateway == Gateway::VllmRouter).then(|| {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/tokenizer.py");
+            let address = format!("127.0.0.1:{}", ports[0]);
+            let out = Command::new(python()).args([script, &address]).arg(files.path()).output().expect("run Python");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            files.path()
+        });
+        let urls = ports.map(|port| format!("grpc://127.0.0.1:{port}"));
+        let gateway = gateway.start(&urls, policy, tokenizer, &[]);
+        Self { workers, gateway, _files: files }
+    }
+
+    /// Both sides show certificates over gRPC; over HTTP nobody needs one, as probes have none.
+    fn mutual_tls(gateway: Gateway, policy: &str) -> Self {
+        let files = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| files.path().join(name).to_str().expect("a UTF-8 path").to_owned();
+        for (name, of) in [("worker", "127.0.0.1"), ("gateway", "gateway")] {
+            let made = rcgen::generate_simple_self_signed([of.to_owned()]).expect("a certificate");
+            fs::write(path(&format!("{name}.pem")), made.cert.pem()).expect("write a certificate");
+            fs::write(path(&format!("{name}.key")), made.signing_key.serialize_pem()).expect("write a key");
+        }
+        let [certificate, key, client, client_key] =
+            ["worker.pem", "worker.key", "gateway.pem", "gateway.key"].map(path);
+        let ports = [free_port(), free_port()];
+        let workers = ports.map(|port| {
+            let tls = ["--grpc-tls-cert", &certificate, "--grpc-tls-key", &key, "--grpc-tls-client-ca", &client];
+            worker(&[&["--grpc-port", &port.to_string()], &tls[..]].concat())
+        });
+        let urls = ports.map(|port| format!("grpcs://127.0.0.1:{port}"));
+        let tls = ["--client-cert-path", &client, "--client-key-path", &client_key, "--ca-cert-paths", &certificate];
+        let gateway = gateway.start(&urls, policy, None, &tls);
+        Self { workers, gateway, _files: files }
     }
 
     /// What each worker's `/v1/status` says under this name.
@@ -37,6 +83,10 @@ impl Fleet {
             text.lines().filter_map(of).sum::<f64>() as u64
         })
     }
+}
+
+fn worker(flags: &[&str]) -> Server {
+    Server::smollm2(&[&["--served-model-name", "smollm2", "--threads", "1"], flags].concat())
 }
 
 fn ask(about: &str, max_tokens: usize, stream: bool) -> Value {
@@ -112,14 +162,14 @@ fn under_load(fleet: &Fleet, until: impl FnOnce()) -> Vec<(Chat, Chat)> {
         (0..6).map(|i| ask(&format!("{i} is a number. Tell me a story."), 64, i % 2 == 1)).collect();
     let right: Vec<Chat> = bodies.iter().map(|body| uncached(chat(&fleet.workers[0], body))).collect();
     assert!(right.iter().all(|told| told.fault.is_none() && told.finish.is_some()), "{right:?}");
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let clients: Vec<_> = (bodies.iter().zip(&right))
             .map(|(body, right)| {
                 scope.spawn(|| {
                     let mut told = Vec::new();
                     loop {
-                        let last = over.load(std::sync::atomic::Ordering::SeqCst);
+                        let last = over.load(Ordering::SeqCst);
                         told.push((uncached(chat(&fleet.gateway, body)), right.clone()));
                         if last {
                             return told;
@@ -130,7 +180,7 @@ fn under_load(fleet: &Fleet, until: impl FnOnce()) -> Vec<(Chat, Chat)> {
             .collect();
         fleet.gateway.wait_until("both workers to be busy", |_| fleet.status("num_running").iter().all(|&n| n > 0));
         until();
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        over.store(true, Ordering::SeqCst);
         clients.into_iter().flat_map(|client| client.join().expect("a client that ends")).collect()
     })
 }
@@ -201,3 +251,10 @@ macro_rules! fleet {
 
 fleet!(smg_over_http, Fleet::http, Gateway::Smg);
 fleet!(vllm_router_over_http, Fleet::http, Gateway::VllmRouter);
+fleet!(smg_over_grpc, Fleet::grpc, Gateway::Smg);
+fleet!(vllm_router_over_grpc, Fleet::grpc, Gateway::VllmRouter);
+
+#[test]
+fn smg_and_its_workers_show_each_other_certificates() {
+    answers_are_those_of_a_worker_asked_directly(&Fleet::mutual_tls(Gateway::Smg, "round_robin"));
+}
