@@ -48,6 +48,10 @@ impl Gateway {
         if let Some(folder) = tokenizer {
             command.env("VLLM_ROUTER_MODEL", folder);
         }
+        if self == Self::Smg {
+            // Now and then it sends to a worker that holds little what another one holds, so that it holds more.
+            command.args(["--worker-warmup-secs", "0", "--worker-warmup-divert-every", "0"]);
+        }
         // Both write their logs to stdout.
         let server = Server::spawn(command.stdout(Stdio::piped()), port);
         server.wait_until("all workers to be known", |server| {

@@ -140,13 +140,22 @@ fn is_busy(port: u16) -> bool {
 }
 
 #[test]
-fn the_script_keeps_a_fleet_and_takes_it_down_in_order() {
+fn the_script_keeps_a_fleet_over_http_and_takes_it_down_in_order() {
+    keeps_a_fleet_and_takes_it_down_in_order("http");
+}
+
+#[test]
+fn the_script_keeps_a_fleet_over_grpc_and_takes_it_down_in_order() {
+    keeps_a_fleet_and_takes_it_down_in_order("grpc");
+}
+
+fn keeps_a_fleet_and_takes_it_down_in_order(wire: &str) {
     let port = ports(8);
     let logs = tempfile::tempdir().expect("a folder");
     let smg = python().with_file_name("smg");
     let mut command = Command::new(folder().join("fleet.sh"));
     command.env("VLLM_MLX", binary()).env("GATEWAY", smg).env("GATEWAY_FLAGS", "--worker-stall-secs 1");
-    command.args(["-n", "2", "-p", &port.to_string(), "-g", "smg", "-w", "http", "-l"]).arg(logs.path());
+    command.args(["-n", "2", "-p", &port.to_string(), "-g", "smg", "-w", wire, "-l"]).arg(logs.path());
     command.arg(smollm2()).args(["--served-model-name", "smollm2", "--threads", "1"]);
     let mut script = Fleet(Server::spawn(&mut command, port));
     let fleet = &mut script.0;
