@@ -3,9 +3,13 @@
 //! Nothing here is skipped when something is missing: the binary, the weights and the Python environment come from
 //! `cargo xtask test`, and a test that doesn't find them says so and fails.
 
+mod fleet;
+
+pub use fleet::{Chat, Gateway, chat};
+
 use std::{
     env,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -151,25 +155,34 @@ impl Server {
     #[must_use]
     pub fn start_in(variables: &[(&str, &Path)], args: &[&str]) -> Self {
         let port = free_port();
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .envs(variables.iter().copied())
             .args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()])
             .args(args)
+            .stdout(Stdio::null());
+        Self::spawn(&mut command, port)
+    }
+
+    /// Starts any program that listens for HTTP on `port` of this machine. What it writes to stderr is kept, and so
+    /// is what it writes to stdout, if the command says that it is piped.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn spawn(command: &mut Command, port: u16) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("start vllm-mlx serve");
-        let stderr = child.stderr.take().expect("a piped stderr");
+            .unwrap_or_else(|e| panic!("start {}: {e}", command.get_program().display()));
         let log = Arc::new(Mutex::new(String::new()));
-        let copy = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = copy.lock().expect("an unpoisoned log");
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
+        let outputs: [Option<Box<dyn Read + Send>>; 2] =
+            [child.stderr.take().map(|pipe| Box::new(pipe) as _), child.stdout.take().map(|pipe| Box::new(pipe) as _)];
+        for output in outputs.into_iter().flatten() {
+            let copy = Arc::clone(&log);
+            thread::spawn(move || keep(output, &copy));
+        }
         Self { child, port, log }
     }
 
@@ -178,14 +191,22 @@ impl Server {
     /// # Panics
     /// If it doesn't in time, with the server's log.
     pub fn wait_ready(&self) {
+        self.wait_until("/health to say 200", |server| matches!(server.get("/health"), Ok((200, _))));
+    }
+
+    /// Waits until `done` says so.
+    ///
+    /// # Panics
+    /// If it doesn't in time, with the server's log.
+    pub fn wait_until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if matches!(self.get("/health"), Ok((200, _))) {
+            if done(self) {
                 return;
             }
             thread::sleep(Duration::from_millis(20));
         }
-        panic!("the server isn't ready after {PATIENCE:?}:\n{}", self.log());
+        panic!("waited {PATIENCE:?} for {what}:\n{}", self.log());
     }
 
     /// `http://127.0.0.1:PORT` + `path`.
@@ -200,7 +221,7 @@ impl Server {
         self.port
     }
 
-    /// What it has written to stderr so far.
+    /// What it has written so far.
     ///
     /// # Panics
     /// If the thread that reads it has panicked.
@@ -214,8 +235,18 @@ impl Server {
     /// # Errors
     /// If nobody answers.
     pub fn get(&self, path: &str) -> Result<(u16, Value), ureq::Error> {
-        let mut response = agent().get(self.url(path)).call()?;
-        Ok((response.status().as_u16(), response.body_mut().read_json().unwrap_or_default()))
+        get(&self.url(path))
+    }
+
+    /// GET: the body as it is.
+    ///
+    /// # Panics
+    /// If nobody answers.
+    #[must_use]
+    pub fn text(&self, path: &str) -> String {
+        let mut response =
+            agent().get(self.url(path)).call().unwrap_or_else(|e| panic!("GET {path}: {e}\n{}", self.log()));
+        response.body_mut().read_to_string().expect("a body in UTF-8")
     }
 
     /// DELETE: status and JSON body.
@@ -278,6 +309,11 @@ impl Server {
         assert!(status.success(), "kill -s {name} {pid}");
     }
 
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for the process's end and gives its exit code.
     ///
     /// # Panics
@@ -302,6 +338,24 @@ impl Drop for Server {
     }
 }
 
+/// GET: status and JSON body (`null` if it isn't JSON).
+///
+/// # Errors
+/// If nobody answers.
+pub fn get(url: &str) -> Result<(u16, Value), ureq::Error> {
+    let mut response = agent().get(url).call()?;
+    Ok((response.status().as_u16(), response.body_mut().read_json().unwrap_or_default()))
+}
+
+/// Adds lines to a log until there are no more.
+fn keep(lines: impl Read, log: &Mutex<String>) {
+    for line in BufReader::new(lines).lines().map_while(Result::ok) {
+        let mut log = log.lock().expect("an unpoisoned log");
+        log.push_str(&line);
+        log.push('\n');
+    }
+}
+
 /// A client that reports every status as it is and reuses no connection.
 fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
@@ -312,7 +366,12 @@ fn agent() -> ureq::Agent {
         .into()
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
     // Between here and the server's own bind another process could take it; nothing else here binds port 0.
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }

@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod engine;
+pub mod fleet;
 mod llama_cpp;
 mod measure;
 mod others;

@@ -85,6 +85,8 @@ enum Bench {
     Serve(bench::serve::ServeArgs),
     /// Many requests at once, repeated prompts, short ones behind long ones, beside other servers
     Engine(bench::engine::EngineArgs),
+    /// What HTTP and gRPC cost a token, and two workers behind SMG against one
+    Fleet(bench::fleet::FleetArgs),
     /// Minutes of mixed load with clients that go away: nothing may be left behind
     Soak(bench::soak::SoakArgs),
     /// Questions about an image and a video, the first time and again, beside mlx-vlm
@@ -106,6 +108,7 @@ fn main() {
         Task::Bench(Bench::Cpu(args)) => bench::cpu::run(&args),
         Task::Bench(Bench::Serve(args)) => bench::serve::run(&args),
         Task::Bench(Bench::Engine(args)) => bench::engine::run(&args),
+        Task::Bench(Bench::Fleet(args)) => bench::fleet::run(&args),
         Task::Bench(Bench::Soak(args)) => bench::soak::soak(&args),
         Task::Bench(Bench::Vision(args)) => bench::vision::run(&args),
         Task::Bench(Bench::Speech(args)) => bench::speech::run(&args),

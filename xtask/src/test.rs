@@ -1,6 +1,6 @@
 //! Every test, and what they need.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,9 +12,7 @@ pub fn run(args: &[String]) -> Result<()> {
     for model in ["smollm2", "minilm", "whisper-tiny.en", "kokoro-82m", "silero-vad", "clips"] {
         models::fetch(model, None)?;
     }
-    let requirements = paths::root().join("tests/requirements.txt");
-    let text = fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    venv::ready(&paths::target().join("venv"), &text)?;
+    python()?;
 
     // Together with the tests, so that features are chosen once and nothing is compiled twice: the end-to-end tests run this very binary.
     command::run(command::cargo().args(["build", "--workspace", "--lib", "--bins", "--tests"]))?;
@@ -24,4 +22,11 @@ pub fn run(args: &[String]) -> Result<()> {
         test.arg("--workspace");
     }
     command::run(test.args(args))
+}
+
+/// The Python of the environment that has what tests run.
+pub fn python() -> Result<PathBuf> {
+    let requirements = paths::root().join("tests/requirements.txt");
+    let text = fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    venv::ready(&paths::target().join("venv"), &text)
 }

@@ -37,12 +37,19 @@ impl Server {
 
     /// The status of `/health`, once it answers.
     pub fn health(&self) -> Option<u16> {
+        self.get("/health").map(|(status, _)| status)
+    }
+
+    /// The status and the body of a GET, once it answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        socket.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+        write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).ok()?;
-        answer.split(' ').nth(1)?.parse().ok()
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Some((status, body.to_owned()))
     }
 
     /// Waits until `done` says so. Returns the milliseconds since the process's start.
