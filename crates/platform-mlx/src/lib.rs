@@ -29,6 +29,7 @@ mod load_encoder;
 pub mod model;
 pub mod nn;
 mod ops;
+mod outline;
 mod platform;
 mod replay;
 mod runner;
