@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-media", &["vllm-platform", "vllm-checkpoint"]),
     ("vllm-audio", &[]),
     ("vllm-speech", &["vllm-platform", "vllm-checkpoint", "vllm-text"]),
+    ("vllm-dist", &["vllm-platform"]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -41,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-media",
             "vllm-audio",
             "vllm-speech",
+            "vllm-dist",
             "vllm-platform-mlx",
             "vllm-models-llm",
             "vllm-models-embed",
@@ -70,6 +72,7 @@ const CONTROL_PLANE: &[&str] = &[
     "vllm-media",
     "vllm-audio",
     "vllm-speech",
+    "vllm-dist",
 ];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];
