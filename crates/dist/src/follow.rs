@@ -20,7 +20,7 @@ use crate::{
     assignment::{Assignment, Machine, Message, Settings, StageFacts},
     carrier::{Carrier, Way},
     greet::{Purpose, welcome},
-    lead::{hidden_from, machine},
+    lead::{hidden_from, machine, over},
     line::Line,
     plan::PlanData,
     session::Session,
@@ -60,7 +60,8 @@ struct Doors {
 /// Follows one rank 0 after the other. What was loaded for the last one is kept for the next.
 ///
 /// # Errors
-/// If the model's files are unusable, or its layers can't be apart from each other.
+/// If the model's files are unusable, or its layers can't be apart from each other; [`Error::Over`] if rank 0 has gone and its
+/// transport can't be joined again.
 pub fn follow(follower: Follower<'_>) -> Result<Infallible> {
     let Follower { platform, source, options, listener, around } = follower;
     let outline = platform.outline(&source)?;
@@ -88,7 +89,7 @@ pub fn follow(follower: Follower<'_>) -> Result<Infallible> {
         session.end(why.clone());
         if let Some(transport) = visit.link {
             // It can't be joined again: there is nothing left to do but to end.
-            (around.give_up)(&format!("{why}: over {transport} ranks can't be joined again"));
+            return Err(Error::Over(over(&why, transport)));
         }
         doors.busy.store(false, SeqCst);
         (around.say)(&format!("{why}; waiting for rank 0"));

@@ -96,11 +96,27 @@ pub fn lead(
     status: PipelineStatus,
     progress: LoadProgress<'_>,
 ) -> Result<PipelineRunner> {
+    let session = Session::default();
+    let led = lead_in(&session, platform, source, options, pipeline, around, status, progress);
+    // Whoever has come already is let go.
+    led.inspect_err(|error| session.end(error.to_string()))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn lead_in(
+    session: &Session,
+    platform: &dyn Platform,
+    source: &ModelSource,
+    options: &LoadOptions,
+    pipeline: &Pipeline,
+    around: Surroundings,
+    status: PipelineStatus,
+    progress: LoadProgress<'_>,
+) -> Result<PipelineRunner> {
     let Pipeline { followers, transport, patience, .. } = pipeline;
     let outline = platform.outline(source)?;
     let own = machine(platform, source, options, &outline)?;
-    let session = Session::default();
-    let met = meet(followers, &outline, &around, &session, *patience)?;
+    let met = meet(followers, &outline, &around, session, *patience)?;
     let memory: Vec<u64> = std::iter::once(own.memory).chain(met.iter().map(|(_, machine)| machine.memory)).collect();
     let layers = split(&outline, &pipeline.split, &memory).map_err(|error| Error::Refused(error.to_string()))?;
     let settings = Settings::of(options);
@@ -120,7 +136,7 @@ pub fn lead(
         own,
         blocks: Vec::new(),
     };
-    let (together, ranks) = joining.assemble(session, number, lines)?;
+    let (together, ranks) = joining.assemble(session.clone(), number, lines)?;
     joining.blocks = blocks(&joining.own, &ranks);
     status.set_ranks(joining.status(&ranks));
     let info = whole(stage.info(), &joining, &ranks);
@@ -163,7 +179,7 @@ impl Joining {
             status.set_problem(Some(why.clone()));
             if self.transport != Transport::Tcp {
                 thread::sleep(LAST_WORDS);
-                return (self.around.give_up)(&format!("{why}: over {} ranks can't be joined again", self.transport));
+                return status.set_over(over(&why, self.transport));
             }
             say(&format!("{why}: requests fail until all ranks are there"));
             let mut said = why;
@@ -355,8 +371,13 @@ fn about(rank: &str, error: Error) -> Error {
     match error {
         Error::Gone(why) => Error::Gone(format!("{rank}: {why}")),
         Error::Refused(why) => Error::Refused(format!("{rank}: {why}")),
-        Error::Stage(error) => Error::Refused(format!("{rank}: {error}")),
+        other => Error::Refused(format!("{rank}: {other}")),
     }
+}
+
+/// Why a process ends whose transport can't be joined again.
+pub(crate) fn over(why: &str, transport: Transport) -> String {
+    format!("{why}; over {transport} ranks can't join again: all have to be started anew")
 }
 
 fn confused(line: &Line) -> Error {

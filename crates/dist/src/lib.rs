@@ -49,9 +49,6 @@ pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 /// Joins the other processes over a transport of the platform's, on the thread that calls.
 pub type OpenLink = Arc<dyn Fn(&str) -> vllm_platform::Result<Box<dyn Link>> + Send + Sync>;
 
-/// Ends the process: with a transport that can't be joined again there is nothing else to do.
-pub type GiveUp = Arc<dyn Fn(&str) + Send + Sync>;
-
 /// What both ends of a pipeline have to know of the process they are in.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -61,8 +58,6 @@ pub struct Surroundings {
     pub say: Say,
     /// For transports other than [`Transport::Tcp`].
     pub open_link: OpenLink,
-    /// For the same.
-    pub give_up: GiveUp,
 }
 
 /// Why ranks are not together.
@@ -74,6 +69,9 @@ pub enum Error {
     /// It won't: other weights, another version, a wrong token, options that don't go together.
     #[error("{0}")]
     Refused(String),
+    /// Ranks have lost each other over a transport that can't be joined again: this process has to end, and all others.
+    #[error("{0}")]
+    Over(String),
     /// The stage of this rank.
     #[error(transparent)]
     Stage(#[from] vllm_platform::Error),

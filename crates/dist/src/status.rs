@@ -12,6 +12,7 @@ pub struct PipelineStatus(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     problem: Option<String>,
+    over: Option<String>,
     ranks: Vec<RankStatus>,
 }
 
@@ -43,12 +44,22 @@ impl PipelineStatus {
         self.state().ranks.clone()
     }
 
+    /// Why the ranks can't be joined again: this process has to end.
+    #[must_use]
+    pub fn over(&self) -> Option<String> {
+        self.state().over.clone()
+    }
+
+    pub(crate) fn set_over(&self, why: String) {
+        self.state().over = Some(why);
+    }
+
     pub(crate) fn set_problem(&self, why: Option<String>) {
         self.state().problem = why;
     }
 
     pub(crate) fn set_ranks(&self, ranks: Vec<RankStatus>) {
-        *self.state() = State { problem: None, ranks };
+        *self.state() = State { problem: None, over: None, ranks };
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

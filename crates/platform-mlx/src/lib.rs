@@ -16,6 +16,7 @@
 mod batch;
 mod cgroup;
 mod device;
+pub mod dist;
 pub mod encoder;
 mod encoder_runner;
 mod error;

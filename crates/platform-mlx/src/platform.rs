@@ -7,13 +7,14 @@ use serde_json::Value;
 use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::{self as kernels, Isa, Pool};
 use vllm_platform::{
-    Activations, DeviceKind, EncoderOptions, EncoderRunner, HiddenDtype, KvDtype, KvStoreChoice, LoadOptions,
+    Activations, DeviceKind, EncoderOptions, EncoderRunner, HiddenDtype, KvDtype, KvStoreChoice, Link, LoadOptions,
     LoadProgress, MemoryInfo, ModelInfo, ModelOutline, ModelPurpose, ModelRunner, ModelSource, Platform,
     PlatformPlugin, SpeechOptions, StageRunner, Synthesizer, Transcriber, VisionEncoder, VisionOptions, inventory,
 };
 
 use crate::{
     Error, MlxRunner, Ops, Result, device,
+    dist::MlxLink,
     encoder::encoder_families,
     ffi,
     fingerprint::fingerprint,
@@ -105,6 +106,10 @@ impl Platform for MlxPlatform {
             load_runner(&checkpoint, options, Some(layers), progress)
         };
         Ok(Box::new(load().map_err(Error::into_load_error)?))
+    }
+
+    fn link(&self, transport: &str) -> vllm_platform::Result<Box<dyn Link>> {
+        Ok(Box::new(MlxLink::open(transport).map_err(Error::into_load_error)?))
     }
 
     fn purpose(&self, source: &ModelSource) -> vllm_platform::Result<ModelPurpose> {

@@ -22,10 +22,13 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let states: Vec<EngineState> = states.chain(speech.iter().map(|work| work.state)).collect();
     let worst = |state: EngineState| states.contains(&state);
     let silence = app.stalled();
+    let problem = app.loaded().iter().find_map(|model| model.problem());
     let (code, status) = if silence.is_some() {
         (StatusCode::SERVICE_UNAVAILABLE, "stalled")
     } else if worst(EngineState::Broken) {
         (StatusCode::SERVICE_UNAVAILABLE, "broken")
+    } else if problem.is_some() {
+        (StatusCode::SERVICE_UNAVAILABLE, "incomplete")
     } else if worst(EngineState::Stopped) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopped")
     } else if worst(EngineState::Draining) {
@@ -41,6 +44,9 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let mut body = json!({ "status": status, "requests": requests, "mcp": Totals::of(&app).map(|mcp| mcp.to_json()) });
     if let Some(silence) = silence {
         body["silence_s"] = json!(silence.as_secs_f64());
+    }
+    if let Some(problem) = problem {
+        body["reason"] = json!(problem);
     }
     with_status(code, &body)
 }
