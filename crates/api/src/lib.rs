@@ -16,6 +16,7 @@ pub mod http;
 pub mod listener;
 mod memory;
 pub mod model;
+pub mod pipeline;
 mod random;
 pub mod residency;
 pub mod speech;

@@ -14,6 +14,7 @@ use vllm_checkpoint::{
     Checkpoint,
     hub::{self, HubOptions},
 };
+use vllm_dist::PipelineStatus;
 use vllm_grammar::Vocabulary;
 use vllm_media::Sampling;
 use vllm_parsers::{CallFormat, ReasoningFormat, calls, reasoning};
@@ -21,6 +22,7 @@ use vllm_platform::{LoadOptions, ModelRunner, ModelSource, Platform, SamplingPar
 use vllm_scheduler::{Engine, EngineConfig, EngineHandle, EngineState, VisionConfig};
 use vllm_text::{ChatTemplate, RenderRequest, TemplateError, TextError, Tokenizer};
 
+use crate::pipeline::{PipelineSpec, surroundings};
 use crate::vision::{self, Marks, Medium, SeeError, SeenPrompt, Vision};
 
 /// Everything that a request needs. Shared by all routes and commands.
@@ -50,6 +52,8 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// What it sees with, if it does.
     pub vision: Option<Vision>,
+    /// Whether all machines are there that have its layers, if others than this one do.
+    pub pipeline: Option<PipelineStatus>,
 }
 
 impl ServedModel {
@@ -81,6 +85,7 @@ impl ServedModel {
             chat: ChatDefaults::default(),
             engine,
             vision: None,
+            pipeline: None,
         }
     }
 
@@ -94,6 +99,18 @@ impl ServedModel {
     #[must_use]
     pub fn with_vision(self, vision: Option<Vision>) -> Self {
         Self { vision, ..self }
+    }
+
+    /// Has layers on other machines.
+    #[must_use]
+    pub fn with_pipeline(self, pipeline: Option<PipelineStatus>) -> Self {
+        Self { pipeline, ..self }
+    }
+
+    /// Why it can't compute anything now, though it was loaded: a machine is missing that has some of its layers.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.pipeline.as_ref().and_then(PipelineStatus::problem)
     }
 
     /// Takes an operator's defaults instead of the model's makers', where there are any.
@@ -339,6 +356,8 @@ pub struct LoadSpec {
     pub sampling: SamplingDefaults,
     /// What else holds where requests don't say.
     pub chat: ChatDefaults,
+    /// Other machines that have some of its layers.
+    pub pipeline: Option<PipelineSpec>,
 }
 
 impl LoadSpec {
@@ -355,6 +374,7 @@ impl LoadSpec {
             formats: Formats::default(),
             sampling: SamplingDefaults::default(),
             chat: ChatDefaults::default(),
+            pipeline: None,
         }
     }
 }
@@ -412,13 +432,14 @@ pub fn load(mut spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<Serve
     }
     let names = if spec.names.is_empty() { vec![spec.model.clone()] } else { spec.names.clone() };
     let (formats, defaults) = (spec.formats, (spec.sampling, spec.chat.clone()));
+    let pipeline = spec.pipeline.as_ref().map(|_| PipelineStatus::default());
     // The vocabulary takes as long to read as the weights of a small model: side by side.
     let (text, vision, engine) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&path));
         let vision = scope.spawn(|| {
             seeing.map(|(processor, config)| Vision::start(processor, &path, &spec.load, config)).transpose()
         });
-        let engine = Engine::start(make_runner(&path, &spec, observer), spec.engine.clone());
+        let engine = Engine::start(make_runner(&path, &spec, pipeline.clone(), observer), spec.engine.clone());
         (text.join(), vision.join(), engine)
     });
     let engine = engine?;
@@ -428,6 +449,7 @@ pub fn load(mut spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<Serve
     Ok(ServedModel::new(names, tokenizer, template, sampling, engine)
         .with_path(path)
         .with_vision(vision)
+        .with_pipeline(pipeline)
         .with_formats(formats)
         .with_defaults(defaults.0, defaults.1))
 }
@@ -435,14 +457,25 @@ pub fn load(mut spec: LoadSpec, observer: &LoadObserver) -> anyhow::Result<Serve
 fn make_runner(
     path: &Path,
     spec: &LoadSpec,
+    pipeline: Option<PipelineStatus>,
     observer: &LoadObserver,
 ) -> impl FnOnce() -> vllm_platform::Result<Box<dyn ModelRunner>> + Send + use<> {
     let source = ModelSource { path: path.to_owned() };
     let options = spec.load.clone();
+    let pipeline = spec.pipeline.clone().zip(pipeline);
     let observer = Arc::clone(observer);
     move || {
         let platform = open_platform()?;
-        platform.load(&source, &options, &mut |done, total| observer(LoadStage::Weights { done, total }))
+        let progress = &mut |done, total| observer(LoadStage::Weights { done, total });
+        let Some((PipelineSpec { pipeline, token }, status)) = pipeline else {
+            return platform.load(&source, &options, progress);
+        };
+        let runner = vllm_dist::lead(&*platform, &source, &options, &pipeline, surroundings(token), status, progress);
+        match runner {
+            Ok(runner) => Ok(Box::new(runner)),
+            Err(vllm_dist::Error::Stage(error)) => Err(error),
+            Err(other) => Err(vllm_platform::Error::Model(other.to_string())),
+        }
     }
 }
 

@@ -258,7 +258,7 @@ impl CausalLm for Gemma3 {
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = self.output.forward(hidden, &self.embedding)?;
+        let logits = self.output.forward(hidden, Some(&self.embedding))?;
         match self.logit_cap {
             Some(cap) => self.ops.scale(&tanh(&self.ops.scale(&logits, 1.0 / cap)?)?, cap),
             None => Ok(logits),

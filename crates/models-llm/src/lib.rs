@@ -31,3 +31,4 @@ mod output;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod stage;

@@ -8,16 +8,16 @@ use vllm_platform_mlx::{
     Activation, Batch, Bias, LoadContext, Result, Tensor, inventory,
     kv::{AttentionSpec, KvStore},
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
+    nn::{GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
 };
 
 use crate::{
     config::{Heads, LayerType, check_activation, context_length, rope, windows},
-    output::Output,
+    stage::{Sizes, Stage},
 };
 
-inventory::submit! { Family::causal_lm("LlamaForCausalLM", |ctx| Ok(Box::new(Llama::load(ctx, Slides::ByLayerType)?))) }
-inventory::submit! { Family::causal_lm("MistralForCausalLM", |ctx| Ok(Box::new(Llama::load(ctx, Slides::IfWindow)?))) }
+inventory::submit! { Family::causal_lm("LlamaForCausalLM", |ctx| Ok(Box::new(Llama::load(ctx, Slides::ByLayerType)?))).in_stages() }
+inventory::submit! { Family::causal_lm("MistralForCausalLM", |ctx| Ok(Box::new(Llama::load(ctx, Slides::IfWindow)?))).in_stages() }
 
 /// Which layers have a window where `layer_types` does not say.
 #[derive(Clone, Copy, PartialEq)]
@@ -107,11 +107,9 @@ impl Block {
 }
 
 struct Llama {
-    embedding: Embedding,
+    stage: Stage,
     media: MediaFeatures,
     blocks: Vec<Block>,
-    norm: RmsNorm,
-    output: Output,
     layers: Vec<LayerSpec>,
     context_length: usize,
 }
@@ -128,23 +126,29 @@ impl Llama {
         })?;
         // Llama 1 stored the frequencies that follow from rope_theta.
         ctx.ignore(|name| name.ends_with("rotary_emb.inv_freq"));
-        let model = ctx.at("model");
+        let sizes = Sizes {
+            layers: config.num_hidden_layers,
+            hidden: config.hidden_size,
+            vocab: config.vocab_size,
+            eps: config.rms_norm_eps,
+            tied: config.tie_word_embeddings,
+        };
+        let (stage, model) = (Stage::load(ctx, &sizes, "input_layernorm")?, ctx.at("model"));
         Ok(Self {
-            embedding: model.embedding("embed_tokens", config.vocab_size, config.hidden_size)?,
             media: ctx.media(),
-            blocks: (0..config.num_hidden_layers)
+            blocks: stage
+                .layers()
                 .map(|layer| Block::load(&model.at(&format!("layers.{layer}")), &config, heads, &rope))
                 .collect::<Result<_>>()?,
-            norm: model.rms_norm("norm", config.hidden_size, config.rms_norm_eps)?,
-            output: Output::load(ctx, config.tie_word_embeddings, config.hidden_size, config.vocab_size)?,
-            layers: heads.layers(&windows),
+            layers: stage.of(heads.layers(&windows)),
             context_length: context_length(ctx, config.max_position_embeddings),
+            stage,
         })
     }
 
-    /// The norm before block `layer`; after the last block, the final one.
+    /// The norm before a block of this stage; after the last one, the stage's own.
     fn norm_before(&self, layer: usize) -> &RmsNorm {
-        self.blocks.get(layer).map_or(&self.norm, |block| &block.attention_norm)
+        self.blocks.get(layer).map_or(self.stage.norm(), |block| &block.attention_norm)
     }
 }
 
@@ -158,11 +162,11 @@ impl CausalLm for Llama {
     }
 
     fn vocab_size(&self) -> usize {
-        self.embedding.vocab_size()
+        self.stage.vocab_size()
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.media.place(self.embedding.forward(&batch.tokens)?, batch)?;
+        let mut x = self.media.place(self.stage.enter(batch)?, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;
@@ -170,10 +174,10 @@ impl CausalLm for Llama {
             let transformed = block.mlp.forward(&normed)?;
             (x, normed) = self.norm_before(layer + 1).forward_residual(&x, &transformed)?;
         }
-        Ok(normed)
+        Ok(self.stage.leave(x, normed))
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.output.forward(hidden, &self.embedding)
+        self.stage.logits(hidden)
     }
 }

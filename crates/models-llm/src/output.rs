@@ -1,7 +1,7 @@
 //! The output layer, which may be the embedding once more.
 
 use vllm_platform_mlx::{
-    Bias, LoadContext, Result, Tensor,
+    Bias, Error, LoadContext, Result, Tensor,
     nn::{Embedding, Linear},
 };
 
@@ -22,11 +22,17 @@ impl Output {
         Ok(Self { head: Some(ctx.linear("lm_head", hidden, vocab, Bias::None)?) })
     }
 
-    /// [rows, hidden] → [rows, vocab].
-    pub fn forward(&self, hidden: &Tensor, embedding: &Embedding) -> Result<Tensor> {
-        match &self.head {
-            Some(head) => head.forward(hidden),
-            None => embedding.as_output(hidden),
+    /// Whether it is the embedding once more.
+    pub fn is_tied(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// [rows, hidden] → [rows, vocab]; the embedding is needed where the two are tied.
+    pub fn forward(&self, hidden: &Tensor, embedding: Option<&Embedding>) -> Result<Tensor> {
+        match (&self.head, embedding) {
+            (Some(head), _) => head.forward(hidden),
+            (None, Some(embedding)) => embedding.as_output(hidden),
+            (None, None) => Err(Error::Plan("the output layer is tied to an embedding that is elsewhere".into())),
         }
     }
 }

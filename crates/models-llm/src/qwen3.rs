@@ -7,15 +7,15 @@ use vllm_platform_mlx::{
     Activation, Batch, Bias, LoadContext, Result, Tensor, inventory,
     kv::{AttentionSpec, KvStore},
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
+    nn::{GatedMlp, Linear, MediaFeatures, RmsNorm, Rope, RopeConfig},
 };
 
 use crate::{
     config::{Heads, LayerType, check_activation, context_length, rope, windows},
-    output::Output,
+    stage::{Sizes, Stage},
 };
 
-inventory::submit! { Family::causal_lm("Qwen3ForCausalLM", |ctx| Ok(Box::new(Qwen3::load(ctx)?))) }
+inventory::submit! { Family::causal_lm("Qwen3ForCausalLM", |ctx| Ok(Box::new(Qwen3::load(ctx)?))).in_stages() }
 
 #[derive(Deserialize)]
 struct Config {
@@ -121,11 +121,9 @@ impl Block {
 }
 
 struct Qwen3 {
-    embedding: Embedding,
+    stage: Stage,
     media: MediaFeatures,
     blocks: Vec<Block>,
-    norm: RmsNorm,
-    output: Output,
     layers: Vec<LayerSpec>,
     context_length: usize,
 }
@@ -145,23 +143,29 @@ impl Qwen3 {
         let windows = windows(config.num_hidden_layers, config.layer_types.as_deref(), window, |layer| {
             window.is_some() && layer >= config.max_window_layers
         })?;
-        let model = ctx.at("model");
+        let sizes = Sizes {
+            layers: config.num_hidden_layers,
+            hidden: config.hidden_size,
+            vocab: config.vocab_size,
+            eps: config.rms_norm_eps,
+            tied: config.tie_word_embeddings,
+        };
+        let (stage, model) = (Stage::load(ctx, &sizes, "input_layernorm")?, ctx.at("model"));
         Ok(Self {
-            embedding: model.embedding("embed_tokens", config.vocab_size, config.hidden_size)?,
             media: ctx.media(),
-            blocks: (0..config.num_hidden_layers)
+            blocks: stage
+                .layers()
                 .map(|layer| Block::load(&model.at(&format!("layers.{layer}")), &config, heads, &rope))
                 .collect::<Result<_>>()?,
-            norm: model.rms_norm("norm", config.hidden_size, config.rms_norm_eps)?,
-            output: Output::load(ctx, config.tie_word_embeddings, config.hidden_size, config.vocab_size)?,
-            layers: heads.layers(&windows),
+            layers: stage.of(heads.layers(&windows)),
             context_length: context_length(ctx, config.max_position_embeddings),
+            stage,
         })
     }
 
-    /// The norm before block `layer`; after the last block, the final one.
+    /// The norm before a block of this stage; after the last one, the stage's own.
     fn norm_before(&self, layer: usize) -> &RmsNorm {
-        self.blocks.get(layer).map_or(&self.norm, |block| &block.attention_norm)
+        self.blocks.get(layer).map_or(self.stage.norm(), |block| &block.attention_norm)
     }
 }
 
@@ -175,11 +179,11 @@ impl CausalLm for Qwen3 {
     }
 
     fn vocab_size(&self) -> usize {
-        self.embedding.vocab_size()
+        self.stage.vocab_size()
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.media.place(self.embedding.forward(&batch.tokens)?, batch)?;
+        let mut x = self.media.place(self.stage.enter(batch)?, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;
@@ -187,10 +191,10 @@ impl CausalLm for Qwen3 {
             let transformed = self.media.deepen(layer, block.mlp.forward(&normed)?, batch)?;
             (x, normed) = self.norm_before(layer + 1).forward_residual(&x, &transformed)?;
         }
-        Ok(normed)
+        Ok(self.stage.leave(x, normed))
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.output.forward(hidden, &self.embedding)
+        self.stage.logits(hidden)
     }
 }

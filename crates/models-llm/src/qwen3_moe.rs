@@ -7,16 +7,16 @@ use vllm_platform_mlx::{
     Activation, Batch, Bias, Error, LoadContext, Result, Routing, Tensor, inventory,
     kv::KvStore,
     model::{CausalLm, Family, LayerSpec},
-    nn::{Embedding, GatedMlp, MediaFeatures, Moe, RmsNorm, RopeConfig},
+    nn::{GatedMlp, MediaFeatures, Moe, RmsNorm, RopeConfig},
 };
 
 use crate::{
     config::{Heads, LayerType, check_activation, context_length, rope, windows},
-    output::Output,
     qwen3::Attention,
+    stage::{Sizes, Stage},
 };
 
-inventory::submit! { Family::causal_lm("Qwen3MoeForCausalLM", |ctx| Ok(Box::new(Qwen3Moe::load(ctx)?))) }
+inventory::submit! { Family::causal_lm("Qwen3MoeForCausalLM", |ctx| Ok(Box::new(Qwen3Moe::load(ctx)?))).in_stages() }
 
 #[derive(Deserialize)]
 struct Config {
@@ -136,11 +136,9 @@ impl Block {
 }
 
 struct Qwen3Moe {
-    embedding: Embedding,
+    stage: Stage,
     media: MediaFeatures,
     blocks: Vec<Block>,
-    norm: RmsNorm,
-    output: Output,
     layers: Vec<LayerSpec>,
     context_length: usize,
 }
@@ -165,23 +163,29 @@ impl Qwen3Moe {
         let windows = windows(config.num_hidden_layers, config.layer_types.as_deref(), window, |layer| {
             window.is_some() && layer >= config.max_window_layers
         })?;
-        let model = ctx.at("model");
+        let sizes = Sizes {
+            layers: config.num_hidden_layers,
+            hidden: config.hidden_size,
+            vocab: config.vocab_size,
+            eps: config.rms_norm_eps,
+            tied: config.tie_word_embeddings,
+        };
+        let (stage, model) = (Stage::load(ctx, &sizes, "input_layernorm")?, ctx.at("model"));
         Ok(Self {
-            embedding: model.embedding("embed_tokens", config.vocab_size, config.hidden_size)?,
             media: ctx.media(),
-            blocks: (0..config.num_hidden_layers)
+            blocks: stage
+                .layers()
                 .map(|layer| Block::load(&model.at(&format!("layers.{layer}")), &config, layer, heads, &rope))
                 .collect::<Result<_>>()?,
-            norm: model.rms_norm("norm", config.hidden_size, config.rms_norm_eps)?,
-            output: Output::load(ctx, config.tie_word_embeddings, config.hidden_size, config.vocab_size)?,
-            layers: heads.layers(&windows),
+            layers: stage.of(heads.layers(&windows)),
             context_length: context_length(ctx, config.max_position_embeddings),
+            stage,
         })
     }
 
-    /// The norm before block `layer`; after the last block, the final one.
+    /// The norm before a block of this stage; after the last one, the stage's own.
     fn norm_before(&self, layer: usize) -> &RmsNorm {
-        self.blocks.get(layer).map_or(&self.norm, |block| &block.attention_norm)
+        self.blocks.get(layer).map_or(self.stage.norm(), |block| &block.attention_norm)
     }
 }
 
@@ -195,11 +199,11 @@ impl CausalLm for Qwen3Moe {
     }
 
     fn vocab_size(&self) -> usize {
-        self.embedding.vocab_size()
+        self.stage.vocab_size()
     }
 
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor> {
-        let mut x = self.media.place(self.embedding.forward(&batch.tokens)?, batch)?;
+        let mut x = self.media.place(self.stage.enter(batch)?, batch)?;
         let mut normed = self.norm_before(0).forward(&x)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let attended = block.attention.forward(&normed, layer, kv, batch)?;
@@ -207,10 +211,10 @@ impl CausalLm for Qwen3Moe {
             let transformed = self.media.deepen(layer, block.mlp.forward(&normed)?, batch)?;
             (x, normed) = self.norm_before(layer + 1).forward_residual(&x, &transformed)?;
         }
-        Ok(normed)
+        Ok(self.stage.leave(x, normed))
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.output.forward(hidden, &self.embedding)
+        self.stage.logits(hidden)
     }
 }

@@ -5,7 +5,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vllm_checkpoint::{DenseTensor, TensorData};
 
-use crate::{Ops, load::Loading};
+use crate::{
+    Ops, Result,
+    load::{Loading, View},
+};
 
 /// Of a tensor's bytes, so many pieces are looked at, evenly spread, first and last included …
 const PIECES: usize = 4;
@@ -32,6 +35,19 @@ pub(crate) fn fingerprint(loading: &Loading<'_>, stored: &str, ops: &Ops, dtype:
     let kernels = ops.threads().map(|(pool, _)| format!("{:?} {:?} panels", pool.isa(), pool.activations()));
     hash.text(&kernels.unwrap_or_else(|| loading.device().to_string()));
     hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256, in hexadecimal, over configuration and weights alone: whether two machines have the same model.
+pub(crate) fn outline_fingerprint(view: &View<'_>) -> Result<String> {
+    let mut hash = Fields(Sha256::new());
+    hash.text("vllm-mlx model 1");
+    hash.text(&canonical(&view.config));
+    for name in view.names() {
+        hash.text(name);
+        hash.bytes(&tensor_digest(&view.tensor(name)?));
+        view.release(name);
+    }
+    Ok(hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Digest of a tensor: form, shape and samples of its content.

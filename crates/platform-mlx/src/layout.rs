@@ -29,6 +29,8 @@ pub struct Layout {
     groups: Vec<Tables>,
     /// One for each sequence, if they are texts about sounds.
     heard: Vec<Arc<HeardText>>,
+    /// What the stage before this one made of the rows, [rows, width].
+    received: Vec<f32>,
 }
 
 /// The block tables of all sequences, for one group of layers.
@@ -252,6 +254,21 @@ impl Layout {
     #[must_use]
     pub fn with_all_wanted(self) -> Self {
         Self { wanted: (0..narrow(self.len())).collect(), ..self }
+    }
+
+    /// With what the stage before this one made of the rows, [rows, width].
+    #[must_use]
+    pub fn with_received(self, received: Vec<f32>) -> Self {
+        Self { received, ..self }
+    }
+
+    /// That, if it is as much as the rows want.
+    pub(crate) fn received(&self, width: usize) -> Result<&[f32], String> {
+        let (rows, found) = (self.len(), self.received.len());
+        if found == rows * width {
+            return Ok(&self.received);
+        }
+        Err(format!("{found} numbers came from the stage before: {rows} rows want {width} each"))
     }
 
     /// Rows.

@@ -16,6 +16,7 @@
 mod batch;
 mod cgroup;
 mod device;
+pub mod dist;
 pub mod encoder;
 mod encoder_runner;
 mod error;
@@ -29,6 +30,7 @@ mod load_encoder;
 pub mod model;
 pub mod nn;
 mod ops;
+mod outline;
 mod platform;
 mod replay;
 mod runner;

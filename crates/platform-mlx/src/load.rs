@@ -10,6 +10,7 @@ mod view;
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::{BTreeMap, HashSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -25,7 +26,7 @@ use crate::{
     batch::dim,
     ffi,
     fingerprint::tensor_digest,
-    nn::{Embedding, LayerNorm, Linear, MediaFeatures, RmsNorm},
+    nn::{Embedding, LayerNorm, Linear, MediaFeatures, Received, RmsNorm},
 };
 
 pub use convolution::Directions;
@@ -56,6 +57,8 @@ pub(crate) struct Loading<'a> {
     /// Of activations, norms and biases.
     dtype: Dtype,
     device: DeviceKind,
+    /// Layers to load, if not all.
+    stage: Option<Range<usize>>,
     /// Digests of the tensors that were taken, by name.
     digests: RefCell<BTreeMap<String, [u8; 32]>>,
     taken: RefCell<HashSet<String>>,
@@ -88,6 +91,7 @@ impl<'a> Loading<'a> {
             ops,
             dtype,
             device,
+            stage: None,
             digests: RefCell::default(),
             taken: RefCell::default(),
             progress: RefCell::new(progress),
@@ -97,6 +101,11 @@ impl<'a> Loading<'a> {
             arena: WeightArena::new(),
             formats: RefCell::default(),
         }
+    }
+
+    /// Of these layers only.
+    pub(crate) fn of_stage(self, stage: Option<Range<usize>>) -> Self {
+        Self { stage, ..self }
     }
 
     /// Parameters of what was taken; a quantized weight counts as what it stands for.
@@ -214,6 +223,18 @@ impl<'a> LoadContext<'a> {
     #[must_use]
     pub fn ops(&self) -> Ops {
         self.shared.ops.clone()
+    }
+
+    /// The layers to load, where they are spread over machines; `None`: all, with what comes before and after them.
+    #[must_use]
+    pub fn stage(&self) -> Option<Range<usize>> {
+        self.shared.stage.clone()
+    }
+
+    /// What takes the embedding's place in all stages but the first: hidden states of `width` numbers.
+    #[must_use]
+    pub fn received(&self, width: usize) -> Received {
+        Received::new(self.ops(), width, self.shared.dtype)
     }
 
     /// Whether the checkpoint has a tensor of that name.

@@ -17,7 +17,7 @@ pub struct LayerSpec {
 
 /// A causal language model. Written once for all devices; see `docs/adding-a-model.md`.
 pub trait CausalLm {
-    /// The attention layers, first to last.
+    /// The attention layers that were loaded, first to last.
     fn layers(&self) -> Vec<LayerSpec>;
 
     /// Longest sequence the model was made for, in tokens.
@@ -26,13 +26,14 @@ pub trait CausalLm {
     /// Rows of the output matrix.
     fn vocab_size(&self) -> usize;
 
-    /// `batch.tokens` `[tokens]` → hidden states after the last norm, [tokens, hidden].
+    /// `batch.tokens` `[tokens]` → hidden states after the last norm, [tokens, hidden]. A [stage](LoadContext::stage) that isn't the
+    /// first goes on from what it received, and one that isn't the last ends with what its last layer made.
     ///
     /// # Errors
     /// MLX's own.
     fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Tensor>;
 
-    /// Hidden states [rows, hidden] → logits [rows, vocab].
+    /// Hidden states [rows, hidden] → logits [rows, vocab]; asked of the last stage only.
     ///
     /// # Errors
     /// MLX's own.
@@ -59,13 +60,20 @@ pub struct Family {
     /// As in `config.json`'s `architectures`.
     pub architecture: &'static str,
     pub(crate) load: LoadCausalLm,
+    pub(crate) stages: bool,
 }
 
 impl Family {
     /// A causal language model of `architecture`.
     #[must_use]
     pub const fn causal_lm(architecture: &'static str, load: LoadCausalLm) -> Self {
-        Self { architecture, load }
+        Self { architecture, load, stages: false }
+    }
+
+    /// Whose layers may be spread over machines: it loads what [`LoadContext::stage`] says and no more.
+    #[must_use]
+    pub const fn in_stages(self) -> Self {
+        Self { stages: true, ..self }
     }
 }
 

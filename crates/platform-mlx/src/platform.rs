@@ -1,26 +1,29 @@
 //! [`Platform`] over MLX: opens checkpoints, picks operations and KV storage for the device, and makes runners.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use mlx_rs::{Dtype, Stream, with_stream};
 use serde_json::Value;
 use vllm_checkpoint::Checkpoint;
 use vllm_kernels_cpu::{self as kernels, Isa, Pool};
 use vllm_platform::{
-    Activations, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, KvStoreChoice, LoadOptions, LoadProgress,
-    MemoryInfo, ModelInfo, ModelPurpose, ModelRunner, ModelSource, Platform, PlatformPlugin, SpeechOptions,
-    Synthesizer, Transcriber, VisionEncoder, VisionOptions, inventory,
+    Activations, DeviceKind, EncoderOptions, EncoderRunner, HiddenDtype, KvDtype, KvStoreChoice, Link, LoadOptions,
+    LoadProgress, MemoryInfo, ModelInfo, ModelOutline, ModelPurpose, ModelRunner, ModelSource, Platform,
+    PlatformPlugin, SpeechOptions, StageRunner, Synthesizer, Transcriber, VisionEncoder, VisionOptions, inventory,
 };
 
 use crate::{
     Error, MlxRunner, Ops, Result, device,
+    dist::MlxLink,
     encoder::encoder_families,
     ffi,
     fingerprint::fingerprint,
     kv::{ContiguousKv, KvStore, PagedKv, budget, group_layers},
     load::{LoadContext, Loading, View},
     load_encoder::{load_encoder, purpose},
-    model::{CausalLm, families},
+    model::{CausalLm, Family, families},
+    outline::{check_layers, outline},
+    runner::Stage,
     speech::{self, speech_families},
     vision::{family_of, vision_families},
     vision_runner::MlxVision,
@@ -81,8 +84,32 @@ impl Platform for MlxPlatform {
         progress: LoadProgress<'_>,
     ) -> vllm_platform::Result<Box<dyn ModelRunner>> {
         let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
-        let runner = load_runner(&checkpoint, options, progress).map_err(Error::into_load_error)?;
+        let runner = load_runner(&checkpoint, options, None, progress).map_err(Error::into_load_error)?;
         Ok(Box::new(runner))
+    }
+
+    fn outline(&self, source: &ModelSource) -> vllm_platform::Result<ModelOutline> {
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        outline_of(&checkpoint).map_err(Error::into_load_error)
+    }
+
+    fn load_stage(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        layers: Range<usize>,
+        progress: LoadProgress<'_>,
+    ) -> vllm_platform::Result<Box<dyn StageRunner>> {
+        let checkpoint = Checkpoint::open(&source.path).map_err(|e| Error::from(e).into_load_error())?;
+        let load = || {
+            check_layers(&layers, &outline_of(&checkpoint)?)?;
+            load_runner(&checkpoint, options, Some(layers), progress)
+        };
+        Ok(Box::new(load().map_err(Error::into_load_error)?))
+    }
+
+    fn link(&self, transport: &str) -> vllm_platform::Result<Box<dyn Link>> {
+        Ok(Box::new(MlxLink::open(transport).map_err(Error::into_load_error)?))
     }
 
     fn purpose(&self, source: &ModelSource) -> vllm_platform::Result<ModelPurpose> {
@@ -137,13 +164,34 @@ impl Platform for MlxPlatform {
     }
 }
 
-/// Loads an opened checkpoint. The runner, like all of MLX, stays on the calling thread.
+/// What of a checkpoint is a language model, and its family.
+fn language(checkpoint: &Checkpoint) -> Result<(View<'_>, &'static Family)> {
+    let view = match family_of(checkpoint)? {
+        Some(family) => family.language(checkpoint)?,
+        None => View::whole(checkpoint)?,
+    };
+    let family = families().into_iter().find(|f| f.architecture == view.architecture).ok_or_else(|| {
+        let known: Vec<_> = families().iter().map(|f| f.architecture).collect();
+        Error::UnknownArchitecture { name: view.architecture.clone(), known: known.join(", ") }
+    })?;
+    Ok((view, family))
+}
+
+/// What a checkpoint is made of, if its layers can be apart from each other.
+fn outline_of(checkpoint: &Checkpoint) -> Result<ModelOutline> {
+    let (view, family) = language(checkpoint)?;
+    let known: Vec<_> = families().iter().filter(|f| f.stages).map(|f| f.architecture).collect();
+    outline(&view, family, &known.join(", "))
+}
+
+/// Loads an opened checkpoint, or some layers of it. The runner, like all of MLX, stays on the calling thread.
 ///
 /// # Errors
 /// If the device is absent, the architecture unknown, a tensor missing, surplus or mis-shaped, or memory short.
 pub(crate) fn load_runner(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
+    stage: Option<Range<usize>>,
     progress: LoadProgress<'_>,
 ) -> Result<MlxRunner> {
     let device = options.device.resolve(&device::available())?;
@@ -154,15 +202,8 @@ pub(crate) fn load_runner(
         let threads = Threads { count: options.threads, pinned: options.pin_threads };
         let ops = device_ops(device, threads, options.activations, &stream)?;
         let dtype = activation_dtype(checkpoint.config(), device);
-        let view = match family_of(checkpoint)? {
-            Some(family) => family.language(checkpoint)?,
-            None => View::whole(checkpoint)?,
-        };
-        let family = families().into_iter().find(|f| f.architecture == view.architecture).ok_or_else(|| {
-            let known: Vec<_> = families().iter().map(|f| f.architecture).collect();
-            Error::UnknownArchitecture { name: view.architecture.clone(), known: known.join(", ") }
-        })?;
-        let loading = Loading::new(&view, ops.clone(), dtype, device, progress);
+        let (view, family) = language(checkpoint)?;
+        let loading = Loading::new(&view, ops.clone(), dtype, device, progress).of_stage(stage.clone());
         let model = (family.load)(&LoadContext::root(&loading))?;
         loading.finish()?;
 
@@ -188,7 +229,11 @@ pub(crate) fn load_runner(
             kv_fingerprint: fingerprint(&loading, &stored, &ops, dtype),
             kv_cache: store.spec().clone(),
         };
-        Ok(MlxRunner::new(model, store, ops, info, stream.clone(), loading.in_place_bytes()))
+        let runner = MlxRunner::new(model, store, ops, info, stream.clone(), loading.in_place_bytes());
+        let Some(layers) = stage else { return Ok(runner) };
+        let size = |key| loading.config().get(key).and_then(Value::as_u64).unwrap_or(0) as usize;
+        let last = layers.end == size("num_hidden_layers");
+        Ok(runner.of_stage(Stage { layers, last, width: size("hidden_size"), dtype: hidden_dtype(dtype) }))
     })
 }
 
@@ -283,6 +328,15 @@ fn kv_store(
             let slots = budget::contiguous(bytes, &layers, dtype, max_len, chunk)?;
             Ok(Box::new(ContiguousKv::new(&layers, dtype, slots, max_len, chunk)))
         }
+    }
+}
+
+/// What hidden states are computed in.
+fn hidden_dtype(activations: Dtype) -> HiddenDtype {
+    match activations {
+        Dtype::Float16 => HiddenDtype::F16,
+        Dtype::Bfloat16 => HiddenDtype::Bf16,
+        _ => HiddenDtype::F32,
     }
 }
 

@@ -1,8 +1,11 @@
-//! [`ModelRunner`] over MLX: a plan in, one graph built and evaluated (or [replayed](crate::replay)), tokens out.
+//! [`ModelRunner`] and [`StageRunner`] over MLX: a plan in, one graph built and evaluated (or [replayed](crate::replay)), tokens out.
+
+use std::ops::Range;
 
 use mlx_rs::{Stream, with_stream};
 use vllm_platform::{
-    BlockId, MemoryInfo, ModelInfo, ModelRunner, Sampled, StepOutput, StepPlan, WorkTime, sampling::Sampler,
+    BlockId, HiddenDtype, MemoryInfo, ModelInfo, ModelRunner, Sampled, StageOutput, StageRunner, StepOutput, StepPlan,
+    WorkTime, sampling::Sampler,
 };
 
 use crate::{
@@ -23,6 +26,19 @@ pub struct MlxRunner {
     /// Weights in memory that isn't MLX's.
     in_place_bytes: u64,
     sampler: Sampler,
+    /// If it has some of the model's layers only.
+    stage: Option<Stage>,
+}
+
+/// Which layers a runner has, where they are spread over machines.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage {
+    pub layers: Range<usize>,
+    /// Whether the model's last is among them.
+    pub last: bool,
+    /// Numbers of a token's hidden state.
+    pub width: usize,
+    pub dtype: HiddenDtype,
 }
 
 impl MlxRunner {
@@ -35,7 +51,12 @@ impl MlxRunner {
         in_place_bytes: u64,
     ) -> Self {
         let replay = Replay::new(&ops);
-        Self { model, kv, ops, replay, info, stream, in_place_bytes, sampler: Sampler::default() }
+        Self { model, kv, ops, replay, info, stream, in_place_bytes, sampler: Sampler::default(), stage: None }
+    }
+
+    /// Of some layers only.
+    pub(crate) fn of_stage(self, stage: Stage) -> Self {
+        Self { stage: Some(stage), ..self }
     }
 
     /// Computes a plan's rows and returns the logits of every one of their tokens, [tokens, vocab] in f32, without
@@ -75,16 +96,36 @@ impl MlxRunner {
         replay.compute(ops, layout, build, |logits| read(logits, sampler))
     }
 
+    /// Hidden states after the stage's last layer, of all rows: [tokens, width].
+    fn hidden(&mut self, layout: Layout) -> Result<Vec<f32>> {
+        let Self { model, kv, ops, replay, .. } = self;
+        let build = |batch: &crate::Batch| model.forward(batch, &mut **kv);
+        replay.compute(ops, layout.with_all_wanted(), build, |hidden| Ok(hidden.to_vec()))
+    }
+
+    fn run_stage(&mut self, plan: &StepPlan<'_>, received: Vec<f32>) -> Result<StageOutput> {
+        let is_last = self.stage.as_ref().is_none_or(|stage| stage.last);
+        if is_last {
+            return Ok(StageOutput::Sampled(self.run(plan, received)?));
+        }
+        if plan.rows.is_empty() {
+            self.copy(plan)?;
+            return Ok(StageOutput::Hidden(Vec::new()));
+        }
+        let layout = self.lay_out(plan)?.with_received(received);
+        Ok(StageOutput::Hidden(self.hidden(layout)?))
+    }
+
     fn copy(&mut self, plan: &StepPlan<'_>) -> Result<()> {
         plan.copies.iter().try_for_each(|copy| self.kv.copy_block(copy))
     }
 
-    fn run(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput> {
+    fn run(&mut self, plan: &StepPlan<'_>, received: Vec<f32>) -> Result<StepOutput> {
         if plan.rows.is_empty() && !plan.copies.is_empty() {
             self.copy(plan)?;
             return Ok(StepOutput::default());
         }
-        let layout = self.lay_out(plan)?;
+        let layout = self.lay_out(plan)?.with_received(received);
         let vocab = self.info.vocab_size;
         let asked = plan.rows.iter().filter_map(|row| row.sample.as_ref().map(|at| (row.seq, at)));
         self.compute(layout, |logits, sampler| {
@@ -109,7 +150,7 @@ impl ModelRunner for MlxRunner {
 
     fn step(&mut self, plan: &StepPlan<'_>) -> vllm_platform::Result<StepOutput> {
         let stream = self.stream.clone();
-        with_stream(&stream, || self.run(plan)).map_err(Error::into_step_error)
+        with_stream(&stream, || self.run(plan, Vec::new())).map_err(Error::into_step_error)
     }
 
     fn profile(&mut self) -> Vec<WorkTime> {
@@ -124,5 +165,32 @@ impl ModelRunner for MlxRunner {
     fn import_block(&mut self, group: usize, block: BlockId, tokens: usize, bytes: &[u8]) -> vllm_platform::Result<()> {
         let stream = self.stream.clone();
         with_stream(&stream, || self.kv.import_block(group, block, tokens, bytes)).map_err(Error::into_step_error)
+    }
+}
+
+impl StageRunner for MlxRunner {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn layers(&self) -> Range<usize> {
+        self.stage.as_ref().map_or(0..self.model.layers().len(), |stage| stage.layers.clone())
+    }
+
+    fn width(&self) -> usize {
+        self.stage.as_ref().map_or(0, |stage| stage.width)
+    }
+
+    fn hidden_dtype(&self) -> HiddenDtype {
+        self.stage.as_ref().map_or(HiddenDtype::F32, |stage| stage.dtype)
+    }
+
+    fn memory(&self) -> vllm_platform::Result<MemoryInfo> {
+        ModelRunner::memory(self)
+    }
+
+    fn step(&mut self, plan: &StepPlan<'_>, hidden: Vec<f32>) -> vllm_platform::Result<StageOutput> {
+        let stream = self.stream.clone();
+        with_stream(&stream, || self.run_stage(plan, hidden)).map_err(Error::into_step_error)
     }
 }

@@ -21,6 +21,7 @@ mod registry;
 mod runner;
 pub mod sampling;
 mod speech;
+mod stage;
 mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -40,6 +41,7 @@ pub use speech::{
     HeardToken, Listener, ListenerInfo, Mel, MelScale, MelSettings, SpeechOptions, Synthesizer, SynthesizerInfo,
     TextId, TextRow, Transcriber, TranscriberInfo, Transducer, Utterance, WindowId,
 };
+pub use stage::{HiddenDtype, Link, ModelOutline, StageOutput, StageRunner};
 pub use step::{
     BlockCopy, BlockId, Logprob, NO_BLOCK, Row, SampleAt, Sampled, SeqId, StepOutput, StepPlan, TokenId, TokenLogprobs,
 };

@@ -1,10 +1,13 @@
 //! What a backend implements.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, KvDtype, MemoryInfo, ModelInfo, ModelPurpose,
-    ModelSource, Result, SpeechOptions, StepOutput, StepPlan, Synthesizer, Transcriber, VisionEncoder,
+    BlockId, DeviceChoice, DeviceKind, EncoderOptions, EncoderRunner, Error, KvDtype, Link, MemoryInfo, ModelInfo,
+    ModelOutline, ModelPurpose, ModelSource, Result, SpeechOptions, StageRunner, StepOutput, StepPlan, Synthesizer,
+    Transcriber, VisionEncoder,
 };
 
 /// How to load a model.
@@ -40,7 +43,7 @@ pub struct LoadOptions {
 /// What the CPU's kernels make of activations that they multiply with quantized weights of 4 or 8 bits, and of those of
 /// convolutions in models that make sound (whose weights become integers of as many bytes when they are loaded), where the
 /// processor has byte dot products. Elsewhere activations stay as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Activations {
     /// 16-bit integers, under a common power of two for each 32; before convolutions 14-bit ones, under a common scale for each
     /// frame.
@@ -54,7 +57,7 @@ pub enum Activations {
 }
 
 /// How the KV of sequences is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum KvStoreChoice {
     /// As suits the device.
     #[default]
@@ -116,6 +119,38 @@ pub trait Platform {
         options: &LoadOptions,
         progress: LoadProgress<'_>,
     ) -> Result<Box<dyn ModelRunner>>;
+
+    /// What a model is made of, for whoever spreads its layers over machines. Reads a little of every tensor.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] if its files are unusable, or its layers can't be apart from each other.
+    fn outline(&self, _source: &ModelSource) -> Result<ModelOutline> {
+        Err(Error::Model("this platform spreads no models over machines".into()))
+    }
+
+    /// Loads some layers of a model that has an [`outline`](Self::outline), with what comes before the first and after the last
+    /// where they are among them. The runner stays on the calling thread.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_stage(
+        &self,
+        _source: &ModelSource,
+        _options: &LoadOptions,
+        _layers: Range<usize>,
+        _progress: LoadProgress<'_>,
+    ) -> Result<Box<dyn StageRunner>> {
+        Err(Error::Model("this platform spreads no models over machines".into()))
+    }
+
+    /// Joins the processes that the environment names, over a transport of the platform's own. Blocks until all are there. The
+    /// link stays on the calling thread.
+    ///
+    /// # Errors
+    /// If there is no such transport here, or the environment doesn't say who the others are.
+    fn link(&self, transport: &str) -> Result<Box<dyn Link>> {
+        Err(Error::Model(format!("this platform has no transport {transport}")))
+    }
 
     /// What a model's files say it is for, from its small files alone.
     ///
@@ -210,6 +245,12 @@ pub trait ModelRunner {
     /// [`crate::Error::OutOfMemory`] or [`crate::Error::Step`]; the blocks of the plan's rows then hold nothing
     /// that may be relied on, and the runner is ready for the next step.
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput>;
+
+    /// Whether all KV that was written is gone, since the last call; the reason. Asked before each step is planned: nothing that
+    /// was computed before may be relied on afterwards.
+    fn kv_lost(&mut self) -> Option<String> {
+        None
+    }
 
     /// What the steps since the last call were spent on, and from here on counts: empty the first time, and where the
     /// platform can't tell. Counting costs some tens of nanoseconds for each operation of a step.

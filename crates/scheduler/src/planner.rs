@@ -393,6 +393,17 @@ impl Planner {
         Some(sequence)
     }
 
+    /// Nothing that was computed is there any more: who runs waits to be computed again from its first token.
+    pub fn forget_kv(&mut self) {
+        for seq in self.ranked(|_| true) {
+            if let Some(mut sequence) = self.stop_unindexed(seq) {
+                sequence.extend_prefix(self.cache.block_size());
+                self.waiting.push(sequence);
+            }
+        }
+        self.cache.clear();
+    }
+
     /// Forgets all prefixes in memory; says how many blocks it were.
     pub fn clear_cache(&mut self) -> usize {
         self.cache.clear()

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vllm-media", &["vllm-platform", "vllm-checkpoint"]),
     ("vllm-audio", &[]),
     ("vllm-speech", &["vllm-platform", "vllm-checkpoint", "vllm-text"]),
+    ("vllm-dist", &["vllm-platform"]),
     // Data plane: where tensors live.
     ("mlx-sys", &[]),
     ("vllm-kernels-cpu", &[]),
@@ -43,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vllm-media",
             "vllm-audio",
             "vllm-speech",
+            "vllm-dist",
             "vllm-platform-mlx",
             "vllm-models-llm",
             "vllm-models-embed",
@@ -73,6 +75,7 @@ const CONTROL_PLANE: &[&str] = &[
     "vllm-media",
     "vllm-audio",
     "vllm-speech",
+    "vllm-dist",
 ];
 
 const MLX: &[&str] = &["mlx-sys", "mlx-rs"];

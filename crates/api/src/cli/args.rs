@@ -164,6 +164,7 @@ pub fn load_spec(model: &str, source: &SourceArgs, runtime: &RuntimeArgs, max_nu
         formats: Formats::default(),
         sampling: SamplingDefaults::default(),
         chat: ChatDefaults::default(),
+        pipeline: None,
     }
 }
 
@@ -262,7 +263,7 @@ pub fn positive(text: &str) -> Result<f64, String> {
 }
 
 /// A number above 0 and at most 1.
-fn share(text: &str) -> Result<f64, String> {
+pub fn share(text: &str) -> Result<f64, String> {
     positive(text).ok().filter(|&share| share <= 1.0).ok_or_else(|| "must be above 0 and at most 1".into())
 }
 

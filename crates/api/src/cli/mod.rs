@@ -11,12 +11,14 @@ mod config_file;
 mod doctor;
 mod encoders;
 mod files;
+mod follow;
 mod generate;
 mod grpc_args;
 mod info;
 mod launch;
 mod list;
 mod media_args;
+mod pipeline_args;
 mod progress;
 mod pull;
 mod reload;
@@ -34,7 +36,7 @@ mod whole_file;
 pub(crate) use args::bytes as parse_bytes;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::telemetry::LogArgs;
+use crate::{pipeline::Over, telemetry::LogArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "vllm-mlx", version, about = "Runs language models on Apple MLX: in the terminal and over HTTP")]
@@ -51,6 +53,8 @@ enum Command {
     Chat(chat::Args),
     /// Serve a model over HTTP, with OpenAI's API
     Serve(Box<serve::Args>),
+    /// Compute some layers of a model that another machine serves with --pipeline
+    Follow(follow::Args),
     /// Write down what is said in sound files
     Transcribe(transcribe::Args),
     /// Say a text, into a sound file
@@ -78,7 +82,8 @@ enum Command {
     BenchServe(bench_serve::Args),
 }
 
-/// Parses the command line, runs it and returns the exit code. Errors are one line on stderr and code 1.
+/// Parses the command line, runs it and returns the exit code. Errors are one line on stderr and code 1; that of a
+/// pipeline that has to be started again is [`Over::EXIT_CODE`].
 #[must_use]
 pub fn main() -> u8 {
     let args: Vec<_> = std::env::args_os().collect();
@@ -95,12 +100,14 @@ pub fn main() -> u8 {
     };
     match &cli.command {
         Command::Serve(args) => args.log.init(),
+        Command::Follow(args) => args.log.init(),
         _ => LogArgs::quiet().init(),
     }
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Serve(args) => serve::run(&args, settings),
+        Command::Follow(args) => follow::run(&args),
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Speak(args) => speak::run(&args),
         Command::Info(args) => info::run(&args),
@@ -120,7 +127,7 @@ pub fn main() -> u8 {
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
-            1
+            if error.is::<Over>() { Over::EXIT_CODE } else { 1 }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use vllm_mcp::{McpClient, McpConfig};
+use vllm_platform::ModelPurpose;
 use vllm_scheduler::EngineConfig;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     encoders::{self, EncoderArgs},
     grpc_args::GrpcArgs,
     media_args::MediaArgs,
+    pipeline_args::PipelineArgs,
     progress,
     reload::Reloader,
     signals::Signals,
@@ -31,6 +33,7 @@ use crate::{
     http::{App, HttpConfig, MediaLimits},
     listener::Listener,
     model::load,
+    pipeline,
     residency::{Catalog, LeaseError, Residency},
     speech::{SpeechRole, SpeechSpec},
     telemetry::{LogArgs, Tracer, watch},
@@ -58,6 +61,8 @@ pub struct Args {
     runtime: RuntimeArgs,
     #[command(flatten)]
     media: MediaArgs,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
     /// Take flags from this TOML file: port = 8000, served-model-name = ["a", "b"], model = "org/name"
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -150,8 +155,16 @@ impl Args {
         if self.media.limits() == (MediaLimits { images: 0, videos: 0 }) {
             spec.vision = None;
         }
+        spec.pipeline = self.pipeline.spec()?;
+        if spec.pipeline.is_some() {
+            // Such models take text only, and say so if they are others.
+            spec.vision = None;
+        }
         let residency = &self.residency;
         let idle = duration(residency.auto_unload_idle_seconds);
+        if self.pipeline.is_given() && idle.is_some() {
+            anyhow::bail!("--pipeline: a model over several machines stays, --auto-unload-idle-seconds must be 0");
+        }
         let catalog = match &residency.models_config {
             None => Catalog::of(spec).with_residency(residency.lazy_load_model, idle),
             Some(path) => {
@@ -285,6 +298,7 @@ async fn listen(
     if let Some(limit) = duration(args.watchdog_seconds) {
         tokio::spawn(watch(app.clone(), limit));
     }
+    let pipelines = models.loaded().iter().filter_map(|model| model.pipeline.clone()).collect();
     let reaper = models.clone();
     tokio::spawn(async move { reaper.reap().await });
 
@@ -294,6 +308,7 @@ async fn listen(
             ended?;
             anyhow::bail!("the server ended by itself");
         }
+        why = pipeline::over(pipelines) => return Err(pipeline::Over(why).into()),
         why = models.lost() => anyhow::bail!("{why}"),
         why = encoders::lost(&encoders) => anyhow::bail!("{why}"),
         why = speech.lost() => anyhow::bail!("{why}"),
@@ -326,6 +341,10 @@ async fn load_all(
             false => encoders::purpose_of(model, args.source.hub()).await,
         };
         let names = args.served_model_name.clone();
+        if let Some(purpose) = purpose.filter(|purpose| *purpose != ModelPurpose::Generate && args.pipeline.is_given())
+        {
+            anyhow::bail!("--pipeline is for models that generate, and {model} is for something else: {purpose:?}");
+        }
         if let Some(role) = purpose.and_then(Role::of) {
             let spec = args.encoders.spec(model, role, &args.source, &args.runtime);
             encoders.insert(0, EncoderSpec { names, ..spec });

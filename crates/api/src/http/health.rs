@@ -28,6 +28,8 @@ pub(crate) fn state(app: &App) -> &'static str {
         "stalled"
     } else if any(EngineState::Broken) {
         "broken"
+    } else if app.loaded().iter().any(|model| model.problem().is_some()) {
+        "incomplete"
     } else if any(EngineState::Stopped) {
         "stopped"
     } else if any(EngineState::Draining) || app.draining().has_begun() {
@@ -47,6 +49,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let encoders: Vec<EncoderStats> = app.encoders().iter().map(|encoder| encoder.engine.stats()).collect();
     let speech: Vec<WorkStats> = app.speech.work();
     let silence = app.stalled();
+    let problem = app.loaded().iter().find_map(|model| model.problem());
     let sum = |count: fn(&Stats) -> usize| stats.iter().map(count).sum::<usize>();
     let waiting = sum(|stats| stats.waiting) + encoders.iter().map(|stats| stats.waiting).sum::<usize>();
     let waiting = waiting + speech.iter().map(|work| work.waiting).sum::<usize>();
@@ -55,6 +58,9 @@ pub(super) async fn get(State(app): State<App>) -> Response {
     let mut body = json!({ "status": status, "requests": requests, "mcp": Totals::of(&app).map(|mcp| mcp.to_json()) });
     if let Some(silence) = silence {
         body["silence_s"] = json!(silence.as_secs_f64());
+    }
+    if let Some(problem) = problem {
+        body["reason"] = json!(problem);
     }
     with_status(code, &body)
 }

@@ -1,5 +1,6 @@
 //! Where Rust meets MLX's C interface: the only `unsafe` of this crate.
 
+pub mod distributed;
 mod elements;
 mod exit;
 mod gather;

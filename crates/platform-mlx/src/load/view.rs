@@ -81,6 +81,14 @@ impl<'a> View<'a> {
         Ok(self.checkpoint.tensor(self.in_file(name))?)
     }
 
+    /// Bytes of a tensor in the file.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn bytes(&self, name: &str) -> Result<u64> {
+        Ok(bytes(&self.tensor(name)?))
+    }
+
     /// Says that a tensor's pages in the file are needed no longer.
     pub fn release(&self, name: &str) {
         self.checkpoint.release(self.in_file(name));

@@ -8,6 +8,7 @@ mod media;
 mod mlp;
 mod moe;
 mod norm;
+mod received;
 mod rope;
 
 pub use convolution::{AdaptiveNorm, Conv1d, ConvTranspose1d};
@@ -18,4 +19,5 @@ pub use media::MediaFeatures;
 pub use mlp::GatedMlp;
 pub use moe::Moe;
 pub use norm::{LayerNorm, RmsNorm};
+pub use received::Received;
 pub use rope::{Rope, RopeConfig};

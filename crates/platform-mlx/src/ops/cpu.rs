@@ -373,6 +373,18 @@ impl Cpu {
         Ok(y)
     }
 
+    /// What the stage before this one made of the batch: [tokens, width].
+    pub(super) fn received(&self, batch: &Batch, width: usize) -> Result<Tensor> {
+        let (layout, shape) = (batch.at_evaluation(), [dim(batch.len()), dim(width)]);
+        let outputs = [Output::f32(&shape)];
+        let [x] = cpu_primitive(&self.stream, c"received", &[&batch.tokens], outputs, move |_, outputs| {
+            let (layout, x) = (layout.get(), outputs[0].f32());
+            x.copy_from_slice(layout.received(width)?);
+            Ok(())
+        })?;
+        Ok(x)
+    }
+
     /// Rows of x [rows, …] whose results the batch is asked for.
     pub(super) fn wanted_rows(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
         require_f32(x)?;

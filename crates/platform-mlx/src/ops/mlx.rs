@@ -4,6 +4,7 @@ pub(super) mod convolve;
 pub(super) mod lstm;
 
 use mlx_rs::{
+    Dtype,
     fast::rope_dynamic,
     ops::{
         addmm, argsort_axis, concatenate, erf,
@@ -52,6 +53,12 @@ pub(super) fn wanted_rows(x: &Tensor, batch: &Batch) -> Result<Tensor> {
     Ok(take_axis(x, rows, 0)?)
 }
 
+pub(super) fn received(batch: &Batch, width: usize, dtype: Dtype) -> Result<Tensor> {
+    let layout = batch.layout();
+    let numbers = layout.received(width).map_err(Error::Plan)?;
+    Ok(Tensor::from_slice(numbers, &[dim(layout.len()), dim(width)]).as_dtype(dtype)?)
+}
+
 fn packed() -> Error {
     Error::Plan("weights packed for the CPU's kernels are no use to MLX's".into())
 }
@@ -93,7 +100,7 @@ pub(super) fn rope(x: &Tensor, batch: &Batch, frequencies: &RopeFrequencies) -> 
             false,
             None,
             1.0,
-            batch.positions.as_dtype(mlx_rs::Dtype::Int32)?,
+            batch.positions.as_dtype(Dtype::Int32)?,
             Some(periods),
         )?
         .reshape(&[tokens, heads, head_dim])?,

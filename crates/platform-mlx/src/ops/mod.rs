@@ -12,7 +12,7 @@ mod mlx;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
-use mlx_rs::Stream;
+use mlx_rs::{Dtype, Stream};
 use vllm_kernels_cpu::Pool;
 
 pub use convolve::{
@@ -104,6 +104,14 @@ impl Ops {
             _ if batch.wanted() == batch.len() => Ok(x),
             Backend::Cpu(cpu) => cpu.wanted_rows(&x, batch),
             Backend::Mlx => mlx::wanted_rows(&x, batch),
+        }
+    }
+
+    /// What the stage before this one made of the batch: [tokens, width] of `dtype`.
+    pub(crate) fn received(&self, batch: &Batch, width: usize, dtype: Dtype) -> Result<Tensor> {
+        match &self.0 {
+            Backend::Cpu(cpu) => cpu.received(batch, width),
+            Backend::Mlx => mlx::received(batch, width, dtype),
         }
     }
 

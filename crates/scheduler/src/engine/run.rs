@@ -293,6 +293,10 @@ impl EngineLoop {
     /// Computes a step; false if there was nothing to compute.
     fn step(&mut self) -> bool {
         let start = Instant::now();
+        if let Some(why) = self.runner.kv_lost() {
+            tracing::warn!(why, "all KV is computed anew");
+            self.planner.forget_kv();
+        }
         let scheduled = self.planner.schedule();
         self.note_scheduled(&scheduled, start);
         // A step may take long: what it admitted no longer waits, so it must be seen to run.
