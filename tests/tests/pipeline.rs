@@ -86,7 +86,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-const OPTIONS: [&str; 6] = ["--device", "cpu", "--threads", "1", "--kv-cache-memory", "256M"];
+const OPTIONS: [&str; 8] =
+    ["--device", "cpu", "--threads", "1", "--kv-cache-memory", "256M", "--served-model-name", "m"];
 
 fn server(pipeline: &str, variables: &[(&str, &Path)], args: &[&str]) -> Server {
     let model = smollm2();
@@ -95,7 +96,7 @@ fn server(pipeline: &str, variables: &[(&str, &Path)], args: &[&str]) -> Server 
 }
 
 fn ask(prompt: &str, max_tokens: usize) -> Value {
-    json!({ "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, "ignore_eos": true })
+    json!({ "model": "m", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, "ignore_eos": true })
 }
 
 /// The answers' tokens to prompts that arrive together, the last two of which begin alike.
