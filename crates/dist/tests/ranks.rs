@@ -11,12 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vllm_dist::{Follower, OpenLink, Pipeline, PipelineRunner, PipelineStatus, Split, Surroundings, Transport, follow, lead};
+use vllm_dist::{
+    Follower, OpenLink, Pipeline, PipelineRunner, PipelineStatus, Split, Surroundings, Transport, follow, lead,
+};
 use vllm_platform::{
     DeviceKind, EncoderOptions, EncoderRunner, Error, HiddenDtype, KvCacheSpec, KvDtype, KvGroup, Link, LoadOptions,
-    LoadProgress, MemoryInfo, ModelInfo, ModelOutline, ModelPurpose, ModelRunner, ModelSource, Platform, Result, Row, SampleAt,
-    Sampled, SamplingParams, SeqId, SpeechOptions, StageOutput, StageRunner, StepOutput, StepPlan, Synthesizer, Transcriber,
-    VisionEncoder, VisionOptions,
+    LoadProgress, MemoryInfo, ModelInfo, ModelOutline, ModelPurpose, ModelRunner, ModelSource, Platform, Result, Row,
+    SampleAt, Sampled, SamplingParams, SeqId, SpeechOptions, StageOutput, StageRunner, StepOutput, StepPlan,
+    Synthesizer, Transcriber, VisionEncoder, VisionOptions,
 };
 
 const LAYERS: usize = 8;
@@ -80,7 +82,12 @@ impl Platform for Counting {
         none()
     }
 
-    fn load_synthesizer(&self, _: &ModelSource, _: &SpeechOptions, _: LoadProgress<'_>) -> Result<Box<dyn Synthesizer>> {
+    fn load_synthesizer(
+        &self,
+        _: &ModelSource,
+        _: &SpeechOptions,
+        _: LoadProgress<'_>,
+    ) -> Result<Box<dyn Synthesizer>> {
         none()
     }
 
@@ -244,17 +251,17 @@ fn what_does_not_go_together_is_refused() {
     let quick = |pipeline: Pipeline| Pipeline { patience: Duration::ZERO, ..pipeline };
     for (name, pipeline, wanted) in [
         ("nobody", quick(pipeline(&[closed])), format!("rank 1 at {closed}: nobody listens there")),
-        ("another model", pipeline(&[like, other]), format!("rank 2 at {other} has another model (counting): its conf")),
+        (
+            "another model",
+            pipeline(&[like, other]),
+            format!("rank 2 at {other} has another model (counting): its conf"),
+        ),
         (
             "layers",
             Pipeline { split: Split::Layers(vec![1, 2]), ..pipeline(&[like]) },
             "--pipeline-split adds up to 3 layers".into(),
         ),
-        (
-            "transport",
-            Pipeline { transport: Transport::Ring, ..pipeline(&[like]) },
-            "no transports here".into(),
-        ),
+        ("transport", Pipeline { transport: Transport::Ring, ..pipeline(&[like]) }, "no transports here".into()),
     ] {
         let error = led(&here, &pipeline).0.map(drop).unwrap_err().to_string();
         assert!(error.contains(&wanted), "{name}: {error}");
