@@ -86,7 +86,19 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-const OPTIONS: [&str; 6] = ["--device", "cpu", "--threads", "1", "--kv-cache-memory", "256M"];
+/// How a server ends, and the error it ends with.
+fn ended(server: &mut Server) -> (Option<i32>, String) {
+    let code = server.wait_exit();
+    let mut error = None;
+    until("it says why", || {
+        error = server.log().lines().rfind(|line| line.starts_with("error: ")).map(Into::into);
+        error.is_some()
+    });
+    (code, error.unwrap_or_default())
+}
+
+const OPTIONS: [&str; 8] =
+    ["--device", "cpu", "--threads", "1", "--kv-cache-memory", "256M", "--served-model-name", "m"];
 
 fn server(pipeline: &str, variables: &[(&str, &Path)], args: &[&str]) -> Server {
     let model = smollm2();
@@ -95,7 +107,7 @@ fn server(pipeline: &str, variables: &[(&str, &Path)], args: &[&str]) -> Server 
 }
 
 fn ask(prompt: &str, max_tokens: usize) -> Value {
-    json!({ "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, "ignore_eos": true })
+    json!({ "model": "m", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, "ignore_eos": true })
 }
 
 /// The answers' tokens to prompts that arrive together, the last two of which begin alike.
@@ -241,15 +253,16 @@ fn ranks_that_do_not_go_together_say_why() {
     for (name, follower, args, wanted) in cases {
         let follower = follower.map(|(model, args)| Follower::start(&model, free_port(), &[], args));
         let address = follower.as_ref().map_or_else(|| format!("127.0.0.1:{}", free_port()), Follower::address);
-        let args: Vec<&str> = args.into_iter().collect();
         // The last of two flags would be refused: those of the case replace the usual ones.
         let usual = OPTIONS.chunks(2).filter(|flag| !args.contains(&flag[0])).flatten().copied();
-        let all: Vec<&str> =
-            [model.to_str().unwrap(), "--pipeline", &address].into_iter().chain(usual).chain(args).collect();
+        let all: Vec<&str> = [model.to_str().unwrap(), "--pipeline", &address]
+            .into_iter()
+            .chain(usual)
+            .chain(args.iter().copied())
+            .collect();
         let mut server = Server::start_with(&all);
-        assert_eq!(server.wait_exit(), Some(1), "{name}: {}", server.log());
-        let log = server.log();
-        let error = log.lines().rfind(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{name}: {log}"));
+        let (code, error) = ended(&mut server);
+        assert_eq!(code, Some(1), "{name}: {error}");
         assert!(error.contains(wanted), "{name}: {error}");
         let is_about_another = name != "too many layers" && name != "two KV stores";
         assert!(!is_about_another || error.contains(&format!("rank 1 at {address}")), "{name}: {error}");
@@ -279,9 +292,9 @@ fn what_no_pipeline_takes_is_refused() {
         (vec![&smollm2, "--pipeline-split", "1,2"], "--pipeline"),
     ] {
         let mut server = Server::start_with(&args);
-        assert_eq!(server.wait_exit(), Some(1), "{args:?}: {}", server.log());
-        let log = server.log();
-        assert!(log.contains(wanted), "{args:?}: {log}");
+        let (code, error) = ended(&mut server);
+        assert_eq!(code, Some(1), "{args:?}: {error}");
+        assert!(error.contains(wanted), "{args:?}: {error}");
     }
 }
 
@@ -299,8 +312,9 @@ fn over_the_ring_of_mlx_two_processes_answer_as_one_and_end_together() {
     assert_eq!(tokens(&server), wanted());
     let error = interrupted(&server, || follower.kill());
     assert!(error.contains(&format!("rank 1 at {} is gone", follower.address())), "{error}");
-    assert_eq!(server.wait_exit(), Some(75), "{}", server.log());
-    assert!(server.log().contains("over ring ranks can't join again: all have to be started anew"), "{}", server.log());
+    let (code, error) = ended(&mut server);
+    assert_eq!(code, Some(75), "{error}");
+    assert!(error.contains("over ring ranks can't join again: all have to be started anew"), "{error}");
 
     // The other way round.
     let mut follower = Follower::start(&model, free_port(), &variables("1"), &[]);
@@ -313,6 +327,7 @@ fn over_the_ring_of_mlx_two_processes_answer_as_one_and_end_together() {
     // Nobody said who takes part.
     let follower = Follower::start(&model, free_port(), &[], &[]);
     let mut server = self::server(&follower.address(), &[], &["--dist-backend", "ring"]);
-    assert_eq!(server.wait_exit(), Some(1));
-    assert!(server.log().contains("ring: the environment has no MLX_RANK"), "{}", server.log());
+    let (code, error) = ended(&mut server);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("ring: the environment has no MLX_RANK"), "{error}");
 }

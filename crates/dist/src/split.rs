@@ -108,8 +108,8 @@ fn by_bytes(outline: &ModelOutline, shares: &[u64]) -> Vec<Range<usize>> {
         let mut next = vec![None; layers + 1];
         let mut begin = vec![0; layers + 1];
         for end in 1..=layers {
-            for start in 0..end {
-                let Some(before) = best[start] else { continue };
+            for (start, before) in best.iter().enumerate().take(end) {
+                let Some(before) = *before else { continue };
                 let largest = load(rank, start..end).max(before);
                 if next[end].is_none_or(|least| largest < least) {
                     (next[end], begin[end]) = (Some(largest), start);
