@@ -1,9 +1,11 @@
 //! `/v1/completions` over a fake engine.
 
 use serde_json::{Value, json};
+use vllm_api::http::{App, HttpConfig};
+use vllm_platform::testing::FakeConfig;
 use vllm_scheduler::EngineConfig;
 
-use crate::support::{fake, merged, server, server_with};
+use crate::support::{EOS, fake, formats::formats, merged, serve, server, server_with};
 
 fn texts(body: &Value) -> Vec<&str> {
     body["choices"].as_array().unwrap().iter().map(|choice| choice["text"].as_str().unwrap()).collect()
@@ -56,6 +58,59 @@ async fn fields_that_change_the_answer() {
             streamed[choice["index"].as_u64().unwrap() as usize].push_str(choice["text"].as_str().unwrap());
         }
         assert_eq!(streamed, wanted, "{name}, streamed");
+    }
+}
+
+#[tokio::test]
+async fn prompts_are_cut_and_words_are_banned() {
+    let server = server("abcdef");
+    let cases = [
+        ("cut", json!({ "prompt": [1, 2, 3, 4], "truncate_prompt_tokens": 3 }), 3),
+        ("short enough", json!({ "prompt": [1, 2], "truncate_prompt_tokens": 3 }), 2),
+        ("to fit", json!({ "prompt": vec![1; 300], "truncate_prompt_tokens": -1, "max_tokens": 1 }), 199),
+    ];
+    for (name, fields, tokens) in cases {
+        let reply = server.complete(fields).await;
+        assert_eq!(reply.status, 200, "{name}: {}", reply.body);
+        assert_eq!(reply.json()["usage"]["prompt_tokens"], tokens, "{name}");
+    }
+    let banned = server.complete(json!({ "bad_words_token_ids": [[97, 98]] })).await.json();
+    let text = texts(&banned)[0];
+    assert!(text.starts_with('a') && !text.contains("ab"), "{text:?}");
+    for (fields, message) in [
+        (json!({ "bad_words_token_ids": [7] }), "bad_words_token_ids has 7: it must be a list of lists of token ids"),
+        (
+            json!({ "bad_words_token_ids": [[]] }),
+            "bad_words_token_ids has an empty list: each must have a token at least",
+        ),
+        (
+            json!({ "bad_words_token_ids": [[300]] }),
+            "bad_words_token_ids has 300: this model's vocabulary has 258 tokens",
+        ),
+        (
+            json!({ "bad_words_token_ids": [[1]], "structured_outputs": { "choice": ["a"] } }),
+            "bad_words_token_ids can't be kept together with structured output or forced tool calls",
+        ),
+    ] {
+        let reply = server.complete(fields).await;
+        let (said, param, _) = reply.error();
+        assert_eq!((said.as_str(), param), (message, json!("bad_words_token_ids")));
+    }
+}
+
+#[tokio::test]
+async fn thoughts_are_cut_short_where_there_are_some() {
+    let server = serve(
+        FakeConfig { script: "<think>abcdefgh</think>ok".bytes().map(u32::from).chain([EOS]).collect(), ..fake() },
+        EngineConfig::default(),
+        App::new(HttpConfig::default()),
+        formats(),
+    );
+    for (budget, wanted) in [(None, 23), (Some(-1), 23), (Some(3), 18)] {
+        let text = server.complete(json!({ "thinking_token_budget": budget })).await.json();
+        let text = texts(&text)[0].to_owned();
+        let thought = text.find("</think>").unwrap_or_else(|| panic!("{text:?}")) + "</think>".len();
+        assert_eq!(thought, wanted, "{budget:?}: {text:?}");
     }
 }
 
