@@ -1,11 +1,9 @@
 //! `/v1/completions` over a fake engine.
 
 use serde_json::{Value, json};
-use vllm_api::http::{App, HttpConfig};
-use vllm_platform::testing::FakeConfig;
 use vllm_scheduler::EngineConfig;
 
-use crate::support::{EOS, fake, formats::formats, merged, serve, server, server_with};
+use crate::support::{fake, merged, server, server_with};
 
 fn texts(body: &Value) -> Vec<&str> {
     body["choices"].as_array().unwrap().iter().map(|choice| choice["text"].as_str().unwrap()).collect()
@@ -95,22 +93,6 @@ async fn prompts_are_cut_and_words_are_banned() {
         let reply = server.complete(fields).await;
         let (said, param, _) = reply.error();
         assert_eq!((said.as_str(), param), (message, json!("bad_words_token_ids")));
-    }
-}
-
-#[tokio::test]
-async fn thoughts_are_cut_short_where_there_are_some() {
-    let server = serve(
-        FakeConfig { script: "<think>abcdefgh</think>ok".bytes().map(u32::from).chain([EOS]).collect(), ..fake() },
-        EngineConfig::default(),
-        App::new(HttpConfig::default()),
-        formats(),
-    );
-    for (budget, wanted) in [(None, 23), (Some(-1), 23), (Some(3), 18)] {
-        let text = server.complete(json!({ "thinking_token_budget": budget })).await.json();
-        let text = texts(&text)[0].to_owned();
-        let thought = text.find("</think>").unwrap_or_else(|| panic!("{text:?}")) + "</think>".len();
-        assert_eq!(thought, wanted, "{budget:?}: {text:?}");
     }
 }
 
