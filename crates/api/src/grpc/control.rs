@@ -95,8 +95,12 @@ impl Control for ControlService {
             supports_token_ids_input: true,
             supports_lora: false,
             supports_multimodal: model.vision.is_some(),
-            reasoning_parser: model.reasoning.and_then(|format| format.names.first()).map_or("", |name| name).into(),
-            tool_call_parser: model.calls.and_then(|format| format.names.first()).map_or("", |name| name).into(),
+            reasoning_parser: model
+                .reasoning
+                .and_then(|format| format.names.first().copied())
+                .unwrap_or_default()
+                .into(),
+            tool_call_parser: model.calls.and_then(|format| format.names.first().copied()).unwrap_or_default().into(),
         }))
     }
 

@@ -38,7 +38,7 @@ pub fn router(app: App) -> Router {
     let computing = computing.prepare().into_axum_router();
     let open = Routes::new(HealthServer::new(HealthService { app: app.clone() }));
     let open = reflection::add(open).prepare().into_axum_router();
-    // Calls of these may be open for as long as their clients like, in both directions, and end with the server.
+    // Clients of these may go on asking for as long as they like; their calls end with the server.
     let open = open.layer(middleware::from_fn_with_state(app.clone(), open::layer)).reset_fallback();
     computing
         .layer(middleware::from_fn_with_state(app.clone(), body_time::layer))

@@ -1,4 +1,4 @@
-//! Calls that have no end of their own: they end when the server does, which else would wait for them.
+//! Calls whose clients may go on asking for as long as they like: they end when the server does, which else would wait for them.
 
 use std::{
     pin::Pin,
@@ -12,25 +12,19 @@ use axum::{
     response::Response,
 };
 use http_body::Frame;
-use tonic::Status;
 
 use crate::http::App;
 
-/// How long a watcher may take to hear how the server stands, before its call is ended.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// Ends the answer a moment after the server has begun to go down.
+/// Lets a request end when the server has begun to go down: as if its client had no more to ask, to which the service answers
+/// with the end of its own side.
 pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let mut draining = app.draining();
-    let end = Box::pin(async move {
-        draining.begun().await;
-        tokio::time::sleep(GRACE).await;
-    });
-    next.run(request).await.map(|inner| Body::new(Ending { inner: Some(inner), end }))
+    let end = Box::pin(async move { draining.begun().await });
+    next.run(request.map(|inner| Body::new(Ending { inner: Some(inner), end }))).await
 }
 
 struct Ending {
-    /// `None` after the end.
+    /// `None` after the end: the connection must not wait for what nobody reads.
     inner: Option<Body>,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -51,10 +45,7 @@ impl HttpBody for Ending {
             return Poll::Pending;
         }
         self.inner = None;
-        let mut trailers = axum::http::HeaderMap::new();
-        // Our own words always make a header.
-        let _ = Status::unavailable("the server is shutting down").add_header(&mut trailers);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(None)
     }
 
     fn is_end_stream(&self) -> bool {

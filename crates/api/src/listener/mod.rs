@@ -211,7 +211,11 @@ impl Connection {
 
     /// HTTP/1.1 has a time limit of its own on heads; HTTP/2 asks whether somebody is there only once it has begun.
     async fn run_plain(self, stream: TcpStream) {
-        if let (Protocol::Two(_), Some(limit)) = (&self.protocol, self.head)
+        let limit = match self.protocol {
+            Protocol::One(_) => None,
+            Protocol::Two(_) => self.head,
+        };
+        if let Some(limit) = limit
             && tokio::time::timeout(limit, stream.readable()).await.is_err()
         {
             return tracing::debug!(peer = %self.peer.0, "a connection said nothing");

@@ -60,6 +60,43 @@ async fn fields_that_change_the_answer() {
 }
 
 #[tokio::test]
+async fn prompts_are_cut_and_words_are_banned() {
+    let server = server("abcdef");
+    let cases = [
+        ("cut", json!({ "prompt": [1, 2, 3, 4], "truncate_prompt_tokens": 3 }), 3),
+        ("short enough", json!({ "prompt": [1, 2], "truncate_prompt_tokens": 3 }), 2),
+        ("to fit", json!({ "prompt": vec![1; 300], "truncate_prompt_tokens": -1, "max_tokens": 1 }), 199),
+    ];
+    for (name, fields, tokens) in cases {
+        let reply = server.complete(fields).await;
+        assert_eq!(reply.status, 200, "{name}: {}", reply.body);
+        assert_eq!(reply.json()["usage"]["prompt_tokens"], tokens, "{name}");
+    }
+    let banned = server.complete(json!({ "bad_words_token_ids": [[97, 98]] })).await.json();
+    let text = texts(&banned)[0];
+    assert!(text.starts_with('a') && !text.contains("ab"), "{text:?}");
+    for (fields, message) in [
+        (json!({ "bad_words_token_ids": [7] }), "bad_words_token_ids has 7: it must be a list of lists of token ids"),
+        (
+            json!({ "bad_words_token_ids": [[]] }),
+            "bad_words_token_ids has an empty list: each must have a token at least",
+        ),
+        (
+            json!({ "bad_words_token_ids": [[300]] }),
+            "bad_words_token_ids has 300: this model's vocabulary has 258 tokens",
+        ),
+        (
+            json!({ "bad_words_token_ids": [[1]], "structured_outputs": { "choice": ["a"] } }),
+            "bad_words_token_ids can't be kept together with structured output or forced tool calls",
+        ),
+    ] {
+        let reply = server.complete(fields).await;
+        let (said, param, _) = reply.error();
+        assert_eq!((said.as_str(), param), (message, json!("bad_words_token_ids")));
+    }
+}
+
+#[tokio::test]
 async fn sixteen_tokens_if_not_said() {
     let server = server_with(fake(), EngineConfig::default(), Default::default());
     let reply = server.complete(json!({ "max_tokens": null, "ignore_eos": true })).await;

@@ -216,7 +216,7 @@ async fn what_cannot_be_had_is_named() {
         (|r| decoding(r).presence_penalty = 7.0, "decoding.presence_penalty"),
         (|r| decoding(r).frequency_penalty = f32::INFINITY, "decoding.frequency_penalty"),
         (|r| decoding(r).repetition_penalty = -1.0, "decoding.repetition_penalty"),
-        (|r| drop(decoding(r).logit_bias.insert(9999, 1.0)), "decoding.logit_bias"),
+        (|r| decoding(r).logit_bias = [(9999, 1.0)].into(), "decoding.logit_bias"),
         (|r| decoding(r).allowed_token_ids = vec![9999], "decoding.allowed_token_ids"),
         (|r| decoding(r).bad_words_token_ids = vec![ids(&[])], "decoding.bad_words_token_ids"),
         (|r| decoding(r).structured_output = Some(StructuredOutput::Json("{".into())), "decoding.json"),

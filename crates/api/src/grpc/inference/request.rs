@@ -44,7 +44,6 @@ const NAMES: Names = &[
     ("min_tokens", "stopping.min_new_tokens"),
     ("stop", "stopping.stop_strings"),
     ("stop_token_ids", "stopping.stop_token_ids"),
-    ("thinking_token_budget", "stopping.thinking_token_budget"),
     ("logprobs", "response.output_candidates.top_n"),
     ("cache_salt", "kv.cache_salt"),
     ("timeout", "grpc-timeout"),
@@ -106,6 +105,11 @@ fn refuse(request: &GenerateRequest) -> Result<(), Status> {
     }
     if request.kv_hints.as_ref().is_some_and(|hints| !hints.actions.is_empty()) {
         return Err(refused("kv_hints", "hints on KV are not understood here"));
+    }
+    let budget = request.stopping.as_ref().and_then(|stopping| stopping.thinking_token_budget);
+    if budget.is_some_and(|budget| budget != -1) {
+        let why = "thoughts are not bounded apart from the answer here: use /v1/chat/completions, or -1";
+        return Err(refused("stopping.thinking_token_budget", why));
     }
     let constrained = request.decoding.as_ref().is_some_and(|decoding| decoding.structured_output.is_some());
     let gate = request.engine_reasoning_gate.as_ref().and_then(|gate| gate.reasoning_ended);
@@ -174,7 +178,6 @@ fn put_stopping(fields: &mut Map<String, Value>, stopping: StoppingCriteria) {
     fields.insert("stop".into(), json!(stopping.stop_strings));
     fields.insert("include_stop_str_in_output".into(), json!(stopping.include_stop_strings));
     fields.insert("ignore_eos".into(), json!(stopping.ignore_eos));
-    put(fields, "thinking_token_budget", stopping.thinking_token_budget);
 }
 
 fn put_response(fields: &mut Map<String, Value>, response: ResponseOptions) -> Result<Wanted, Status> {

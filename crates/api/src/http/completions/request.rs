@@ -1,7 +1,6 @@
 //! The fields of a completion.
 
 use serde_json::Value;
-use vllm_grammar::Reasoning;
 use vllm_platform::TokenId;
 
 use crate::{
@@ -84,7 +83,6 @@ impl CompletionRequest {
         }
         fields.string("user")?;
         let truncate = fields.integer("truncate_prompt_tokens", -1..=i64::MAX)?;
-        let thinking = fields.integer("thinking_token_budget", -1..=i64::MAX)?.and_then(|n| usize::try_from(n).ok());
         let format = OutputFormat::take(&mut fields)?;
         let extras = Extras::take(&mut fields, model)?;
         let scheduling = Scheduling::take(&mut fields, config.timeout)?;
@@ -114,10 +112,7 @@ impl CompletionRequest {
         let stop_tokens = extras.stop_tokens(model);
         let constraint = format.constraint();
         let constraint = constraint.as_ref().map(|constraint| (constraint, "structured_outputs"));
-        // A constraint covers an answer from its first token on: it leaves no room for thoughts.
-        let thinking = thinking.filter(|_| constraint.is_none());
-        let reasoning = thinking.map(|_| reasoning(model, &prompts)).transpose()?.flatten();
-        let guide = Guide::new(model, constraint, reasoning, thinking, &stop_tokens)?;
+        let guide = Guide::new(model, constraint, None, None, &stop_tokens)?;
         extras.check_with(&guide)?;
         let generation = Generation {
             params,
@@ -146,26 +141,6 @@ fn truncated(model: &ServedModel, mut tokens: Vec<TokenId>, truncate: Option<i64
     };
     tokens.drain(..tokens.len().saturating_sub(kept));
     tokens
-}
-
-/// Tokens of a prompt's end in which its last turn is looked for.
-const TURN: usize = 4096;
-
-/// How the model writes its chain of thought, if it has one, and whether the prompts end inside one.
-fn reasoning(model: &ServedModel, prompts: &[Prompt]) -> Result<Option<Reasoning>, ApiError> {
-    let Some(format) = model.reasoning else { return Ok(None) };
-    let is_open = |prompt: &Prompt| {
-        let tail = &prompt.tokens[prompt.tokens.len().saturating_sub(TURN)..];
-        let text = model.tokenizer.decode(tail, false);
-        text.map(|text| vllm_parsers::reasoning::is_open(format, &text))
-            .map_err(|error| ApiError::field("prompt", error.to_string()))
-    };
-    let open: Vec<bool> = prompts.iter().map(is_open).collect::<Result<_, _>>()?;
-    if open.iter().any(|&each| each != open[0]) {
-        let message = "thinking_token_budget: some of the prompts end inside a chain of thought, and some don't";
-        return Err(ApiError::field("thinking_token_budget", message));
-    }
-    Ok(open.first().map(|&open| Reasoning { format, open }))
 }
 
 /// A prompt of tokens with `media` in the places of the model's placeholders.
