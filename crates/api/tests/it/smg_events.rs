@@ -254,7 +254,7 @@ async fn salts_and_media_are_told() {
 
 #[tokio::test]
 async fn loads_are_told_beside_the_events_and_when_asked() {
-    let slow = FakeConfig { step_delay: Duration::from_millis(20), ..fake() };
+    let slow = FakeConfig { step_delay: Duration::from_millis(50), ..fake() };
     let config = EngineConfig { max_num_seqs: 2, ..EngineConfig::default() };
     let server = server_with(slow, config, HttpConfig::default());
     let mut stream = subscribe(&server.app, 0, false).await.unwrap();
@@ -268,7 +268,7 @@ async fn loads_are_told_beside_the_events_and_when_asked() {
     let mut client = vllm_client(&server.app).await;
     let mut answers = Vec::new();
     for which in 0..3_u32 {
-        let request = GenerateRequest { stream: true, ..asking(&[which; 30], 100) };
+        let request = GenerateRequest { stream: true, ..asking(&[which; 30], 160) };
         answers.push(client.generate(request).await.unwrap().into_inner());
     }
     let (_, busy) = load_only(&mut stream, |load| load.waiting_requests == 1 && load.running_requests == 2).await;

@@ -60,7 +60,7 @@ fn app_of(folder: &Path) -> App {
         let script = [u32::from(b'o'), u32::from(b'k'), EOS].to_vec();
         Ok(Box::new(FakeRunner::new(FakeConfig { script, ..fake() })) as Box<_>)
     };
-    let engine = std::thread::spawn(|| Engine::start(make, EngineConfig::default()).unwrap()).join().unwrap();
+    let engine = std::thread::spawn(move || Engine::start(make, EngineConfig::default()).unwrap()).join().unwrap();
     let sampling = SamplingDefaults { temperature: Some(0.6), top_k: Some(20), ..SamplingDefaults::default() };
     let names = vec!["tiny".to_owned(), "org/tiny".to_owned()];
     let model = ServedModel::new(names, tokenizer(), None, sampling, engine).with_path(folder.to_owned());
@@ -145,7 +145,7 @@ async fn the_tokenizer_comes_as_a_zip() {
     let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(last.sha256, digest);
     let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).unwrap();
-    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
     let wanted = [
         "tokenizer.json",
         "tokenizer_config.json",
