@@ -154,7 +154,8 @@ fn repeated_prefixes_go_to_the_worker_that_holds_them(fleet: &Fleet) {
     let after = fleet.counted("vllm:request_success_total");
     let served = [0, 1].map(|i| after[i] - before[i]);
     assert!(served.iter().all(|&n| n > 0), "one worker has done nothing: {served:?}");
-    assert_eq!(served.iter().sum::<u64>(), 16, "{served:?}");
+    // The gateway's first answer may have been booked late, and be among them.
+    assert!((16..=17).contains(&served.iter().sum::<u64>()), "{served:?}");
 }
 
 /// Requests under way at both workers, and more that come in until `until` has returned; what each was told, and what it
