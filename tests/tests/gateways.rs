@@ -153,7 +153,7 @@ fn repeated_prefixes_go_to_the_worker_that_holds_them(fleet: &Fleet) {
     }
     let after = fleet.counted("vllm:request_success_total");
     let served = [0, 1].map(|i| after[i] - before[i]);
-    assert!(served.iter().all(|&n| n > 0), "one worker has done nothing: {served:?}");
+    // All may go to one worker, which is no fault; with `round_robin` it is the counts of cached tokens that fail.
     // The gateway's first answer may have been booked late, and be among them.
     assert!((16..=17).contains(&served.iter().sum::<u64>()), "{served:?}");
 }
