@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Server, agent, free_port, python};
 
@@ -20,7 +20,8 @@ pub enum Gateway {
 }
 
 impl Gateway {
-    /// Starts one in front of the workers at these addresses (`http://…`, `grpc://…`) and waits until it serves all of them.
+    /// Starts one in front of the workers at these addresses (`http://…`, `grpc://…`) and waits until it serves
+    /// all of them, as `smollm2`.
     /// `tokenizer` is a folder with `tokenizer.json`, for vLLM Router, which doesn't ask its workers for it. `flags` are more of the gateway's.
     ///
     /// # Panics
@@ -60,6 +61,10 @@ impl Gateway {
             let healthy = |worker: &Value| worker["is_healthy"] == true;
             listed.is_some_and(|listed| listed.len() == workers.len() && listed.iter().all(healthy))
         });
+        // SMG fetches a tokenizer after it has listed the worker that it comes from.
+        let hello =
+            json!({ "model": "smollm2", "messages": [{ "role": "user", "content": "Hello" }], "max_tokens": 1 });
+        server.wait_until("an answer", |server| chat(server, &hello).fault.is_none());
         server
     }
 }

@@ -178,6 +178,8 @@ fn keeps_a_fleet_and_takes_it_down_in_order(wire: &str) {
         json!({ "model": "smollm2", "messages": [{ "role": "user", "content": "Count to a hundred." }], "temperature": 0,
             "max_tokens": max_tokens, "ignore_eos": true })
     };
+    // SMG fetches a tokenizer after it has listed the worker that it comes from.
+    fleet.wait_until("an answer", |fleet| chat(fleet, &body(1)).fault.is_none());
     let short = chat(fleet, &body(8));
     assert_eq!((&short.fault, short.usage.1), (&None, 8), "{}", all());
 

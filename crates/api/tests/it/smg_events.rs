@@ -247,7 +247,7 @@ async fn salts_and_media_are_told() {
         }
     }
     // `user:` and the token before an image, then twelve of the image's own: its first is the third of the second block.
-    assert!(marked.iter().all(|(name, _)| *name == marked[0].0 && name.len() == 64), "{marked:?}");
+    assert!(marked.iter().all(|(name, _)| *name == marked[0].0 && name.len() == 32), "{marked:?}");
     let offsets: Vec<i64> = marked.iter().map(|(_, offset)| *offset).collect();
     assert_eq!(offsets[..3], [2, -2, -6]);
 }

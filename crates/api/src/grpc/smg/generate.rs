@@ -160,8 +160,8 @@ pub(super) struct Telling {
 
 /// What is said of the answers: in chunks as they come, or all at the end, in their order.
 ///
-/// As vLLM and mlx-lm have it, the token that ends an answer is among its tokens: gateways that parse tokens look for it. It isn't
-/// counted, as it isn't over HTTP.
+/// As vLLM and mlx-lm have it, the token that ends an answer is among its tokens: gateways that parse tokens look for it. It is
+/// counted, as it is over HTTP.
 pub(super) fn said(asked: Asked, telling: Telling) -> impl Stream<Item = Result<Said, Status>> + Send {
     let teller = Teller {
         prompt: asked.prompt.len(),
@@ -210,11 +210,11 @@ impl Teller {
             self.whole.entry(index).or_default().extend(tokens);
             return Vec::new();
         }
-        vec![Ok(self.chunk(index, &tokens, tokens.len()))]
+        vec![Ok(self.chunk(index, &tokens))]
     }
 
-    /// `counted` of the tokens count.
-    fn chunk(&mut self, index: usize, tokens: &[GeneratedToken], counted: usize) -> Said {
+    fn chunk(&mut self, index: usize, tokens: &[GeneratedToken]) -> Said {
+        let counted = tokens.len();
         let so_far = self.so_far.entry(index).or_default();
         *so_far += counted;
         Said::Chunk {
@@ -240,7 +240,7 @@ impl Teller {
         let mut said = Vec::new();
         let mut tokens = self.whole.remove(&index).unwrap_or_default();
         match ending.stop_token {
-            Some(stop) if self.stream => said.push(Ok(self.chunk(index, &[stop], 0))),
+            Some(stop) if self.stream => said.push(Ok(self.chunk(index, &[stop]))),
             stop => tokens.extend(stop),
         }
         let complete = Said::Complete {
