@@ -87,9 +87,19 @@ async fn next(stream: &mut Streaming<KvEventBatch>) -> KvEventBatch {
 /// The next record by itself that `wanted` wants.
 async fn load_only(stream: &mut Streaming<KvEventBatch>, wanted: fn(&EngineLoad) -> bool) -> (u64, EngineLoad) {
     loop {
+        let (sequence, load) = load(stream, wanted).await;
+        if load.load_only {
+            return (sequence, load);
+        }
+    }
+}
+
+/// The next record of that kind, beside events or by itself, and its batch's number.
+async fn load(stream: &mut Streaming<KvEventBatch>, wanted: fn(&EngineLoad) -> bool) -> (u64, EngineLoad) {
+    loop {
         let batch = stream.message().await.unwrap().expect("a batch");
         let load = batch.load.expect("every batch has a record");
-        if load.load_only && wanted(&load) {
+        if wanted(&load) {
             return (batch.sequence_number, load);
         }
     }
@@ -271,7 +281,7 @@ async fn loads_are_told_beside_the_events_and_when_asked() {
         let request = GenerateRequest { stream: true, ..asking(&[which; 30], 160) };
         answers.push(client.generate(request).await.unwrap().into_inner());
     }
-    let (_, busy) = load_only(&mut stream, |load| load.waiting_requests == 1 && load.running_requests == 2).await;
+    let (_, busy) = load(&mut stream, |load| load.waiting_requests == 1 && load.running_requests == 2).await;
     assert_eq!(busy.waiting_uncached_tokens, Some(30));
     assert!(busy.prefill_pending_tokens >= Some(30) && busy.engine_silence_ms.is_some(), "{busy:?}");
     let polled = client.get_loads(GetLoadsRequest::default()).await.unwrap().into_inner();
@@ -281,7 +291,7 @@ async fn loads_are_told_beside_the_events_and_when_asked() {
     assert_eq!((load.max_running_requests, load.max_total_num_tokens, load.num_waiting_uncached_tokens), (2, 4000, 30));
     assert!(load.token_usage > 0.0 && load.num_used_tokens >= 60, "{load:?}");
     drop(answers);
-    let (sequence, idle) = load_only(&mut stream, |load| load.running_requests + load.waiting_requests == 0).await;
+    let (sequence, idle) = load(&mut stream, |load| load.running_requests + load.waiting_requests == 0).await;
     assert!(idle.sample > busy.sample && idle.active_token_usage == Some(0.0), "{idle:?}");
     assert!(sequence > 0, "the number of the batch before");
     let other = client.get_loads(GetLoadsRequest { dp_rank: Some(1), include: vec![] }).await.unwrap_err();

@@ -239,7 +239,7 @@ async fn what_cannot_be_had_is_refused_by_name() {
         ("no answer", |r| params(r).max_tokens = Some(0), "sampling_params.max_tokens is 0"),
         ("no number", |r| params(r).temperature = Some(f32::NAN), "sampling_params.temperature: NaN is no number"),
         ("out of range", |r| params(r).top_p = 2.0, "sampling_params.top_p"),
-        ("an endless bias", |r| drop(params(r).logit_bias.insert(1, f32::INFINITY)), "logit_bias[1]: inf is no number"),
+        ("an endless bias", |r| params(r).logit_bias = [(1, f32::INFINITY)].into(), "logit_bias[1]: inf is no number"),
         ("too many", |r| params(r).n = 1000, "sampling_params.n is 1000"),
         ("all alternatives", |r| params(r).logprobs = Some(-1), "sampling_params.logprobs is -1"),
         ("prompt logprobs", |r| params(r).prompt_logprobs = Some(1), "sampling_params.prompt_logprobs: "),

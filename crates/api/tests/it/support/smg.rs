@@ -71,8 +71,8 @@ pub struct End {
 impl Answer {
     /// Its text, without the token that ends answers.
     pub fn text(&self) -> String {
-        let bytes = self.tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
-        String::from_utf8(bytes).unwrap()
+        let bytes: Vec<u8> = self.tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
