@@ -122,16 +122,18 @@ fn answers_are_those_of_a_worker_asked_directly(fleet: &Fleet) {
     }
 }
 
-/// Conversations that grow: whoever has the beginning should get the rest.
+/// Conversations that grow: whoever has the beginning should get the rest. The workers say what they found, for vLLM Router doesn't pass
+/// it on over gRPC.
 fn repeated_prefixes_go_to_the_worker_that_holds_them(fleet: &Fleet) {
     let system =
         |i: usize| format!("You are number {i}. ") + &format!("Rule {i}: answer in {i} words, never more. ").repeat(12);
     let mut talks: Vec<Vec<Value>> =
         (1..=4).map(|i| vec![json!({ "role": "system", "content": system(i * 37) })]).collect();
-    let before = fleet.counted("vllm:request_success_total");
+    let found = || fleet.counted("vllm:prefix_cache_hits_total").iter().sum::<u64>();
     for turn in 0..4 {
+        let before = found();
         let told: Vec<Chat> = thread::scope(|scope| {
-            // The first turns together, so that load spreads them over the workers.
+            // All turns together, so that load spreads the first over the workers.
             let asked = talks.iter_mut().enumerate().map(|(i, talk)| {
                 talk.push(json!({ "role": "user", "content": format!("Question {turn} of {i}?") }));
                 let body = json!({ "model": "smollm2", "messages": talk, "max_tokens": 8, "temperature": 0 });
@@ -141,21 +143,16 @@ fn repeated_prefixes_go_to_the_worker_that_holds_them(fleet: &Fleet) {
             let asked: Vec<_> = asked.collect();
             asked.into_iter().map(|asked| asked.join().expect("an answer")).collect()
         });
+        let cached = found() - before;
+        let mut prompts = 0;
         for (i, (told, talk)) in told.into_iter().zip(&mut talks).enumerate() {
             assert_eq!((&told.fault, told.usage.1), (&None, 8), "turn {turn} of {i}: {told:?}");
-            let (prompt, _, cached) = told.usage;
-            if turn > 0 {
-                // All but the newest turn, and what the last block has of it.
-                assert!(cached * 10 > prompt * 7, "turn {turn} of {i}: {cached} of {prompt} tokens were cached");
-            }
+            prompts += told.usage.0;
             talk.push(json!({ "role": "assistant", "content": told.text }));
         }
+        // All but the newest turns, and what the last blocks have of them. Of four conversations one at the wrong worker is too many.
+        assert!(turn == 0 || cached * 100 > prompts * 85, "turn {turn}: {cached} of {prompts} tokens were cached");
     }
-    let after = fleet.counted("vllm:request_success_total");
-    let served = [0, 1].map(|i| after[i] - before[i]);
-    // All may go to one worker, which is no fault; with `round_robin` it is the counts of cached tokens that fail.
-    // The gateway's first answer may have been booked late, and be among them.
-    assert!((16..=17).contains(&served.iter().sum::<u64>()), "{served:?}");
 }
 
 /// Requests under way at both workers, and more that come in until `until` has returned; what each was told, and what it

@@ -47,7 +47,7 @@ const REFUSED: &[Case] = &[
         "the vocabulary is larger than the embedding",
         "llama",
         |e| e.config["vocab_size"] = json!(97),
-        &["model.embed_tokens.weight", "[96, 64] in file", "[97, 64] wanted"],
+        &["lm_head.weight", "[96, 64] in file", "[97, 64] wanted"],
     ),
     ("the head is missing and not tied", "llama", |e| e.remove("lm_head.weight"), &["lm_head.weight"]),
     (
