@@ -105,7 +105,8 @@ mod tests {
         std::fs::write(&path, made.signing_key.serialize_pem() + &made.cert.pem()).unwrap();
         let both = path.to_str().unwrap();
         let missing = "/no/such.pem";
-        let cases: [(&str, &[&str], Result<Option<&str>, &str>); 11] = [
+        type Wanted<'a> = Result<Option<&'a str>, &'a str>;
+        let cases: [(&str, &[&str], Wanted<'_>); 11] = [
             ("none", &[], Ok(None)),
             ("plain", &["--grpc-port", "0"], Ok(Some("http"))),
             ("HTTP's certificate", &["--grpc-port", "0", "--ssl-certfile", both], Ok(Some("https"))),

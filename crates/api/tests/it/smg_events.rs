@@ -29,9 +29,11 @@ const BLOCK: usize = 4;
 /// Who follows the events, as a gateway would: blocks by what they come after, so that a prompt's beginning can be looked up.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Index {
-    /// Parent, salt and tokens of a block, and its name.
-    children: HashMap<(Option<i64>, Option<String>, Vec<u32>), i64>,
+    children: HashMap<Place, i64>,
 }
+
+/// Parent, salt and tokens of a block: what leads to its name.
+type Place = (Option<i64>, Option<String>, Vec<u32>);
 
 impl Index {
     fn apply(&mut self, batch: &KvEventBatch) {
@@ -87,7 +89,7 @@ async fn next(stream: &mut Streaming<KvEventBatch>) -> KvEventBatch {
 /// The next record by itself that `wanted` wants.
 async fn load_only(stream: &mut Streaming<KvEventBatch>, wanted: fn(&EngineLoad) -> bool) -> (u64, EngineLoad) {
     loop {
-        let (sequence, load) = load(stream, wanted).await;
+        let (sequence, load) = load_when(stream, wanted).await;
         if load.load_only {
             return (sequence, load);
         }
@@ -95,7 +97,7 @@ async fn load_only(stream: &mut Streaming<KvEventBatch>, wanted: fn(&EngineLoad)
 }
 
 /// The next record of that kind, beside events or by itself, and its batch's number.
-async fn load(stream: &mut Streaming<KvEventBatch>, wanted: fn(&EngineLoad) -> bool) -> (u64, EngineLoad) {
+async fn load_when(stream: &mut Streaming<KvEventBatch>, wanted: fn(&EngineLoad) -> bool) -> (u64, EngineLoad) {
     loop {
         let batch = stream.message().await.unwrap().expect("a batch");
         let load = batch.load.expect("every batch has a record");
@@ -281,7 +283,7 @@ async fn loads_are_told_beside_the_events_and_when_asked() {
         let request = GenerateRequest { stream: true, ..asking(&[which; 30], 160) };
         answers.push(client.generate(request).await.unwrap().into_inner());
     }
-    let (_, busy) = load(&mut stream, |load| load.waiting_requests == 1 && load.running_requests == 2).await;
+    let (_, busy) = load_when(&mut stream, |load| load.waiting_requests == 1 && load.running_requests == 2).await;
     assert_eq!(busy.waiting_uncached_tokens, Some(30));
     assert!(busy.prefill_pending_tokens >= Some(30) && busy.engine_silence_ms.is_some(), "{busy:?}");
     let polled = client.get_loads(GetLoadsRequest::default()).await.unwrap().into_inner();
@@ -291,7 +293,7 @@ async fn loads_are_told_beside_the_events_and_when_asked() {
     assert_eq!((load.max_running_requests, load.max_total_num_tokens, load.num_waiting_uncached_tokens), (2, 4000, 30));
     assert!(load.token_usage > 0.0 && load.num_used_tokens >= 60, "{load:?}");
     drop(answers);
-    let (sequence, idle) = load(&mut stream, |load| load.running_requests + load.waiting_requests == 0).await;
+    let (sequence, idle) = load_when(&mut stream, |load| load.running_requests + load.waiting_requests == 0).await;
     assert!(idle.sample > busy.sample && idle.active_token_usage == Some(0.0), "{idle:?}");
     assert!(sequence > 0, "the number of the batch before");
     let other = client.get_loads(GetLoadsRequest { dp_rank: Some(1), include: vec![] }).await.unwrap_err();

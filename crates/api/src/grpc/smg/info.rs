@@ -174,10 +174,7 @@ fn or(architectures: Vec<String>, loaded: &str) -> Vec<String> {
 }
 
 /// Numbers here are of 32 bits with a sign or without.
-fn number<T: TryFrom<usize> + TryFrom<u32>>(number: usize) -> T
-where
-    T: Default,
-{
+fn number<T: TryFrom<usize> + Default>(number: usize) -> T {
     T::try_from(number).unwrap_or_default()
 }
 

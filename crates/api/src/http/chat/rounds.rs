@@ -26,7 +26,7 @@ pub enum Turn {
     /// A tool was run.
     Ran(RunCall),
     /// It is over.
-    End(Result<Finished, ApiError>),
+    End(Box<Result<Finished, ApiError>>),
 }
 
 /// A conversation that is over.
@@ -72,7 +72,7 @@ impl Rounds {
         tokio::spawn(async move {
             let gone = out.clone();
             tokio::select! {
-                result = self.run(&out) => drop(out.send(Turn::End(result)).await),
+                result = self.run(&out) => drop(out.send(Turn::End(Box::new(result))).await),
                 // Dropping the round cancels it.
                 () = gone.closed() => {}
             }

@@ -29,7 +29,7 @@ use crate::http::{
 pub async fn collect(mut turns: Receiver<Turn>, envelope: &Envelope) -> Result<Response, ApiError> {
     while let Some(turn) = turns.recv().await {
         if let Turn::End(result) = turn {
-            return Ok(json_response(&complete(envelope, &result?)));
+            return Ok(json_response(&complete(envelope, &(*result)?)));
         }
     }
     Err(ApiError::engine("the conversation broke off"))
@@ -88,11 +88,13 @@ fn write(encoder: &mut ChatEncoder, out: &mut BytesMut, turn: Option<Turn>) -> b
             write_event(out, &chunk);
             return false;
         }
-        Some(Turn::End(Ok(finished))) => {
-            encoder.writer.finish(out, 0, finish_reason(&finished.ending, finished.message.calls.len()));
-            encoder.writer.usage(out, finished.usage);
-        }
-        Some(Turn::End(Err(error))) => encoder.error(out, &error),
+        Some(Turn::End(end)) => match *end {
+            Ok(finished) => {
+                encoder.writer.finish(out, 0, finish_reason(&finished.ending, finished.message.calls.len()));
+                encoder.writer.usage(out, finished.usage);
+            }
+            Err(error) => encoder.error(out, &error),
+        },
         None => encoder.error(out, &ApiError::engine("the conversation broke off")),
     }
     encoder.close(out);
