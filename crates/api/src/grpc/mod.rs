@@ -1,7 +1,7 @@
 //! The gRPC server: what fleets' gateways ask of a worker, over the same engines, books and rules as HTTP.
 //!
 //! **Invariant:** nothing is decided here that HTTP decides too. A generation is a `POST /v1/completions` in other words
-//! ([`ask`]); keys, limits and quotas are the same layers; errors are HTTP's, said as a [`tonic::Status`].
+//! (`ask`); keys, limits and quotas are the same layers; errors are HTTP's, said as a [`tonic::Status`].
 
 mod access;
 pub(crate) mod ask;
