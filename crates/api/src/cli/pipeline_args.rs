@@ -107,7 +107,7 @@ mod tests {
             ("12,20", Ok(Split::Layers(vec![12, 20]))),
             ("8G, 16G", Ok(Split::Bytes(vec![8 << 30, 16 << 30]))),
             ("12,20G", Ok(Split::Bytes(vec![12, 20 << 30]))),
-            ("8 cats", Err("unknown unit \"cats\": use K, M, G or T (powers of 1024)".to_owned())),
+            ("8cats", Err("unknown unit \"cats\": use K, M, G or T (powers of 1024)".to_owned())),
         ] {
             assert_eq!(split(text).map_err(|error| error.to_string()), wanted, "{text}");
         }
